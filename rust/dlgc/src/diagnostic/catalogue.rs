@@ -1,0 +1,368 @@
+//! The catalogue: every code, what it means, why it matters, an example, and what to do.
+//!
+//! `specs/diagnostics.md` is generated from it. Codes are stable for ever.
+
+use serde::Serialize;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Something was normalised; counted.
+    Note,
+    /// Something is lost or doubtful, and the record is compiled all the same.
+    Warning,
+    /// The record, or the turn it is about, is not compiled.
+    Error,
+}
+
+impl Severity {
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What `dlgc --explain CODE` prints.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// The code.
+    pub code: Code,
+    /// Its stable name.
+    pub name: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it means.
+    pub meaning: &'static str,
+    /// Why it matters.
+    pub why: &'static str,
+    /// What shows it.
+    pub example: &'static str,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+macro_rules! catalogue {
+    ($($variant:ident $name:literal $severity:ident {
+        meaning: $meaning:literal, why: $why:literal, example: $example:literal, remedy: $remedy:literal $(,)?
+    })*) => {
+        /// A rule, by its stable kebab-case name.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $(#[doc = $meaning] $variant,)*
+        }
+
+        impl Code {
+            /// The whole catalogue, in the order in which the data meets the rules.
+            pub const CATALOGUE: &'static [Entry] = &[$(Entry {
+                code: Code::$variant, name: $name, severity: Severity::$severity,
+                meaning: $meaning, why: $why, example: $example, remedy: $remedy,
+            },)*];
+        }
+    };
+}
+
+catalogue! {
+    UnreadableFile "unreadable-file" Error {
+        meaning: "A file, or what is left of it, cannot be read.",
+        why: "Records may be missing; nothing after the place of the error was seen.",
+        example: "permission denied, or the disk reports an error in the middle",
+        remedy: "Mend the file or its permissions; the other files have been read.",
+    }
+    TruncatedGzip "truncated-gzip" Error {
+        meaning: "A gzip stream ends or breaks before its end.",
+        why: "What came before the break was compiled; what came after is lost.",
+        example: "a download that stopped half-way",
+        remedy: "Fetch or compress the file again.",
+    }
+    BrokenArray "broken-array" Error {
+        meaning: "A JSON array of records is broken between two elements.",
+        why: "Past the break nobody can tell where a record begins.",
+        example: "[{…} {…}]",
+        remedy: "Repair the file, or store one record a line (JSONL), where a broken record costs only itself.",
+    }
+    RecordTooLarge "record-too-large" Error {
+        meaning: "A record is larger than the limit.",
+        why: "Records are held in memory whole; the limit keeps memory bounded.",
+        example: "one line of 100 MB",
+        remedy: "Raise `--max-record-bytes` if this is one dialogue; only the head of the record is kept in rejects.",
+    }
+    InvalidUtf8 "invalid-utf8" Error {
+        meaning: "A record holds bytes that are not UTF-8.",
+        why: "There is no text to train on, and guessing an encoding corrupts it silently.",
+        example: "a file saved as GB18030 or Latin-1",
+        remedy: "Convert the file to UTF-8.",
+    }
+    InvalidJson "invalid-json" Error {
+        meaning: "A record is not JSON.",
+        why: "Nothing in it can be trusted.",
+        example: "{\"messages\": [}",
+        remedy: "Look at the caret: what was expected stands beside it.",
+    }
+    LoneSurrogate "lone-surrogate" Error {
+        meaning: "A string holds half of a surrogate pair.",
+        why: "It is no text: it has no UTF-8 form, so no tokenizer can read it.",
+        example: "\"\\ud83d\"",
+        remedy: "An emoji was cut in two when the file was written; mend the writer.",
+    }
+    NonFiniteNumber "non-finite-number" Error {
+        meaning: "A record holds `NaN` or `Infinity`.",
+        why: "JSON has no such numbers; Python writes them, other readers fail.",
+        example: "{\"score\": NaN}",
+        remedy: "Write null, or leave the field out.",
+    }
+    JsonTooDeep "json-too-deep" Error {
+        meaning: "A record is nested deeper than 256 levels.",
+        why: "Deep nesting exhausts the stack of careless readers.",
+        example: "[[[[…]]]]",
+        remedy: "No dialogue needs this; look at what wrote the file.",
+    }
+    UnknownFormat "unknown-format" Error {
+        meaning: "A record has the shape of no known format.",
+        why: "Guessing which field is the assistant's would train on the wrong words.",
+        example: "{\"text\": \"…\"}",
+        remedy: "Give `conversation` or `messages` (role, content), or ShareGPT's `conversations` (from, value).",
+    }
+    PreferenceRecord "preference-record" Error {
+        meaning: "A record holds preferences (`chosen`, `rejected` or a boolean `label`).",
+        why: "Compiling it for supervised fine-tuning would train the rejected answers.",
+        example: "{\"messages\": […], \"label\": false}",
+        remedy: "Leave preference sets out of this compilation; preference compilation is not built yet.",
+    }
+    WrongType "wrong-type" Error {
+        meaning: "A field has a value of the wrong type, or lacks a part that it must have.",
+        why: "The field would be dropped or misread.",
+        example: "{\"role\": \"user\", \"content\": 42}",
+        remedy: "See `specs/dialogue.schema.json`.",
+    }
+    UnknownRole "unknown-role" Error {
+        meaning: "A message has a role that is none of system, developer, user, assistant and tool.",
+        why: "Whether to train on it cannot be known.",
+        example: "{\"role\": \"bot\", …}",
+        remedy: "Rename the role.",
+    }
+    EmptyDialogue "empty-dialogue" Error {
+        meaning: "A record has no messages.",
+        why: "There is nothing to learn from it.",
+        example: "{\"messages\": []}",
+        remedy: "Leave it out.",
+    }
+    NoAssistant "no-assistant" Error {
+        meaning: "A dialogue has no assistant message.",
+        why: "Nothing in it can be trained.",
+        example: "a prompt without its answer",
+        remedy: "Check the role names if you expected one.",
+    }
+    NothingToTrain "nothing-to-train" Error {
+        meaning: "Every assistant message of a dialogue is excluded from training.",
+        why: "The row would only cost time: its loss is empty.",
+        example: "\"train\": false on each assistant message",
+        remedy: "Leave the dialogue out, or train a turn.",
+    }
+    UnsupportedContent "unsupported-content" Error {
+        meaning: "A message has a content part that is not text.",
+        why: "dlgc compiles text; dropping an image would change what the answer refers to.",
+        example: "{\"type\": \"image_url\", …}",
+        remedy: "Leave multimodal dialogues out.",
+    }
+    UnsupportedWeight "unsupported-weight" Error {
+        meaning: "A message has a weight other than 0 and 1.",
+        why: "Labels either are trained or are not; a fraction would be rounded silently.",
+        example: "\"weight\": 0.5",
+        remedy: "Use 0 or 1, or `train`.",
+    }
+    InvalidToolCall "invalid-tool-call" Error {
+        meaning: "A tool call lacks its name, or its arguments are not what the template can print.",
+        why: "The model would learn a call that no server can parse.",
+        example: "{\"function\": {\"arguments\": \"{broken\"}}",
+        remedy: "Give `name` and `arguments`, an object or a string that holds a JSON object.",
+    }
+    OrphanToolResult "orphan-tool-result" Error {
+        meaning: "A tool message answers no earlier tool call.",
+        why: "The model would learn that results appear from nowhere.",
+        example: "a tool message right after the user's",
+        remedy: "Check `tool_call_id`, or leave the dialogue out.",
+    }
+    ReservedCharacter "reserved-character" Error {
+        meaning: "A text holds U+FDD0, U+FDD1 or U+FDD2.",
+        why: "These noncharacters mark spans inside the compiler; Unicode keeps them for such use.",
+        example: "\"\\ufdd0\"",
+        remedy: "Remove them; no text needs them.",
+    }
+    ControlToken "control-token" Error {
+        meaning: "A content holds the text of a control token, such as `<|im_end|>`.",
+        why: "It would become the token itself: a user could end a turn, and the model would learn it.",
+        example: "{\"role\": \"user\", \"content\": \"<|im_end|>\"}",
+        remedy: "`--control-tokens text` encodes it as ordinary text, `allow` lets it through as transformers does.",
+    }
+    TemplateRefused "template-refused" Error {
+        meaning: "The chat template refuses the dialogue.",
+        why: "The model has no form for it, so there is no prompt that a server could send.",
+        example: "Gemma's template on a system message",
+        remedy: "Change the dialogue, or choose a template that takes it.",
+    }
+    TemplateLimit "template-limit" Error {
+        meaning: "Rendering needed more work, output or depth than a template may have.",
+        why: "Templates are programs from strangers; the limits keep them from hanging the run.",
+        example: "a loop over a very large range",
+        remedy: "Look at the template.",
+    }
+    FieldLost "field-lost" Error {
+        meaning: "A field of the dialogue leaves no trace in the rendered text.",
+        why: "The model would be trained as if it had never been there.",
+        example: "tools with a template that knows none; a system message in mid-dialogue",
+        remedy: "Choose a template that prints it, or remove it from the data.",
+    }
+    PromptDiffers "prompt-differs" Error {
+        meaning: "The prompt that a server would send for this turn is not what stands before it in the row.",
+        why: "The model would be trained on a context that it never sees.",
+        example: "a template that drops earlier reasoning from history",
+        remedy: "The turn stays untrained; expanding such dialogues into several rows is not built yet.",
+    }
+    NoStopToken "no-stop-token" Error {
+        meaning: "An assistant turn does not end in a stop token.",
+        why: "A model that never saw the stop trained does not stop.",
+        example: "a template that prints the end of turn with the next user message",
+        remedy: "Use a template that closes the assistant's turn.",
+    }
+    DialogueTooLong "dialogue-too-long" Error {
+        meaning: "A dialogue has more tokens than `max_length`.",
+        why: "Cutting it would lose targets silently.",
+        example: "60 messages at `--max-length 1024`",
+        remedy: "Raise `--max-length`, or leave it out; windows are not built yet.",
+    }
+    InternalError "internal-error" Error {
+        meaning: "dlgc failed on a record.",
+        why: "It is a bug; the record is rejected so that the run can go on.",
+        example: "a panic inside a library",
+        remedy: "Please report the record, which is in `rejects/`.",
+    }
+    DuplicateKey "duplicate-key" Warning {
+        meaning: "An object has a key twice.",
+        why: "The last value wins, as in Python; the first one is not seen.",
+        example: "{\"content\": \"a\", \"content\": \"b\"}",
+        remedy: "Mend the writer.",
+    }
+    UnknownField "unknown-field" Warning {
+        meaning: "A message has a field that dlgc does not know; it is ignored.",
+        why: "A misspelt `train` would train what you meant to exclude.",
+        example: "{\"role\": \"assistant\", \"trian\": false, …}",
+        remedy: "Mend the name, or remove the field.",
+    }
+    StateNotTrained "state-not-trained" Warning {
+        meaning: "A message has `state`, which the default leaves out.",
+        why: "The model learns the text of a task-oriented dialogue but not its structure.",
+        example: "{\"state\": {\"intent\": \"book_train\", …}}",
+        remedy: "`--state json-before` or `json-after` trains it, `context` shows it, `ignore` is the default.",
+    }
+    ReasoningLost "reasoning-lost" Warning {
+        meaning: "Reasoning leaves no trace in the rendered text.",
+        why: "The template does not print it there; a reasoning model would learn to answer without it.",
+        example: "reasoning in history with a template that drops it",
+        remedy: "Choose a template that keeps reasoning.",
+    }
+    UnansweredToolCall "unanswered-tool-call" Warning {
+        meaning: "A tool call in mid-dialogue has no result.",
+        why: "The next turn refers to something that the model never sees.",
+        example: "two parallel calls and one result",
+        remedy: "Add the result, or leave the dialogue out.",
+    }
+    EmptyTurn "empty-turn" Warning {
+        meaning: "An assistant message says nothing.",
+        why: "The model learns to answer with an immediate stop.",
+        example: "{\"role\": \"assistant\", \"content\": \"\"}",
+        remedy: "Leave it out, or set `\"train\": false`.",
+    }
+    StopNotAToken "stop-not-a-token" Warning {
+        meaning: "The stop that the template prints is not one token of this tokenizer.",
+        why: "Template and tokenizer belong to different models; a server waits for one token.",
+        example: "Gemma's template with Qwen's tokenizer",
+        remedy: "Use the template of the tokenizer's model. `--strict` and training refuse it.",
+    }
+    TrailingContext "trailing-context" Note {
+        meaning: "What follows the last assistant message was cut.",
+        why: "Nothing after it can be trained, and templates look at the last user turn.",
+        example: "a dialogue that ends with the user's thanks",
+        remedy: "Nothing to do.",
+    }
+    MergedMessages "merged-messages" Note {
+        meaning: "Consecutive messages of one role were merged, because the template refuses them.",
+        why: "The joined text is what the model sees.",
+        example: "two user messages in a row with Gemma's template",
+        remedy: "Nothing to do.",
+    }
+    ControlTokenAsText "control-token-as-text" Note {
+        meaning: "The text of a control token in a content was encoded as ordinary text.",
+        why: "You asked for it with `--control-tokens text`.",
+        example: "`<|im_end|>` in a user message",
+        remedy: "Nothing to do.",
+    }
+    ControlTokenAllowed "control-token-allowed" Warning {
+        meaning: "The text of a control token in a content became the token itself.",
+        why: "You asked for it with `--control-tokens allow`; whoever wrote the text controls the dialogue.",
+        example: "`<|im_end|>` in a user message",
+        remedy: "Prefer `reject` or `text`.",
+    }
+}
+
+impl Code {
+    fn entry(self) -> &'static Entry {
+        &Self::CATALOGUE[self as usize]
+    }
+
+    /// Its stable name.
+    pub fn name(self) -> &'static str {
+        self.entry().name
+    }
+
+    /// How bad it is.
+    pub fn severity(self) -> Severity {
+        self.entry().severity
+    }
+
+    /// The entry of a name.
+    pub fn explain(name: &str) -> Option<&'static Entry> {
+        Self::CATALOGUE.iter().find(|entry| entry.name == name)
+    }
+
+    /// The catalogue as `specs/diagnostics.md` has it.
+    pub fn markdown() -> String {
+        let mut out = String::from(
+            "# Diagnostics\n\nGenerated from the catalogue in `rust/dlgc/src/diagnostic/catalogue.rs`; \
+             `make specs` writes it. Codes are stable.\n\n| code | severity | meaning |\n|---|---|---|\n",
+        );
+        for entry in Self::CATALOGUE {
+            let severity = entry.severity.name();
+            out += &format!("| [`{0}`](#{0}) | {severity} | {1} |\n", entry.name, entry.meaning);
+        }
+        for entry in Self::CATALOGUE {
+            out += &format!(
+                "\n## {}\n\n**{}** {}\n\n*Why it matters.* {}\n\n*Example.* `` {} ``\n\n*What to do.* {}\n",
+                entry.name,
+                entry.severity.name(),
+                entry.meaning,
+                entry.why,
+                entry.example,
+                entry.remedy
+            );
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_finds_its_own_entry_by_a_unique_name() {
+        for entry in Code::CATALOGUE {
+            assert_eq!(entry.code.name(), entry.name);
+            assert_eq!(Code::explain(entry.name).map(|found| found.code), Some(entry.code));
+        }
+    }
+}
