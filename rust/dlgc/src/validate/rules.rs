@@ -1,0 +1,108 @@
+//! The rules beyond the shape: calls and their results, something to train, nothing after the last answer.
+
+use std::borrow::Cow;
+
+use crate::diagnostic::{Code, Diagnostic};
+use crate::dialogue::{Dialogue, Message, Role};
+
+/// Checks a dialogue whose shape is right, and cuts what follows its last assistant message.
+pub(super) fn check(dialogue: &mut Dialogue<'_>, findings: &mut Vec<Diagnostic>) {
+    cut_trailing_context(dialogue, findings);
+    tool_results_answer_calls(&dialogue.messages, findings);
+    for message in &dialogue.messages {
+        let silent = message.content.as_deref().unwrap_or_default().trim().is_empty();
+        let says_nothing = silent && message.tool_calls.is_empty() && message.reasoning.is_none();
+        if message.role == Role::Assistant && says_nothing && message.train {
+            findings
+                .push(Diagnostic::new(Code::EmptyTurn, "the assistant message says nothing").at(&message.range));
+        }
+    }
+    if dialogue.assistant_turns().next().is_none() {
+        findings.push(Diagnostic::new(Code::NoAssistant, "the dialogue has no assistant message"));
+    } else if !dialogue.messages.iter().any(|message| message.train) {
+        findings.push(Diagnostic::new(Code::NothingToTrain, "every assistant message is excluded from training"));
+    }
+}
+
+/// U+FDD0 to U+FDD2 mark spans inside the compiler, so no text may hold them, written out or escaped.
+pub(super) fn reserved_characters(record: &[u8]) -> Option<Diagnostic> {
+    let literal = memchr::memmem::find_iter(record, b"\xef\xb7").find(|&at| {
+        record.get(at + 2).is_some_and(|byte| (0x90..=0x92).contains(byte))
+    });
+    let place = literal.map(|at| at..at + 3).or_else(|| {
+        memchr::memmem::find_iter(record, b"\\u")
+            .find(|&at| {
+                let digits = record.get(at + 2..at + 6).unwrap_or_default().to_ascii_lowercase();
+                matches!(&digits[..], b"fdd0" | b"fdd1" | b"fdd2")
+            })
+            .map(|at| at..at + 6)
+    })?;
+    Some(Diagnostic::new(Code::ReservedCharacter, "the record holds a noncharacter that dlgc reserves").at(&place))
+}
+
+fn cut_trailing_context(dialogue: &mut Dialogue<'_>, findings: &mut Vec<Diagnostic>) {
+    let Some(last) = dialogue.assistant_turns().last() else { return };
+    if let Some(first_cut) = dialogue.messages.get(last + 1) {
+        let count = dialogue.messages.len() - last - 1;
+        let message = format!("{count} message(s) after the last assistant message were cut");
+        findings.push(Diagnostic::new(Code::TrailingContext, message).at(&first_cut.range));
+        dialogue.messages.truncate(last + 1);
+    }
+}
+
+struct Call<'m> {
+    id: Option<&'m str>,
+    name: &'m str,
+    answered: bool,
+}
+
+fn tool_results_answer_calls(messages: &[Message<'_>], findings: &mut Vec<Diagnostic>) {
+    let mut calls: Vec<Call<'_>> = Vec::new();
+    let mut open_from = 0;
+    for message in messages {
+        if message.role == Role::Tool {
+            let found = answered_call(&calls, message);
+            match found {
+                Some(index) => calls[index].answered = true,
+                None => findings.push(orphan(&calls, message)),
+            }
+            continue;
+        }
+        if calls[open_from..].iter().any(|call| !call.answered) {
+            findings.push(
+                Diagnostic::new(Code::UnansweredToolCall, "a tool call before this message has no result")
+                    .at(&message.range),
+            );
+        }
+        open_from = calls.len();
+        calls.extend(message.tool_calls.iter().map(|call| Call {
+            id: call.id.as_deref(),
+            name: &call.name,
+            answered: false,
+        }));
+    }
+}
+
+/// The call that a tool message answers: by id where both have one, else the first open call, by name if it is named.
+fn answered_call(calls: &[Call<'_>], message: &Message<'_>) -> Option<usize> {
+    let id = message.tool_call_id.as_deref();
+    let by_id = calls.iter().rposition(|call| id.is_some() && call.id == id);
+    if by_id.is_some() {
+        return by_id;
+    }
+    let open = |call: &Call<'_>| !call.answered && (id.is_none() || call.id.is_none());
+    let by_name = calls.iter().position(|call| open(call) && message.name.as_deref() == Some(call.name));
+    by_name.or_else(|| calls.iter().position(open))
+}
+
+fn orphan(calls: &[Call<'_>], message: &Message<'_>) -> Diagnostic {
+    let diagnostic = Diagnostic::new(Code::OrphanToolResult, "the tool result answers no tool call")
+        .at(&message.range)
+        .label("no earlier assistant message makes this call");
+    if calls.is_empty() {
+        return diagnostic.help("no tool call comes before it");
+    }
+    let names: Vec<Cow<'_, str>> =
+        calls.iter().rev().take(8).map(|call| format!("`{}`", call.id.unwrap_or(call.name)).into()).collect();
+    diagnostic.help(format!("the calls made so far are {}", names.join(", ")))
+}
