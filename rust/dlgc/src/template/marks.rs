@@ -1,0 +1,53 @@
+//! Marks that travel through a rendering and are taken out of its text again.
+//!
+//! Noncharacters, which Unicode keeps for such use and validation keeps out of records. Unlike offsets they survive
+//! captured text: macros, set blocks, filters.
+
+use std::ops::Range;
+
+/// Stands before the text of a `{% generation %}` block.
+pub(super) const BEGIN: char = '\u{FDD0}';
+/// Stands after the text of a block.
+pub(super) const END: char = '\u{FDD1}';
+/// Stands before a text in a content that must not become a control token.
+pub const SUPPRESS: char = '\u{FDD2}';
+
+/// A rendering without its marks, and where they stood.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Unmarked {
+    pub(super) text: String,
+    /// Texts of blocks, in order of their ends.
+    pub(super) blocks: Vec<Range<usize>>,
+    /// Offsets before which [`SUPPRESS`] stood.
+    pub(super) suppressed: Vec<usize>,
+}
+
+/// Takes the marks out.
+pub(super) fn strip(marked: &str) -> Unmarked {
+    let mut out = Unmarked { text: String::with_capacity(marked.len()), ..Unmarked::default() };
+    let mut open = Vec::new();
+    let mut rest = marked;
+    while let Some(at) = rest.find([BEGIN, END, SUPPRESS]) {
+        out.text.push_str(&rest[..at]);
+        let mark = rest[at..].chars().next().expect("a mark stands here");
+        match mark {
+            BEGIN => open.push(out.text.len()),
+            END => out.blocks.extend(open.pop().map(|start| start..out.text.len())),
+            _ => out.suppressed.push(out.text.len()),
+        }
+        rest = &rest[at + mark.len_utf8()..];
+    }
+    out.text.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_become_places() {
+        let out = strip("a\u{FDD0}bc\u{FDD1}d\u{FDD0}\u{FDD1}\u{FDD2}e");
+        assert_eq!(out, Unmarked { text: "abcde".into(), blocks: vec![1..3, 4..4], suppressed: vec![4] });
+    }
+}

@@ -1,0 +1,265 @@
+//! The messages as a template takes them: the right form of arguments, content and reasoning, nothing else changed.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use minijinja::value::Value;
+use serde::{Deserialize, Serialize};
+
+use super::probe::Abilities;
+use super::python;
+use crate::diagnostic::{Code, Diagnostic};
+use crate::dialogue::{Dialogue, Message, Role, ToolCall};
+use crate::json::{self, Json, Member, Node, object, string};
+
+/// What becomes of `state`: intent and slots are supervision, not text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateMode {
+    /// Left out; counted as `state-not-trained`.
+    #[default]
+    Ignore,
+    /// A tagged JSON block before the assistant's content: trained.
+    JsonBefore,
+    /// A tagged JSON block after the assistant's content: trained.
+    JsonAfter,
+    /// The state so far, in a tagged JSON block before the next user message: shown, never trained.
+    Context,
+}
+
+/// One message, ready for the template.
+pub(super) struct Prepared {
+    /// As the template gets it.
+    pub(super) node: Node<'static>,
+    pub(super) role: Role,
+    pub(super) train: bool,
+    /// Index in the record, of the last message if several were merged.
+    pub(super) source: usize,
+    /// Where it stood in the record.
+    pub(super) range: Range<usize>,
+}
+
+/// Brings the messages into the form that the template takes.
+pub(super) fn prepare(
+    dialogue: &Dialogue<'_>,
+    abilities: &Abilities,
+    state: StateMode,
+    findings: &mut Vec<Diagnostic>,
+) -> Result<Vec<Prepared>, Diagnostic> {
+    let mut prepared: Vec<Prepared> = Vec::with_capacity(dialogue.messages.len());
+    let mut running: Option<Node<'_>> = None;
+    let mut pending: Vec<(usize, Message<'_>)> = Vec::new();
+    for (index, message) in dialogue.messages.iter().enumerate() {
+        let mut message = message.clone();
+        apply_state(&mut message, state, &mut running, findings);
+        let mergeable = pending.last().is_some_and(|(_, last)| {
+            let plain = last.tool_calls.is_empty() && message.tool_calls.is_empty() && last.role != Role::Tool;
+            // A message that is trained and one that is not cannot become one target.
+            last.role == message.role && plain && last.train == message.train
+        });
+        if mergeable && !abilities.takes_repeated(message.role) {
+            findings.push(
+                Diagnostic::new(Code::MergedMessages, "merged with the message before it: the template refuses two")
+                    .at(&message.range),
+            );
+            let (last_index, last) = pending.last_mut().expect("mergeable needs a last one");
+            merge(last, message);
+            *last_index = index;
+        } else {
+            pending.push((index, message));
+        }
+    }
+    for (source, message) in pending {
+        let node = node(&message, abilities)?;
+        prepared.push(Prepared { node, role: message.role, train: message.train, source, range: message.range });
+    }
+    Ok(prepared)
+}
+
+fn merge<'a>(last: &mut Message<'a>, next: Message<'a>) {
+    let join = |left: Option<Cow<'a, str>>, right: Option<Cow<'a, str>>| match (left, right) {
+        (Some(left), Some(right)) => Some(Cow::Owned(format!("{left}\n\n{right}"))),
+        (left, right) => left.or(right),
+    };
+    last.content = join(last.content.take(), next.content);
+    last.reasoning = join(last.reasoning.take(), next.reasoning);
+    last.range = last.range.start..next.range.end;
+}
+
+fn apply_state<'a>(
+    message: &mut Message<'a>,
+    mode: StateMode,
+    running: &mut Option<Node<'a>>,
+    findings: &mut Vec<Diagnostic>,
+) {
+    let state = message.state.take();
+    match (mode, &state) {
+        (StateMode::Ignore, Some(state)) => findings
+            .push(Diagnostic::new(Code::StateNotTrained, "the state of this turn is left out").at(&state.range)),
+        (StateMode::JsonBefore | StateMode::JsonAfter, Some(state)) if message.role == Role::Assistant => {
+            let block = block(state);
+            let content = message.content.take().unwrap_or_default();
+            message.content = Some(
+                match (mode, content.is_empty()) {
+                    (_, true) => block,
+                    (StateMode::JsonBefore, _) => format!("{block}\n{content}"),
+                    _ => format!("{content}\n{block}"),
+                }
+                .into(),
+            );
+        }
+        (StateMode::Context, _) if message.role == Role::User => {
+            if let Some(state) = running.take() {
+                let content = message.content.take().unwrap_or_default();
+                message.content = Some(format!("{}\n{content}", block(&state)).into());
+            }
+        }
+        _ => {}
+    }
+    if state.is_some() {
+        *running = state;
+    }
+}
+
+fn block(state: &Node<'_>) -> String {
+    format!("<state>\n{}\n</state>", json::dumps(state))
+}
+
+/// A message in the form of OpenAI's, which is what chat templates read.
+fn node(message: &Message<'_>, abilities: &Abilities) -> Result<Node<'static>, Diagnostic> {
+    let place = 0..0;
+    let text = |text: &Cow<'_, str>| string(&place, text.clone().into_owned());
+    let mut members = vec![("role", string(&place, message.role.name()))];
+    let content = match &message.content {
+        None if abilities.needs_content => Some(Cow::Borrowed("")),
+        content => content.clone(),
+    };
+    if let Some(content) = &content {
+        members.push(("content", if abilities.takes_parts_only {
+            let part = object(&place, vec![("type", string(&place, "text")), ("text", text(content))]);
+            Node::new(place.clone(), Json::Array(vec![part]))
+        } else {
+            text(content)
+        }));
+    }
+    if let Some(reasoning) = &message.reasoning {
+        members.push(("reasoning_content", text(reasoning)));
+    }
+    if !message.tool_calls.is_empty() {
+        let calls = message.tool_calls.iter().map(|call| self::call(call, abilities)).collect::<Result<_, _>>()?;
+        members.push(("tool_calls", Node::new(place.clone(), Json::Array(calls))));
+    }
+    if let Some(name) = &message.name {
+        members.push(("name", text(name)));
+    }
+    if let Some(id) = &message.tool_call_id {
+        members.push(("tool_call_id", text(id)));
+    }
+    Ok(object(&place, members))
+}
+
+fn call(call: &ToolCall<'_>, abilities: &Abilities) -> Result<Node<'static>, Diagnostic> {
+    let place = 0..0;
+    let arguments = match &call.arguments.value {
+        Json::String(text) if !abilities.takes_string_arguments => {
+            let parsed = json::parse(text.as_bytes()).ok().filter(|parsed| parsed.root.as_object().is_some());
+            let Some(parsed) = parsed else {
+                return Err(Diagnostic::new(Code::InvalidToolCall, "`arguments` is no JSON object")
+                    .at(&call.arguments.range)
+                    .help("this template prints arguments from an object; the string must hold one"));
+            };
+            parsed.root.into_owned_at(&place)
+        }
+        Json::Object(_) if !abilities.takes_object_arguments => string(&place, json::dumps(&call.arguments)),
+        _ => call.arguments.clone().into_owned_at(&place),
+    };
+    let function = object(&place, vec![("name", string(&place, call.name.clone().into_owned())), ("arguments", arguments)]);
+    let mut members = Vec::new();
+    if let Some(id) = &call.id {
+        members.push(("id", string(&place, id.clone().into_owned())));
+    }
+    members.extend([("type", string(&place, "function")), ("function", function)]);
+    Ok(object(&place, members))
+}
+
+/// A message as transformers hands it over: reasoning under its other name too, as gpt-oss templates read it.
+pub(super) fn value(node: &Node<'static>) -> Value {
+    let Some(reasoning) = node.get("reasoning_content") else { return python::value(node) };
+    let mut aliased = node.clone();
+    if let Json::Object(members) = &mut aliased.value {
+        let alias = Member { key: "thinking".into(), key_range: 0..0, node: reasoning.clone() };
+        members.insert(0, alias);
+    }
+    python::value(&aliased)
+}
+
+/// Refuses a dialogue of which a field leaves no trace in the text; lost reasoning is a warning.
+pub(super) fn nothing_lost(
+    dialogue: &Dialogue<'_>,
+    prepared: &[Prepared],
+    text: &str,
+    findings: &mut Vec<Diagnostic>,
+) -> Result<(), Diagnostic> {
+    let lost = |what: String| {
+        Diagnostic::new(Code::FieldLost, format!("{what} leaves no trace in the rendered text"))
+            .help("the template does not print it; choose one that does, or remove it from the data")
+    };
+    for message in prepared {
+        if let Some(reasoning) = message.node.get("reasoning_content").and_then(Node::as_str)
+            && !shows(text, reasoning)
+        {
+            findings
+                .push(Diagnostic::new(Code::ReasoningLost, "the reasoning of this turn is not printed").at(&message.range));
+        }
+        let content = message.node.get("content").map_or(Cow::Borrowed(""), text_of);
+        // Templates cut reasoning out of the assistant's content at this mark; what follows it is the answer.
+        let answer = match message.role {
+            Role::Assistant => content.rsplit("</think>").next().unwrap_or_default(),
+            _ => &content,
+        };
+        if !shows(text, answer) {
+            return Err(lost(format!("the content of this `{}` message", message.role.name())).at(&message.range));
+        }
+        for call in message.node.get("tool_calls").and_then(Node::as_array).unwrap_or_default() {
+            let function = call.get("function").expect("prepared with a function");
+            let name = function.get("name").and_then(Node::as_str).unwrap_or_default();
+            if !shows(text, name) {
+                return Err(lost(format!("the call of `{name}`")).at(&message.range));
+            }
+        }
+    }
+    for tool in dialogue.tools.as_ref().and_then(Node::as_array).unwrap_or_default() {
+        let name = tool.get("function").unwrap_or(tool).get("name").and_then(Node::as_str).unwrap_or_default();
+        if !shows(text, name) {
+            return Err(lost(format!("the tool `{name}`")).at(&tool.range));
+        }
+    }
+    for document in dialogue.documents.as_ref().and_then(Node::as_array).unwrap_or_default() {
+        let body = document.get("text").or_else(|| document.get("content")).and_then(Node::as_str).unwrap_or_default();
+        if !shows(text, body) {
+            return Err(lost("a document".to_owned()).at(&document.range));
+        }
+    }
+    Ok(())
+}
+
+fn text_of<'n>(content: &'n Node<'_>) -> Cow<'n, str> {
+    match &content.value {
+        Json::String(text) => Cow::Borrowed(text),
+        Json::Array(parts) => {
+            parts.iter().filter_map(|part| part.get("text").and_then(Node::as_str)).collect::<String>().into()
+        }
+        _ => Cow::Borrowed(""),
+    }
+}
+
+/// Whether a field stands in the text, as it is or as a JSON string.
+fn shows(text: &str, field: &str) -> bool {
+    let field = field.trim();
+    if memchr::memmem::find(text.as_bytes(), field.as_bytes()).is_some() {
+        return true;
+    }
+    let mut quoted = String::new();
+    json::write_string(&mut quoted, field, false);
+    memchr::memmem::find(text.as_bytes(), quoted[1..quoted.len() - 1].as_bytes()).is_some()
+}

@@ -1,0 +1,244 @@
+//! Probing: small dialogues show at load what a template takes and where its turns end.
+//!
+//! What templates do with odd input differs widely: some want arguments as an object, some as a string; some refuse
+//! null content, some print `None`; some take content as a list of parts only. Nothing here knows a template by name.
+
+use super::{Scene, Template, python};
+use crate::dialogue::Role;
+use crate::error::{Error, ErrorKind, Result};
+use crate::json;
+use minijinja::value::Value;
+
+/// What a template takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abilities {
+    /// Content must be a list of parts; a string is refused or misprinted.
+    pub takes_parts_only: bool,
+    /// An assistant message with calls needs a content, be it empty.
+    pub needs_content: bool,
+    /// Arguments of calls may be an object.
+    pub takes_object_arguments: bool,
+    /// Arguments of calls may be a string that holds JSON.
+    pub takes_string_arguments: bool,
+    /// Two user messages may follow each other.
+    pub takes_repeated_user: bool,
+    /// Two assistant messages may follow each other.
+    pub takes_repeated_assistant: bool,
+}
+
+impl Default for Abilities {
+    fn default() -> Self {
+        Self {
+            takes_parts_only: false,
+            needs_content: false,
+            takes_object_arguments: true,
+            takes_string_arguments: true,
+            takes_repeated_user: true,
+            takes_repeated_assistant: true,
+        }
+    }
+}
+
+impl Abilities {
+    pub(super) fn takes_repeated(&self, role: Role) -> bool {
+        match role {
+            Role::User => self.takes_repeated_user,
+            Role::Assistant => self.takes_repeated_assistant,
+            _ => true,
+        }
+    }
+}
+
+const ASK: &str = r#"{"role": "user", "content": "Qa1 question"}"#;
+const ASK_PARTS: &str = r#"{"role": "user", "content": [{"type": "text", "text": "Qa1 question"}]}"#;
+const ANSWER: &str = r#"{"role": "assistant", "content": "Ab2 answer"}"#;
+const ANSWER_PARTS: &str = r#"{"role": "assistant", "content": [{"type": "text", "text": "Ab2 answer"}]}"#;
+const TOOLS: &str = r#"[{"type": "function", "function": {"name": "find_it", "description": "Finds.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string", "description": "Where."}},
+    "required": ["city"]}}}]"#;
+
+fn asking_call(content: &str, arguments: &str, calls: usize) -> String {
+    let call = |index: usize| {
+        format!(
+            r#"{{"id": "call0000{index}", "type": "function", "function": {{"name": "find_it", "arguments": {arguments}}}}}"#
+        )
+    };
+    let calls: Vec<String> = (0..calls).map(call).collect();
+    format!(r#"{{"role": "assistant", {content} "tool_calls": [{}]}}"#, calls.join(", "))
+}
+
+const RESULT: &str = r#"{"role": "tool", "name": "find_it", "tool_call_id": "call00000", "content": "Rc3 result"}"#;
+
+impl Template {
+    /// Learns the abilities and the stops.
+    pub(super) fn probe(&mut self) -> Result<()> {
+        let plain = match self.show(&[ASK, ANSWER], None) {
+            Ok(text) if printed_plainly(&text) => text,
+            first => match self.show(&[ASK_PARTS, ANSWER_PARTS], None) {
+                Ok(text) if printed_plainly(&text) => {
+                    self.abilities.takes_parts_only = true;
+                    text
+                }
+                _ => {
+                    let said = first.err().unwrap_or_else(|| "it does not print what they say".to_owned());
+                    let message = format!("the chat template cannot render a user and an assistant message: {said}");
+                    return Err(Error::new(ErrorKind::Template, message));
+                }
+            },
+        };
+        self.learn_stop(&plain, "Ab2 answer");
+        let (ask, answer) =
+            if self.abilities.takes_parts_only { (ASK_PARTS, ANSWER_PARTS) } else { (ASK, ANSWER) };
+        // In history a turn may end otherwise than as the newest.
+        if let Ok(text) = self.show(&[ask, answer, ask, answer], None)
+            && let Some(end) = text.find("Ab2 answer")
+        {
+            let next = text[end..].find("Qa1").map_or(text.len(), |next| end + next);
+            self.learn_stop_of_history(&text[..next], "Ab2 answer");
+        }
+        self.abilities.takes_repeated_user = self.shows(&[ask, ask, answer], "Ab2 answer");
+        self.abilities.takes_repeated_assistant = self.shows(&[ask, answer, answer], "Ab2 answer");
+        self.probe_calls(ask, answer);
+        Ok(())
+    }
+
+    /// Which of `candidates` the scaffold uses for roles, turns and tools. Marks that the template parses out of what
+    /// the assistant says, such as those of reasoning, are not among them.
+    pub fn scaffold(&self, candidates: &[String]) -> Vec<String> {
+        let parts = self.abilities.takes_parts_only;
+        let (ask, answer) = if parts { (ASK_PARTS, ANSWER_PARTS) } else { (ASK, ANSWER) };
+        let content = if self.abilities.needs_content { r#""content": "","# } else { "" };
+        let arguments =
+            if self.abilities.takes_object_arguments { r#"{"city": "Xd4"}"# } else { r#""{\"city\": \"Xd4\"}""# };
+        let call = asking_call(content, arguments, 1);
+        let scenes: [(&[&str], Option<&str>); 3] =
+            [(&[ask, answer], None), (&[ask, &call, RESULT, answer], Some(TOOLS)), (&[ask, answer, ask, answer], Some(TOOLS))];
+        let scaffold: String = scenes.iter().filter_map(|(messages, tools)| self.show(messages, *tools).ok()).collect();
+        let used: Vec<&String> = candidates.iter().filter(|token| scaffold.contains(token.as_str())).collect();
+        let parsed = self.parsed_out(&used);
+        used.into_iter().filter(|token| !parsed.contains(token)).cloned().collect()
+    }
+
+    /// Tokens that the template takes apart when they stand in what the assistant says, alone or as the opener of one.
+    fn parsed_out<'t>(&self, tokens: &[&'t String]) -> Vec<&'t String> {
+        let say = |content: &str| {
+            let mut quoted = String::new();
+            json::write_string(&mut quoted, content, false);
+            let content = if self.abilities.takes_parts_only {
+                format!(r#"[{{"type": "text", "text": {quoted}}}]"#)
+            } else {
+                quoted
+            };
+            let ask = if self.abilities.takes_parts_only { ASK_PARTS } else { ASK };
+            self.show(&[ask, &format!(r#"{{"role": "assistant", "content": {content}}}"#)], None).unwrap_or_default()
+        };
+        let closers: Vec<&String> = tokens
+            .iter()
+            .copied()
+            .filter(|token| !say(&format!("Ze5{token}Zf6")).contains(&format!("Ze5{token}Zf6")))
+            .collect();
+        let opens = |token: &str| {
+            closers.iter().any(|closer| {
+                let neutral = say(&format!("Ze5 neutral Zf6{closer}Zg7"));
+                neutral.contains("Ze5") && !say(&format!("Ze5{token}Zf6{closer}Zg7")).contains("Ze5")
+            })
+        };
+        tokens.iter().copied().filter(|token| closers.contains(token) || opens(token)).collect()
+    }
+
+    fn probe_calls(&mut self, ask: &str, answer: &str) {
+        let object = r#"{"city": "Xd4"}"#;
+        let text = r#""{\"city\": \"Xd4\"}""#;
+        let empty = if self.abilities.takes_parts_only {
+            r#""content": [{"type": "text", "text": ""}],"#
+        } else {
+            r#""content": "","#
+        };
+        let form = |arguments: &str, content: &str| -> Option<String> {
+            let call = asking_call(content, arguments, 1);
+            self.show(&[ask, &call, RESULT, answer], Some(TOOLS)).ok().filter(|text| text.contains("Xd4"))
+        };
+        let absent_works = form(object, "").is_some_and(|shown| !shown.contains("None"))
+            || form(text, "").is_some_and(|shown| !shown.contains("None"));
+        let content = if absent_works { "" } else { empty };
+        // An object printed raw is Python's repr; a string printed by `tojson` is encoded twice.
+        let takes_object = form(object, content).is_some_and(|shown| !shown.contains("'city'"));
+        let takes_string = form(text, content).is_some_and(|shown| !shown.contains(r#"\"city\""#));
+        if !takes_object && !takes_string {
+            return; // the template knows no calls; records with calls are found out one by one
+        }
+        self.abilities.needs_content = !absent_works;
+        self.abilities.takes_object_arguments = takes_object;
+        self.abilities.takes_string_arguments = takes_string;
+        let arguments = if takes_object { object } else { text };
+        let one = self.show(&[ask, &asking_call(content, arguments, 1)], Some(TOOLS));
+        let two = self.show(&[ask, &asking_call(content, arguments, 2)], Some(TOOLS));
+        if let Ok(one) = one {
+            self.learn_stop_of_calls(&one, two.ok().as_deref());
+        }
+    }
+
+    /// The stop of plain turns: what the template prints after the content, white space aside.
+    fn learn_stop(&mut self, text: &str, content: &str) {
+        let Some(at) = text.rfind(content) else { return };
+        self.add_stop(text[at + content.len()..].trim());
+    }
+
+    /// The stop of turns in history: the first control text after the content.
+    fn learn_stop_of_history(&mut self, text: &str, content: &str) {
+        let Some(at) = text.find(content) else { return };
+        let after = text[at + content.len()..].trim_start();
+        if after.starts_with('<')
+            && let Some(end) = after.find('>')
+        {
+            self.add_stop(&after[..=end]);
+        }
+    }
+
+    /// The stop of calling turns, where it is another: it must end the turn, and stand there once however many
+    /// calls there are.
+    fn learn_stop_of_calls(&mut self, one: &str, two: Option<&str>) {
+        let one = one.trim_end();
+        if self.stops.iter().any(|stop| one.ends_with(stop.as_str())) {
+            return;
+        }
+        let Some(start) = one.rfind('<').filter(|_| one.ends_with('>')) else { return };
+        let stop = &one[start..];
+        let after_call = |text: &str| text.rfind("Xd4").map_or(0, |_| text.matches(stop).count());
+        let per_call = two.is_some_and(|two| after_call(two) > after_call(one));
+        if !per_call && !stop.starts_with("</") {
+            let stop = stop.to_owned();
+            self.add_stop(&stop);
+        }
+    }
+
+    fn add_stop(&mut self, stop: &str) {
+        if !stop.is_empty() && stop.len() <= 64 && !self.stops.iter().any(|known| known == stop) {
+            self.stops.push(stop.to_owned());
+        }
+    }
+
+    fn shows(&self, messages: &[&str], needle: &str) -> bool {
+        self.show(messages, None).is_ok_and(|text| text.contains(needle))
+    }
+
+    fn show(&self, messages: &[&str], tools: Option<&str>) -> std::result::Result<String, String> {
+        let value = |source: &str| {
+            let parsed = json::parse(source.as_bytes()).expect("probes are JSON");
+            python::value(&parsed.root)
+        };
+        let scene = Scene {
+            messages: messages.iter().map(|message| value(message)).collect(),
+            tools: tools.map_or(Value::from(()), value),
+            documents: Value::from(()),
+            kwargs: Vec::new(),
+        };
+        let rendered = self.run(&scene, scene.messages.len(), false);
+        rendered.map(|unmarked| unmarked.text).map_err(|diagnostic| diagnostic.message)
+    }
+}
+
+/// Both sides are printed, and neither as the repr of a list.
+fn printed_plainly(text: &str) -> bool {
+    text.contains("Qa1 question") && text.contains("Ab2 answer") && !text.contains("'text'")
+}

@@ -1,0 +1,174 @@
+//! A tokenizer folder: `tokenizer.json` and the files beside it, read once and copied into every dataset.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokenizers::Tokenizer as Reference;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Names of special tokens that transformers hands to templates (`SPECIAL_TOKENS_ATTRIBUTES`).
+const SPECIAL: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+/// Files that are copied beside the shards, if they are there.
+const COMPANIONS: [&str; 4] =
+    ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"];
+/// A `model_max_length` above this is a placeholder (transformers writes 1e30).
+const LARGEST_SANE_LENGTH: u64 = 100_000_000;
+
+/// What a tokenizer folder holds.
+#[derive(Debug, Clone)]
+pub struct TokenizerFiles {
+    /// Where it came from; `builtin` for the embedded one.
+    pub origin: String,
+    /// Name and bytes of each file.
+    pub files: Vec<(String, Vec<u8>)>,
+    config: Value,
+    special_tokens_map: Value,
+    generation_config: Value,
+}
+
+/// The tokenizer inside the wheel, trained by `scripts/train_tokenizer.py` on the project's own examples.
+const BUILTIN: [(&str, &[u8]); 4] = [
+    ("tokenizer.json", include_bytes!("../../assets/builtin/tokenizer.json")),
+    ("tokenizer_config.json", include_bytes!("../../assets/builtin/tokenizer_config.json")),
+    ("chat_template.jinja", include_bytes!("../../assets/builtin/chat_template.jinja")),
+    ("generation_config.json", include_bytes!("../../assets/builtin/generation_config.json")),
+];
+
+impl TokenizerFiles {
+    /// The embedded tokenizer.
+    pub fn builtin() -> Self {
+        let files = BUILTIN.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
+        Self::new("builtin".to_owned(), files).expect("the embedded files are read by a test")
+    }
+
+    /// Reads a folder, or the folder that holds a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] where it does not exist, [`ErrorKind::Tokenizer`] where it holds no `tokenizer.json`.
+    pub fn load(path: &Path) -> Result<Self> {
+        let folder: PathBuf = if path.file_name().is_some_and(|name| name == "tokenizer.json") {
+            path.parent().map_or_else(PathBuf::new, Path::to_owned)
+        } else {
+            path.to_owned()
+        };
+        if !folder.exists() {
+            return Err(Error::io(&folder, std::io::ErrorKind::NotFound.into())
+                .hint("`--tokenizer` takes a folder with a `tokenizer.json`, or `builtin`"));
+        }
+        let main = folder.join("tokenizer.json");
+        if !main.exists() {
+            return Err(no_tokenizer_json(&folder));
+        }
+        let read = |path: PathBuf| std::fs::read(&path).map_err(|error| Error::io(path, error));
+        let mut files = vec![("tokenizer.json".to_owned(), read(main)?)];
+        for name in COMPANIONS {
+            let path = folder.join(name);
+            if path.exists() {
+                files.push((name.to_owned(), read(path)?));
+            }
+        }
+        Self::new(path.to_string_lossy().into_owned(), files)
+    }
+
+    fn new(origin: String, files: Vec<(String, Vec<u8>)>) -> Result<Self> {
+        let json = |name: &str| -> Result<Value> {
+            let Some((_, bytes)) = files.iter().find(|(found, _)| found == name) else { return Ok(Value::Null) };
+            serde_json::from_slice(bytes)
+                .map_err(|error| Error::new(ErrorKind::Tokenizer, format!("`{name}` of `{origin}`: {error}")))
+        };
+        let config = json("tokenizer_config.json")?;
+        let special_tokens_map = json("special_tokens_map.json")?;
+        let generation_config = json("generation_config.json")?;
+        Ok(Self { origin, files, config, special_tokens_map, generation_config })
+    }
+
+    /// The bytes of a file.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.files.iter().find(|(found, _)| found == name).map(|(_, bytes)| bytes.as_slice())
+    }
+
+    /// Puts the template that is really used beside the tokenizer, as transformers reads it.
+    pub fn set_chat_template(&mut self, source: &str) {
+        let name = "chat_template.jinja";
+        self.files.retain(|(found, _)| found != name);
+        self.files.push((name.to_owned(), source.as_bytes().to_vec()));
+    }
+
+    /// Special tokens by name, as transformers hands them to templates.
+    pub fn special_tokens(&self) -> Vec<(String, String)> {
+        let text = |config: &Value, name: &str| match config.get(name) {
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(Value::Object(token)) => token.get("content").and_then(Value::as_str).map(ToOwned::to_owned),
+            _ => None,
+        };
+        SPECIAL
+            .iter()
+            .filter_map(|name| {
+                let text = text(&self.config, name).or_else(|| text(&self.special_tokens_map, name))?;
+                Some(((*name).to_owned(), text))
+            })
+            .collect()
+    }
+
+    /// `model_max_length`, unless it is a placeholder.
+    pub fn model_max_length(&self) -> Option<u64> {
+        let length = self.config.get("model_max_length")?.as_f64()?;
+        (length >= 1.0 && length < LARGEST_SANE_LENGTH as f64).then_some(length as u64)
+    }
+
+    /// Ids that stop generation: `generation_config.json`, else the tokenizer's `eos_token`.
+    pub fn stop_ids(&self, reference: &Reference) -> Vec<u32> {
+        let ids: Vec<u32> = match self.generation_config.get("eos_token_id") {
+            Some(Value::Array(ids)) => ids.iter().filter_map(Value::as_u64).filter_map(|id| id.try_into().ok()).collect(),
+            Some(id) => id.as_u64().and_then(|id| id.try_into().ok()).into_iter().collect(),
+            None => Vec::new(),
+        };
+        if !ids.is_empty() {
+            return ids;
+        }
+        let eos = self.special_tokens().into_iter().find(|(name, _)| name == "eos_token");
+        eos.and_then(|(_, text)| reference.token_to_id(&text)).into_iter().collect()
+    }
+
+    /// The chat template of this folder: the one called `name`, else the default one.
+    pub fn chat_template(&self, name: Option<&str>) -> Option<String> {
+        let listed = match self.config.get("chat_template") {
+            Some(Value::Array(templates)) => templates.clone(),
+            _ => Vec::new(),
+        };
+        let by_name = |wanted: &str| {
+            listed
+                .iter()
+                .find(|entry| entry.get("name").and_then(Value::as_str) == Some(wanted))
+                .and_then(|entry| entry.get("template").and_then(Value::as_str).map(ToOwned::to_owned))
+        };
+        match name {
+            Some(name) => by_name(name),
+            None => self
+                .file("chat_template.jinja")
+                .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+                .or_else(|| self.config.get("chat_template").and_then(Value::as_str).map(ToOwned::to_owned))
+                .or_else(|| by_name("default")),
+        }
+    }
+}
+
+fn no_tokenizer_json(folder: &Path) -> Error {
+    let error = Error::new(ErrorKind::Tokenizer, format!("`{}` holds no `tokenizer.json`", folder.display()));
+    let has = |ending: &str| {
+        std::fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().ends_with(ending))
+    };
+    if has("tokenizer.model") || has(".tiktoken") {
+        return error.hint(
+            "it has another format; convert it once: \
+             `AutoTokenizer.from_pretrained(DIR).save_pretrained(NEW_DIR)` writes `tokenizer.json`",
+        );
+    }
+    error.hint("give the folder that `AutoTokenizer.save_pretrained` writes")
+}
