@@ -1,7 +1,7 @@
 //! dlgc, the dialogue compiler.
 //!
 //! Source language: multi-turn dialogues. Target: token rows that a trainer can trust without looking. The data meets
-//! the passes in this order; each imports the type of the one before it, and only `compile` knows them all:
+//! the passes in this order; each imports the type of the one before it, and only [`mod@compile`] knows them all:
 //!
 //! ```text
 //! source → import → validate → template → tokenize → shard
@@ -10,8 +10,27 @@
 //!
 //! What is wrong with the data is a [`diagnostic::Diagnostic`]; what goes wrong with the run is an [`error::Error`].
 
+pub mod compile;
 pub mod dialogue;
 pub mod diagnostic;
 pub mod error;
+pub mod import;
 pub mod json;
+pub mod shard;
+pub mod source;
+pub mod template;
+pub mod tokenize;
+pub mod validate;
+pub mod verify;
 
+/// This version of dlgc, as manifests record it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}

@@ -1,0 +1,393 @@
+//! One record through all passes: what a worker does.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TrainOn};
+use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::dialogue::{Dialogue, Location, Position};
+use crate::error::{Error, ErrorKind, Result};
+use crate::json::{self, Json, Node};
+use crate::shard::{Canary, DialogueRow, Provenance, Row};
+use crate::source::Record;
+use crate::template::{Date, Mode, Rendered, Template, TemplateOptions};
+use crate::tokenize::{ControlPolicy, Example, Mask, Tokenizer, TokenizerFiles, UNTRAINED};
+use crate::validate::validate;
+
+/// The budget where neither option nor tokenizer says less.
+const DEFAULT_MAX_LENGTH: u64 = 4096;
+
+/// Template, tokenizer and options, ready for records. Shared by all workers.
+pub struct Compiler {
+    /// The tokenizer's files, as they are copied beside the shards.
+    pub files: TokenizerFiles,
+    /// The chat template.
+    pub template: Template,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Token budget of a row.
+    pub max_length: Option<u64>,
+    /// Ids that stop generation.
+    pub stop_ids: Vec<u32>,
+    mask: MaskOption,
+    train_on: TrainOn,
+}
+
+/// What became of a record.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// The format it had.
+    pub(super) format: Option<&'static str>,
+    /// The row, if it was compiled.
+    pub(super) row: Option<Row>,
+    /// About the dialogue, if it became one.
+    pub(super) dialogue: Option<DialogueRow>,
+    /// Turns that are trained.
+    pub(super) trained: u64,
+    /// Turns that are not, by reason.
+    pub(super) untrained: BTreeMap<&'static str, u64>,
+    /// Everything found.
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+/// A record, seen from inside: for `dlgc show` and `dlgc.render`.
+#[derive(Debug)]
+pub struct Shown {
+    /// The rendering with its verdicts.
+    pub rendered: Rendered,
+    /// Ids and labels.
+    pub example: Example,
+    /// Each token's bytes in the text.
+    pub pieces: Vec<(i32, std::ops::Range<usize>)>,
+    /// Everything found.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Compiler {
+    /// Loads what the options name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`], [`ErrorKind::Template`], [`ErrorKind::Options`] or [`ErrorKind::Io`].
+    pub fn load(options: &CompileOptions) -> Result<Self> {
+        let mut files = match options.tokenizer.as_deref() {
+            None | Some("builtin") => TokenizerFiles::builtin(),
+            Some(path) => TokenizerFiles::load(Path::new(path))?,
+        };
+        let source = template_source(options, &files)?;
+        let mut tokenizer = Tokenizer::load(&files)?;
+        let stop_ids = tokenizer.stop_ids(&files);
+        let date = match options.date.as_deref() {
+            None => None,
+            Some(text) => Some(Date::parse(text).ok_or_else(|| {
+                Error::new(ErrorKind::Options, format!("`{text}` is no date; expected YYYY-MM-DD"))
+            })?),
+        };
+        let template_options = TemplateOptions {
+            special_tokens: files.special_tokens(),
+            kwargs: options.template_kwargs.as_ref().map(kwargs).transpose()?,
+            date,
+            stops: stop_ids.iter().filter_map(|&id| tokenizer.token_text(id)).collect(),
+            state: options.state,
+        };
+        let template = Template::load(&source, &template_options)?;
+        let scaffold = template.scaffold(&tokenizer.plain_added_tokens());
+        tokenizer.set_control(scaffold, ControlPolicy::parse(&options.control_tokens)?);
+        files.set_chat_template(&source);
+        let max_length = match options.max_length {
+            MaxLength::Tokens(tokens) => Some(tokens),
+            MaxLength::Named(MaxLengthName::None) => None,
+            MaxLength::Named(MaxLengthName::Auto) => {
+                Some(files.model_max_length().map_or(DEFAULT_MAX_LENGTH, |length| length.min(DEFAULT_MAX_LENGTH)))
+            }
+        };
+        Ok(Self { files, template, tokenizer, max_length, stop_ids, mask: options.mask, train_on: options.train_on })
+    }
+
+    /// Takes a record through all passes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`] where the reference fails, which no input should bring about.
+    pub(super) fn compile(&self, record: &Record<'_>) -> Result<Outcome> {
+        let validated = validate(record);
+        let mut outcome =
+            Outcome { format: validated.format, diagnostics: validated.diagnostics, ..Outcome::default() };
+        let Some(mut dialogue) = validated.dialogue else { return Ok(outcome) };
+        self.select_turns(&mut dialogue, &mut outcome.untrained);
+        outcome.dialogue = Some(about(&dialogue, &record.location, validated.format.unwrap_or_default()));
+        let trainable = dialogue.messages.iter().filter(|message| message.train).count() as u64;
+        match self.lower(&mut dialogue, &mut outcome.diagnostics)? {
+            Err(code) => *outcome.untrained.entry(code.name()).or_default() += trainable,
+            Ok((rendered, example)) => {
+                self.account(&rendered, &example, trainable, &mut outcome);
+                if outcome.trained > 0 {
+                    outcome.row = Some(row(&dialogue, &record.location, example));
+                }
+            }
+        }
+        let codes: std::collections::BTreeSet<_> =
+            outcome.diagnostics.iter().map(|diagnostic| diagnostic.code.name().to_owned()).collect();
+        if let Some(about) = &mut outcome.dialogue {
+            about.codes = codes.into_iter().collect();
+            if let Some(row) = &outcome.row {
+                let trained = row.labels.iter().filter(|&&label| label != UNTRAINED).count();
+                about.counts[2] = outcome.trained as i64;
+                about.counts[3] = row.input_ids.len() as i64;
+                about.counts[4] = trained as i64;
+                about.counts[5] = 1;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// A record with everything that became of it; `None` if no example came of it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`] where the reference fails.
+    pub fn show(&self, record: &Record<'_>) -> Result<std::result::Result<Shown, Vec<Diagnostic>>> {
+        let validated = validate(record);
+        let mut diagnostics = validated.diagnostics;
+        let Some(mut dialogue) = validated.dialogue else { return Ok(Err(diagnostics)) };
+        self.select_turns(&mut dialogue, &mut BTreeMap::new());
+        let Ok((rendered, example)) = self.lower(&mut dialogue, &mut diagnostics)? else {
+            return Ok(Err(diagnostics));
+        };
+        let pieces = self.tokenizer.pieces(&rendered)?;
+        Ok(Ok(Shown { rendered, example, pieces, diagnostics }))
+    }
+
+    /// Leaves `train` set on the messages that are to be trained, and counts the others.
+    fn select_turns(&self, dialogue: &mut Dialogue<'_>, untrained: &mut BTreeMap<&'static str, u64>) {
+        let last = dialogue.messages.iter().rposition(|message| message.train);
+        for (index, message) in dialogue.messages.iter_mut().enumerate() {
+            if message.role != crate::dialogue::Role::Assistant {
+                continue;
+            }
+            if !message.train {
+                *untrained.entry("excluded-by-record").or_default() += 1;
+            } else if self.train_on == TrainOn::LastTurn && Some(index) != last {
+                message.train = false;
+                *untrained.entry("excluded-by-train-on").or_default() += 1;
+            }
+        }
+    }
+
+    /// Renders and tokenises; the code is that of the error for which the dialogue is rejected.
+    fn lower(
+        &self,
+        dialogue: &mut Dialogue<'_>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Result<std::result::Result<(Rendered, Example), Code>> {
+        let before = diagnostics.len();
+        self.tokenizer.guard(dialogue, diagnostics);
+        if let Some(error) = diagnostics[before..].iter().find(|found| found.severity() == Severity::Error) {
+            return Ok(Err(error.code));
+        }
+        let mode = if self.mask == MaskOption::Exact { Mode::Prove } else { Mode::Blocks };
+        let mut rendered = match self.template.render(dialogue, mode) {
+            Ok(rendered) => rendered,
+            Err(diagnostic) => {
+                let code = diagnostic.code;
+                diagnostics.push(diagnostic);
+                return Ok(Err(code));
+            }
+        };
+        let mask = match self.mask {
+            MaskOption::Exact => Mask::Exact,
+            MaskOption::Template => Mask::Template,
+            MaskOption::HfCompat => Mask::HfCompat,
+        };
+        let example = self.tokenizer.example(&mut rendered, mask)?;
+        diagnostics.append(&mut rendered.diagnostics);
+        diagnostics.extend(rendered.turns.iter().filter_map(|turn| turn.target.as_ref().err().cloned()));
+        if let Some(max_length) = self.max_length
+            && example.input_ids.len() as u64 > max_length
+        {
+            let message = format!("the dialogue has {} tokens, `max_length` is {max_length}", example.input_ids.len());
+            diagnostics.push(
+                Diagnostic::new(Code::DialogueTooLong, message)
+                    .help("raise `--max-length`, or leave it out; windows are not built yet"),
+            );
+            return Ok(Err(Code::DialogueTooLong));
+        }
+        Ok(Ok((rendered, example)))
+    }
+
+    /// Enters each trainable turn in the ledger, as trained or with its code.
+    fn account(&self, rendered: &Rendered, example: &Example, trainable: u64, outcome: &mut Outcome) {
+        let any = example.labels.iter().any(|&label| label != UNTRAINED);
+        let mut entered = 0;
+        for turn in &rendered.turns {
+            match &turn.target {
+                Ok(_) if any && example.trained_messages.contains(&turn.message) => outcome.trained += 1,
+                Ok(_) => *outcome.untrained.entry(Code::NothingToTrain.name()).or_default() += 1,
+                Err(diagnostic) => *outcome.untrained.entry(diagnostic.code.name()).or_default() += 1,
+            }
+            entered += 1;
+        }
+        // Merged messages are one turn for the template; each further one of them is entered as merged.
+        if trainable > entered {
+            *outcome.untrained.entry(Code::MergedMessages.name()).or_default() += trainable - entered;
+        }
+    }
+
+    /// Compiles the canaries.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`] where the reference fails.
+    pub(super) fn canaries(&self) -> Result<Vec<Canary>> {
+        let location = Location { file: "canary".into(), position: Position::Line(1) };
+        CANARIES
+            .iter()
+            .map(|(name, record)| {
+                let outcome = self.compile(&Record { location: location.clone(), bytes: record.as_bytes() })?;
+                let refused = outcome.diagnostics.iter().find(|found| found.severity() == Severity::Error);
+                Ok(Canary {
+                    name: (*name).to_owned(),
+                    record: (*record).to_owned(),
+                    refused: refused.filter(|_| outcome.row.is_none()).map(|found| found.code.name().to_owned()),
+                    text_hash: outcome.row.as_ref().map(|row| row.provenance[0].text_hash),
+                    ids: outcome.row.map(|row| row.input_ids).unwrap_or_default(),
+                })
+            })
+            .collect()
+    }
+}
+
+/// Small dialogues, one for each thing that templates and tokenizers change between versions.
+const CANARIES: [(&str, &str); 5] = [
+    ("plain", r#"{"messages": [{"role": "user", "content": "Hello, world! 1234"}, {"role": "assistant", "content": "Hi there."}]}"#),
+    ("system", r#"{"messages": [{"role": "system", "content": "你是客服机器人。"}, {"role": "user", "content": "订票，下午3:45。"}, {"role": "assistant", "content": "好的，naïve café 👩‍👩‍👧。"}]}"#),
+    ("turns", r#"{"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}, {"role": "user", "content": "three"}, {"role": "assistant", "content": "  four\n\n"}]}"#),
+    ("reasoning", r#"{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "reasoning_content": "2+2=4", "content": "4"}]}"#),
+    ("tool", r#"{"tools": [{"type": "function", "function": {"name": "get_fare", "description": "Fare.", "parameters": {"type": "object", "properties": {"from": {"type": "string", "description": "From."}}, "required": ["from"]}}}], "messages": [{"role": "user", "content": "票价？"}, {"role": "assistant", "tool_calls": [{"id": "call00000", "type": "function", "function": {"name": "get_fare", "arguments": {"from": "重庆"}}}]}, {"role": "tool", "tool_call_id": "call00000", "name": "get_fare", "content": "{\"lowest\": 128}"}, {"role": "assistant", "content": "128元。"}]}"#),
+];
+
+fn kwargs(value: &Value) -> Result<Node<'static>> {
+    let text = value.to_string();
+    let parsed = json::parse(text.as_bytes()).map_err(|_| Error::new(ErrorKind::Options, "`template_kwargs` is no JSON"))?;
+    if parsed.root.as_object().is_none() {
+        return Err(Error::new(ErrorKind::Options, "`template_kwargs` must be a JSON object"));
+    }
+    Ok(parsed.root.into_owned_at(&(0..0)))
+}
+
+/// The template that the options name, else the tokenizer's own.
+fn template_source(options: &CompileOptions, files: &TokenizerFiles) -> Result<String> {
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| Error::io(path, error));
+    let Some(name) = options.chat_template.as_deref() else {
+        return files.chat_template(None).ok_or_else(|| {
+            Error::new(ErrorKind::Template, format!("the tokenizer `{}` has no chat template", files.origin))
+                .hint("give one with `--chat-template FILE`")
+        });
+    };
+    if let Some(source) = files.chat_template(Some(name)) {
+        return Ok(source);
+    }
+    if let Some(folder) = &options.template_path {
+        for candidate in [folder.join(name), folder.join(format!("{name}.jinja"))] {
+            if candidate.is_file() {
+                return read(&candidate);
+            }
+        }
+    }
+    let path = Path::new(name);
+    if path.is_file() {
+        return read(path);
+    }
+    Err(Error::new(ErrorKind::Template, format!("`{name}` is neither a file nor the name of a template of the tokenizer"))
+        .hint("`--template-path DIR` adds a folder in which templates are found by name"))
+}
+
+fn row(dialogue: &Dialogue<'_>, location: &Location, example: Example) -> Row {
+    let provenance = Provenance {
+        dialogue_id: dialogue.id.clone().into_owned(),
+        file: location.file.to_string(),
+        line: location.position.number(),
+        window: 0,
+        trained_messages: example.trained_messages,
+        text_hash: example.text_hash,
+        target_hash: example.target_hash,
+    };
+    Row { input_ids: example.input_ids, labels: example.labels, provenance: vec![provenance] }
+}
+
+fn about(dialogue: &Dialogue<'_>, location: &Location, format: &'static str) -> DialogueRow {
+    let mut intents: Vec<String> = Vec::new();
+    let mut slots: Vec<String> = Vec::new();
+    let mut tools: Vec<String> = Vec::new();
+    let add = |list: &mut Vec<String>, value: &str| {
+        if !list.iter().any(|known| known == value) {
+            list.push(value.to_owned());
+        }
+    };
+    for message in &dialogue.messages {
+        if let Some(state) = &message.state {
+            if let Some(intent) = state.get("intent").and_then(Node::as_str) {
+                add(&mut intents, intent);
+            }
+            for slot in state.get("slots").and_then(Node::as_object).unwrap_or_default() {
+                add(&mut slots, &slot.key);
+            }
+        }
+        message.tool_calls.iter().for_each(|call| add(&mut tools, &call.name));
+    }
+    let text = |node: &Option<Node<'_>>| node.as_ref().map(json::dumps);
+    let language = dialogue.metadata.as_ref().and_then(|metadata| metadata.get("language")).and_then(|language| {
+        match &language.value {
+            Json::String(language) => Some(language.clone().into_owned()),
+            _ => None,
+        }
+    });
+    let turns = dialogue.assistant_turns().count() as i64;
+    DialogueRow {
+        id: dialogue.id.clone().into_owned(),
+        kind: dialogue.kind.name(),
+        language,
+        file: location.file.to_string(),
+        line: location.position.number(),
+        format,
+        split: dialogue.split.clone().map_or_else(|| "train".to_owned(), std::borrow::Cow::into_owned),
+        group: dialogue.group.clone().map(std::borrow::Cow::into_owned),
+        metadata: text(&dialogue.metadata),
+        goal: text(&dialogue.goal),
+        intents,
+        slots,
+        tools,
+        codes: Vec::new(),
+        counts: [dialogue.messages.len() as i64, turns, 0, 0, 0, 0],
+    }
+}
+
+/// What `dlgc.render` gives, as JSON.
+impl Shown {
+    /// The text, ids, labels, spans, messages and verdicts.
+    pub fn to_json(&self) -> Value {
+        let rendered = &self.rendered;
+        let spans: Vec<Value> = rendered
+            .spans()
+            .into_iter()
+            .map(|span| json!({"start": span.range.start, "end": span.range.end, "trained": span.trained}))
+            .collect();
+        let turns: Vec<Value> = rendered
+            .turns
+            .iter()
+            .map(|turn| match &turn.target {
+                Ok(target) => json!({"message": turn.message, "start": target.range.start, "end": target.range.end,
+                    "stop": rendered.text[target.stop.clone()]}),
+                Err(found) => json!({"message": turn.message, "code": found.code.name(), "reason": found.message}),
+            })
+            .collect();
+        let messages: Vec<String> = rendered.messages.iter().map(json::dumps).collect();
+        json!({
+            "text": rendered.text,
+            "input_ids": self.example.input_ids,
+            "labels": self.example.labels,
+            "offsets": self.pieces.iter().map(|(_, range)| [range.start, range.end]).collect::<Vec<_>>(),
+            "spans": spans,
+            "turns": turns,
+            "messages": format!("[{}]", messages.join(", ")),
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! What a user can ask of a compilation. One JSON object crosses the boundary to Python.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::template::StateMode;
+
+/// Options of a compilation; `specs/options.schema.json` is their schema.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompileOptions {
+    /// Files, folders, globs, or `-` for standard input.
+    pub inputs: Vec<String>,
+    /// The dataset's folder.
+    pub output: Option<PathBuf>,
+    /// A folder with a `tokenizer.json`, or `builtin`; without it the built-in one, and the dataset is marked `demo`.
+    pub tokenizer: Option<String>,
+    /// A file, or the name of one of the tokenizer's templates or of a file in `template_path`.
+    pub chat_template: Option<String>,
+    /// Folder in which templates are found by name.
+    pub template_path: Option<PathBuf>,
+    /// Template arguments for every record; those of a record win.
+    pub template_kwargs: Option<Value>,
+    /// The day that templates print, `YYYY-MM-DD`.
+    pub date: Option<String>,
+    /// Token budget of a row.
+    pub max_length: MaxLength,
+    /// Where trained tokens are taken from.
+    pub mask: MaskOption,
+    /// Which assistant messages are trained.
+    pub train_on: TrainOn,
+    /// What becomes of `state`.
+    pub state: StateMode,
+    /// What becomes of the text of control tokens in content: `reject`, `text`, `allow`, per role `user=text,…`.
+    pub control_tokens: String,
+    /// Worker threads; 0 for one a core.
+    pub threads: usize,
+    /// Largest share of rejected records with which the run still succeeds.
+    pub max_rejects: f64,
+    /// No rejects, and no warnings that put the result in doubt.
+    pub strict: bool,
+    /// Replace a dataset that is already there.
+    pub overwrite: bool,
+    /// Largest record that is read, in bytes.
+    pub max_record_bytes: usize,
+}
+
+/// Token budget of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum MaxLength {
+    /// 4096, or the tokenizer's `model_max_length` if that is smaller.
+    Named(MaxLengthName),
+    /// As many tokens.
+    Tokens(u64),
+}
+
+/// Budgets with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MaxLengthName {
+    /// 4096, or the tokenizer's `model_max_length` if that is smaller.
+    Auto,
+    /// No limit.
+    None,
+}
+
+/// Where trained tokens are taken from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MaskOption {
+    /// Proved targets, which obey the law of the prompt.
+    #[default]
+    Exact,
+    /// What the template's `{% generation %}` blocks mark.
+    Template,
+    /// The bits of transformers, its bugs included.
+    HfCompat,
+}
+
+/// Which assistant messages are trained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainOn {
+    /// Every one that its record does not exclude.
+    #[default]
+    AllAssistant,
+    /// The last one that its record does not exclude.
+    LastTurn,
+}
+
+impl Default for CompileOptions {
+    fn default() -> Self {
+        Self {
+            inputs: Vec::new(),
+            output: None,
+            tokenizer: None,
+            chat_template: None,
+            template_path: None,
+            template_kwargs: None,
+            date: None,
+            max_length: MaxLength::Named(MaxLengthName::Auto),
+            mask: MaskOption::default(),
+            train_on: TrainOn::default(),
+            state: StateMode::default(),
+            control_tokens: "reject".to_owned(),
+            threads: 0,
+            max_rejects: 0.01,
+            strict: false,
+            overwrite: false,
+            max_record_bytes: 64 << 20,
+        }
+    }
+}
+
+impl CompileOptions {
+    /// Reads options from JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Options`] naming the field that is unknown or has a wrong value.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let options: Self = serde_json::from_str(text)
+            .map_err(|error| Error::new(ErrorKind::Options, format!("the options are wrong: {error}")))?;
+        if !(0.0..=1.0).contains(&options.max_rejects) {
+            let message = format!("`max_rejects` must be a share from 0 to 1, found {}", options.max_rejects);
+            return Err(Error::new(ErrorKind::Options, message));
+        }
+        if options.max_length == MaxLength::Tokens(0) {
+            return Err(Error::new(ErrorKind::Options, "`max_length` must be at least 1, or `none`"));
+        }
+        if options.max_record_bytes < 1024 {
+            return Err(Error::new(ErrorKind::Options, "`max_record_bytes` must be at least 1024"));
+        }
+        Ok(options)
+    }
+
+    /// The options that decide what rows hold, for the manifest: not where they lie or how fast they are made.
+    pub(super) fn semantic(&self, max_length: Option<u64>) -> Value {
+        serde_json::json!({
+            "mask": self.mask, "train_on": self.train_on, "state": self.state, "control_tokens": self.control_tokens,
+            "template_kwargs": self.template_kwargs, "date": self.date, "max_length": max_length,
+            "max_record_bytes": self.max_record_bytes,
+        })
+    }
+}

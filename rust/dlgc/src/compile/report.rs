@@ -1,0 +1,164 @@
+//! What a run says of itself: while it runs, and at the end.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::CompileOptions;
+use super::compiler::Outcome;
+use crate::diagnostic::{Code, Severity, Tally, locate};
+use crate::shard::{Ledger, Manifest};
+use crate::source::{Record, Skipped};
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Progress {
+    /// Stored bytes read so far.
+    pub bytes_read: u64,
+    /// Stored bytes of all inputs; `None` where standard input is among them.
+    pub bytes_total: Option<u64>,
+    /// Records so far.
+    pub records: u64,
+    /// Dialogues compiled so far.
+    pub compiled: u64,
+    /// Records rejected so far.
+    pub rejected: u64,
+}
+
+impl Progress {
+    pub(super) fn update(&mut self, bytes_read: u64, tallies: &Tallies) {
+        self.bytes_read = bytes_read;
+        self.records = tallies.ledger.records.read;
+        self.compiled = tallies.ledger.dialogues.compiled;
+        self.rejected = tallies.rejected();
+    }
+}
+
+/// Counts that grow with the run.
+#[derive(Debug, Default)]
+pub(super) struct Tallies {
+    pub(super) ledger: Ledger,
+    pub(super) tally: Tally,
+    pub(super) formats: BTreeMap<String, u64>,
+    pub(super) tokens: u64,
+    pub(super) trained_tokens: u64,
+    pub(super) rows: u64,
+}
+
+impl Tallies {
+    pub(super) fn rejected(&self) -> u64 {
+        self.ledger.records.rejected + self.ledger.dialogues.rejected
+    }
+
+    /// Enters a record in the ledger.
+    pub(super) fn enter(&mut self, record: &Record<'_>, outcome: &Outcome) {
+        let ledger = &mut self.ledger;
+        ledger.records.read += 1;
+        if let Some(format) = outcome.format {
+            *self.formats.entry(format.to_owned()).or_default() += 1;
+        }
+        match &outcome.dialogue {
+            None => ledger.records.rejected += 1,
+            Some(dialogue) => {
+                ledger.records.imported += 1;
+                ledger.dialogues.imported += 1;
+                ledger.turns.total += dialogue.counts[1] as u64;
+                ledger.turns.trained += outcome.trained;
+                for (reason, count) in &outcome.untrained {
+                    *ledger.turns.untrained.entry((*reason).to_owned()).or_default() += count;
+                }
+                if outcome.row.is_some() {
+                    ledger.dialogues.compiled += 1;
+                } else {
+                    ledger.dialogues.rejected += 1;
+                }
+            }
+        }
+        if let (Some(row), Some(dialogue)) = (&outcome.row, &outcome.dialogue) {
+            self.rows += 1;
+            self.tokens += row.input_ids.len() as u64;
+            self.trained_tokens += dialogue.counts[4] as u64;
+        }
+        for diagnostic in &outcome.diagnostics {
+            self.tally.add(diagnostic.code, || locate(diagnostic, &record.location, record.bytes));
+        }
+    }
+}
+
+/// The end of a run, for people and machines.
+#[derive(Debug, Serialize)]
+pub struct CompileReport {
+    /// What became of everything.
+    pub ledger: Ledger,
+    /// Diagnostics by code, with the first few of each.
+    pub diagnostics: Tally,
+    /// Records by the format they had.
+    pub formats: BTreeMap<String, u64>,
+    /// Rows.
+    pub rows: u64,
+    /// Tokens.
+    pub tokens: u64,
+    /// Tokens that are trained.
+    pub trained_tokens: u64,
+    /// Files of named folders that were not read, with the reason.
+    pub skipped: Vec<(String, String)>,
+    /// Why the run is a failure although it went through to its end.
+    pub failure: Option<String>,
+    /// The manifest, if a dataset was written.
+    pub manifest: Option<Manifest>,
+}
+
+/// Warnings that `--strict` does not let pass.
+const DOUBTFUL: [Code; 6] = [
+    Code::StopNotAToken, Code::ReasoningLost, Code::DuplicateKey, Code::UnknownField, Code::UnansweredToolCall,
+    Code::ControlTokenAllowed,
+];
+
+impl CompileReport {
+    pub(super) fn new(
+        options: &CompileOptions,
+        tallies: Tallies,
+        skipped: Vec<Skipped>,
+        manifest: Option<Manifest>,
+    ) -> Self {
+        let failure = failure(options, &tallies);
+        let skipped = skipped.into_iter().map(|file| (file.path.to_string_lossy().into_owned(), file.reason.to_owned()));
+        Self {
+            ledger: tallies.ledger,
+            diagnostics: tallies.tally,
+            formats: tallies.formats,
+            rows: tallies.rows,
+            tokens: tallies.tokens,
+            trained_tokens: tallies.trained_tokens,
+            skipped: skipped.collect(),
+            failure,
+            manifest,
+        }
+    }
+}
+
+fn failure(options: &CompileOptions, tallies: &Tallies) -> Option<String> {
+    let (read, rejected) = (tallies.ledger.records.read, tallies.rejected());
+    if tallies.ledger.dialogues.compiled == 0 {
+        return Some("nothing was compiled".to_owned());
+    }
+    let allowed = if options.strict { 0.0 } else { options.max_rejects };
+    if rejected as f64 > allowed * read as f64 {
+        let share = 100.0 * rejected as f64 / read as f64;
+        return Some(format!("{rejected} of {read} records were rejected ({share:.1} %); at most {:.1} % may be", 100.0 * allowed));
+    }
+    if !options.strict {
+        return None;
+    }
+    if tallies.ledger.faults > 0 {
+        return Some(format!("{} file(s) could not be read to their end", tallies.ledger.faults));
+    }
+    let codes = tallies.tally.codes();
+    let turn_errors = codes.values().any(|tally| tally.severity == Severity::Error);
+    let doubtful = DOUBTFUL.iter().find(|code| codes.contains_key(code.name()));
+    match doubtful {
+        Some(code) => Some(format!("`{}` was found, and the run is strict", code.name())),
+        None if turn_errors => Some("a turn was left untrained, and the run is strict".to_owned()),
+        None => None,
+    }
+}

@@ -1,0 +1,216 @@
+//! `manifest.json`: what a dataset is, how it was made, and that nothing was lost. Written last; without it there is
+//! no dataset. `specs/manifest.schema.json` is its schema.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Name of the file.
+pub const MANIFEST: &str = "manifest.json";
+/// What `format` says.
+pub const FORMAT: &str = "dlgc-shards";
+/// The version that this build writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The whole manifest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: String,
+    /// [`FORMAT_VERSION`].
+    pub format_version: u32,
+    /// Whether the built-in tokenizer was used for want of another: such shards train no real model.
+    pub demo: bool,
+    /// Versions of what decides ids and text.
+    pub versions: BTreeMap<String, String>,
+    /// SHA-256 of tokenizer, template and options.
+    pub digests: BTreeMap<String, String>,
+    /// The options that decide the content of the rows.
+    pub options: serde_json::Value,
+    /// Token budget of a row; null for none.
+    pub max_length: Option<u64>,
+    /// One more than the largest id of the tokenizer.
+    pub vocabulary_size: u64,
+    /// Texts that may end an assistant turn.
+    pub stops: Vec<String>,
+    /// Ids that stop generation.
+    pub stop_ids: Vec<u32>,
+    /// Input files.
+    pub inputs: Vec<Input>,
+    /// The shards, in order.
+    pub shards: Vec<Shard>,
+    /// Every other file.
+    pub files: Vec<FileEntry>,
+    /// Sizes of the splits.
+    pub splits: BTreeMap<String, Size>,
+    /// Records by the format they had.
+    pub formats: BTreeMap<String, u64>,
+    /// What became of everything.
+    pub ledger: Ledger,
+    /// How often each diagnostic was made.
+    pub diagnostics: BTreeMap<String, u64>,
+    /// Small fixed dialogues and what they become, so that drift can be told.
+    pub canaries: Vec<Canary>,
+}
+
+/// An input file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Input {
+    /// As the user named it.
+    pub file: String,
+    /// Stored size.
+    pub bytes: u64,
+    /// SHA-256 of the stored bytes.
+    pub sha256: String,
+    /// Records it held.
+    pub records: u64,
+}
+
+/// A file of the dataset.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Path below the dataset's folder, with `/`.
+    pub path: String,
+    /// Size.
+    pub bytes: u64,
+    /// SHA-256.
+    pub sha256: String,
+}
+
+/// A shard: one Arrow file of rows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Shard {
+    /// The file.
+    #[serde(flatten)]
+    pub file: FileEntry,
+    /// Its split.
+    pub split: String,
+    /// What it holds.
+    #[serde(flatten)]
+    pub size: Size,
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Rows.
+    pub rows: u64,
+    /// Tokens.
+    pub tokens: u64,
+    /// Tokens that are trained.
+    pub trained_tokens: u64,
+}
+
+impl Size {
+    /// Adds another size to this one.
+    pub fn add(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.tokens += other.tokens;
+        self.trained_tokens += other.trained_tokens;
+    }
+}
+
+/// Three lines that must close, and the files that could not be read to their end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Elements of the sources: read = imported + excluded + rejected.
+    pub records: RecordLine,
+    /// Imported dialogues: imported = compiled + rejected.
+    pub dialogues: DialogueLine,
+    /// Assistant turns of imported dialogues: total = trained + untrained.
+    pub turns: TurnLine,
+    /// Files, or tails of files, that could not be read.
+    pub faults: u64,
+}
+
+/// What became of the records.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordLine {
+    /// Elements of the sources.
+    pub read: u64,
+    /// Became dialogues.
+    pub imported: u64,
+    /// Left out by a filter.
+    pub excluded: u64,
+    /// Are in `rejects/` without having become dialogues.
+    pub rejected: u64,
+}
+
+/// What became of the dialogues.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DialogueLine {
+    /// Valid dialogues.
+    pub imported: u64,
+    /// Are in the shards.
+    pub compiled: u64,
+    /// Are in `rejects/`.
+    pub rejected: u64,
+}
+
+/// What became of the assistant turns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnLine {
+    /// All of them.
+    pub total: u64,
+    /// Are trained, each once.
+    pub trained: u64,
+    /// Are not trained, by the reason.
+    pub untrained: BTreeMap<String, u64>,
+}
+
+impl Ledger {
+    /// Whether the three lines close.
+    pub fn closes(&self) -> bool {
+        let (records, dialogues, turns) = (&self.records, &self.dialogues, &self.turns);
+        records.read == records.imported + records.excluded + records.rejected
+            && records.imported == dialogues.imported
+            && dialogues.imported == dialogues.compiled + dialogues.rejected
+            && turns.total == turns.trained + turns.untrained.values().sum::<u64>()
+    }
+}
+
+/// A fixed dialogue and what it became.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Canary {
+    /// Its name.
+    pub name: String,
+    /// The record, as JSON text.
+    pub record: String,
+    /// Hash of the decoded ids; null where it was refused.
+    pub text_hash: Option<u64>,
+    /// Its ids; empty where it was refused.
+    pub ids: Vec<i32>,
+    /// The code of the refusal.
+    pub refused: Option<String>,
+}
+
+impl Manifest {
+    /// Reads the manifest of a dataset.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shard`] where the folder holds none, or one of another version.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join(MANIFEST);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let message = format!("`{}` is no dataset: it has no `{MANIFEST}`", folder.display());
+                return Err(Error::new(ErrorKind::Shard, message)
+                    .hint("the manifest is written last; an interrupted compilation has none: run it again"));
+            }
+            Err(error) => return Err(Error::io(path, error)),
+        };
+        let fail = |message: String| Error::new(ErrorKind::Shard, format!("`{}`: {message}", path.display()));
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
+        if value["format"] != FORMAT || value["format_version"] != FORMAT_VERSION {
+            return Err(fail(format!(
+                "expected format `{FORMAT}` version {FORMAT_VERSION}, found {} version {}",
+                value["format"], value["format_version"]
+            )));
+        }
+        serde_json::from_value(value).map_err(|error| fail(error.to_string()))
+    }
+}
