@@ -1,0 +1,44 @@
+"""dlgc, the dialogue compiler: multi-turn dialogues to training rows that are provably right.
+
+    import dlgc
+    report = dlgc.compile("raw/", "shards/", tokenizer="models/qwen3")
+    dlgc.scan("shards/")   # a Polars LazyFrame
+    dlgc.open("shards/")   # a datasets.Dataset, mapped into memory
+"""
+
+from __future__ import annotations
+
+import warnings
+
+from dlgc._dlgc import OPTIMISED, __version__
+from dlgc.api import Rendered, Report, Span, Verdict, check, compile, render, verify  # noqa: A004
+from dlgc.exceptions import DlgcError, OptionsError, RejectedError, ShardError, TemplateError, TokenizerError
+from dlgc.options import CompileOptions
+from dlgc.shards import manifest, scan, scan_dialogues
+from dlgc.shards import open_ as open  # noqa: A004
+
+if not OPTIMISED:
+    warnings.warn("dlgc was built without optimisation; timings mean nothing", RuntimeWarning, stacklevel=2)
+
+__all__ = [
+    "CompileOptions",
+    "DlgcError",
+    "OptionsError",
+    "RejectedError",
+    "Rendered",
+    "Report",
+    "ShardError",
+    "Span",
+    "TemplateError",
+    "TokenizerError",
+    "Verdict",
+    "__version__",
+    "check",
+    "compile",
+    "manifest",
+    "open",
+    "render",
+    "scan",
+    "scan_dialogues",
+    "verify",
+]

@@ -1,0 +1,195 @@
+"""What `import dlgc` offers: compile, check, render, verify."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from os import fspath
+from typing import TYPE_CHECKING, Any
+
+from dlgc import _dlgc
+from dlgc.exceptions import RejectedError
+from dlgc.options import CompileOptions, StrPath
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    Progress = Callable[[int, int | None, int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a compilation says at its end.
+
+    Attributes:
+        ledger: What became of the records, dialogues and assistant turns.
+        diagnostics: By code: severity, count and the first few examples.
+        formats: Records by the format they had.
+        rows: Rows.
+        tokens: Tokens.
+        trained_tokens: Tokens that are trained.
+        skipped: Files that were not read, each with the reason.
+        failure: Why the run is a failure although it went through to its end; None for a success.
+        manifest: The manifest, if a dataset was written.
+    """
+
+    ledger: dict[str, Any]
+    diagnostics: dict[str, Any]
+    formats: dict[str, int]
+    rows: int
+    tokens: int
+    trained_tokens: int
+    skipped: list[tuple[str, str]]
+    failure: str | None
+    manifest: dict[str, Any] | None
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Reads what the core wrote."""
+        found = json.loads(text)
+        found["diagnostics"] = found["diagnostics"]["codes"]
+        found["skipped"] = [(path, reason) for path, reason in found["skipped"]]
+        return cls(**found)
+
+    @property
+    def rejected(self) -> int:
+        """Records and dialogues that were rejected."""
+        return int(self.ledger["records"]["rejected"] + self.ledger["dialogues"]["rejected"])
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of rendered text: bytes `start` to `end`, and the message that is trained there, if any."""
+
+    start: int
+    end: int
+    trained: int | None
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A dialogue, rendered and tokenised.
+
+    Attributes:
+        text: The rendered text; what transformers' `apply_chat_template(messages, ...)` gives.
+        input_ids: Token ids, length n.
+        labels: The id where it is trained, -100 elsewhere; length n.
+        offsets: Byte range of each token in `text`; length n.
+        spans: Pieces that tile the text.
+        turns: One verdict for each assistant message that is to be trained.
+        messages: The messages as they were handed to the template.
+        diagnostics: Everything found.
+    """
+
+    text: str
+    input_ids: list[int]
+    labels: list[int]
+    offsets: list[tuple[int, int]]
+    spans: list[Span]
+    turns: list[dict[str, Any]]
+    messages: list[dict[str, Any]]
+    diagnostics: list[dict[str, Any]]
+
+    @classmethod
+    def from_json(cls, text: str) -> Rendered:
+        """Reads what the core wrote.
+
+        Raises:
+            RejectedError: Nothing came of the record.
+        """
+        found = json.loads(text)
+        if found["text"] is None:
+            errors = [item["rendered"] for item in found["diagnostics"] if item["severity"] == "error"]
+            raise RejectedError("the dialogue was rejected\n" + "\n".join(errors), found["diagnostics"])
+        found["spans"] = [Span(**span) for span in found["spans"]]
+        found["offsets"] = [(start, end) for start, end in found["offsets"]]
+        found["messages"] = json.loads(found["messages"])
+        return cls(**found)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `verify` checked and found.
+
+    Attributes:
+        files: Files whose digest was compared.
+        rows: Rows that were decoded.
+        targets: Targets whose stop was found.
+        problems: Everything that is wrong, each with its place; empty for a sound dataset.
+        unlisted: Problems beyond the first hundred.
+    """
+
+    files: int
+    rows: int
+    targets: int
+    problems: list[dict[str, str]]
+    unlisted: int
+
+
+def compile(  # noqa: A001  # the verb of the product; Python's own is rarely wanted beside it
+    inputs: StrPath | Iterable[StrPath], output: StrPath, *, progress: Progress | None = None, **options: object
+) -> Report:
+    """Compiles dialogues into a dataset of token rows.
+
+    Args:
+        inputs: Files, folders or globs; `-` is standard input.
+        output: The dataset's folder.
+        progress: Called about ten times a second with bytes read, bytes in all, records, compiled, rejected.
+        **options: As in `CompileOptions`.
+
+    Returns:
+        The report. Rejected records are no exception: see `failure` and `diagnostics`.
+
+    Raises:
+        OptionsError: An option that does not exist or has a wrong value.
+        TemplateError: The chat template cannot be used.
+        TokenizerError: The tokenizer cannot be used.
+        ShardError: The output folder already holds a dataset, or other files.
+        OSError: A file or the disk.
+    """
+    found = CompileOptions.of(options).to_json(_inputs(inputs), fspath(output))
+    return Report.from_json(_dlgc.compile(found, progress))
+
+
+def check(inputs: StrPath | Iterable[StrPath], *, progress: Progress | None = None, **options: object) -> Report:
+    """Takes dialogues through all passes without writing anything.
+
+    Args and errors are those of `compile`.
+    """
+    found = CompileOptions.of(options).to_json(_inputs(inputs))
+    return Report.from_json(_dlgc.check(found, progress))
+
+
+def render(dialogue: Mapping[str, object] | str | bytes, **options: object) -> Rendered:
+    """Renders and tokenises one dialogue.
+
+    Args:
+        dialogue: A record, as a mapping or as JSON text.
+        **options: As in `CompileOptions`.
+
+    Returns:
+        Text, ids, labels, spans and verdicts.
+
+    Raises:
+        RejectedError: The dialogue came to nothing; its `diagnostics` say why.
+        DlgcError: As for `compile`.
+    """
+    record = dialogue if isinstance(dialogue, str | bytes) else json.dumps(dialogue, ensure_ascii=False)
+    renderer = _dlgc.Renderer(CompileOptions.of(options).to_json())
+    return Rendered.from_json(renderer.render(record.encode() if isinstance(record, str) else record))
+
+
+def verify(shards: StrPath) -> Verdict:
+    """Checks a dataset from itself: digests, ledger, lengths, text and target hashes, stop tokens.
+
+    Raises:
+        ShardError: The folder is no dataset.
+        TokenizerError: The tokenizer beside the shards cannot be loaded.
+    """
+    return Verdict(**json.loads(_dlgc.verify(fspath(shards))))
+
+
+def _inputs(inputs: StrPath | Iterable[StrPath]) -> list[str]:
+    if isinstance(inputs, str) or hasattr(inputs, "__fspath__"):
+        return [fspath(inputs)]
+    return [fspath(path) for path in inputs]

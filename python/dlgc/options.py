@@ -1,0 +1,75 @@
+"""The options of a compilation, and how they reach the core."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Literal
+
+from dlgc.exceptions import OptionsError
+
+StrPath = str | PathLike[str]
+Mask = Literal["exact", "template", "hf-compat"]
+State = Literal["ignore", "json-before", "json-after", "context"]
+TrainOn = Literal["all_assistant", "last_turn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileOptions:
+    """Options of a compilation; `specs/options.schema.json` says what each takes.
+
+    Attributes:
+        tokenizer: A folder with a `tokenizer.json`, or `builtin`. Without it the built-in one is used and the dataset
+            is marked as a demo.
+        chat_template: A file, or the name of one of the tokenizer's templates or of a file in `template_path`.
+        template_path: Folder in which templates are found by name.
+        template_kwargs: Template arguments for every record; those of a record win.
+        date: The day that templates print, `YYYY-MM-DD`.
+        max_length: Token budget of a row; `auto` is 4096, or the tokenizer's own limit if that is smaller.
+        mask: Where trained tokens are taken from.
+        train_on: Which assistant messages are trained.
+        state: What becomes of `state`.
+        control_tokens: What becomes of the text of control tokens in content: `reject`, `text` or `allow`, for one
+            role as in `text,assistant=reject`.
+        threads: Worker threads; 0 for one a core.
+        max_rejects: Largest share of rejected records with which the run still succeeds.
+        strict: No rejects, and no warnings that put the result in doubt.
+        overwrite: Replace a dataset that is already there.
+        max_record_bytes: Largest record that is read.
+    """
+
+    tokenizer: str | None = None
+    chat_template: str | None = None
+    template_path: str | None = None
+    template_kwargs: dict[str, object] | None = None
+    date: str | None = None
+    max_length: int | Literal["auto", "none"] = "auto"
+    mask: Mask = "exact"
+    train_on: TrainOn = "all_assistant"
+    state: State = "ignore"
+    control_tokens: str = "reject"
+    threads: int = 0
+    max_rejects: float = 0.01
+    strict: bool = False
+    overwrite: bool = False
+    max_record_bytes: int = 64 << 20
+
+    @classmethod
+    def of(cls, options: dict[str, object]) -> CompileOptions:
+        """Takes keyword arguments; paths become strings.
+
+        Raises:
+            OptionsError: An option that does not exist.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise OptionsError(f"no such option: {', '.join(unknown)}\nhint: there are {', '.join(sorted(known))}")
+        plain = {name: fspath(value) if isinstance(value, Path) else value for name, value in options.items()}
+        return cls(**plain)  # type: ignore[arg-type]  # the core checks the types and says which is wrong
+
+    def to_json(self, inputs: list[str] | None = None, output: str | None = None) -> str:
+        """Returns the options as the core reads them."""
+        return json.dumps({**asdict(self), "inputs": inputs or [], "output": output})

@@ -1,0 +1,157 @@
+//! `dlgc._dlgc`: each function converts, releases the interpreter, calls the core, converts back.
+//!
+//! Options and results cross the boundary as JSON text: one string each way, nothing to keep in step by hand.
+
+mod error;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use dlgc::compile::{CompileOptions, Compiler, Monitor, Progress};
+use dlgc::diagnostic::{Code, Diagnostic, locate};
+use dlgc::dialogue::{Location, Position};
+use dlgc::source::Record;
+use error::BindingError;
+use pyo3::prelude::*;
+
+/// Calls back into Python: shows progress, and lets Ctrl-C through.
+struct PyMonitor {
+    callback: Option<Py<PyAny>>,
+    raised: Option<PyErr>,
+}
+
+impl Monitor for PyMonitor {
+    fn tick(&mut self, progress: &Progress) -> ControlFlow<()> {
+        let result = Python::attach(|py| {
+            py.check_signals()?;
+            if let Some(callback) = &self.callback {
+                let rejected = (progress.records, progress.compiled, progress.rejected);
+                callback.call1(py, (progress.bytes_read, progress.bytes_total, rejected.0, rejected.1, rejected.2))?;
+            }
+            Ok(())
+        });
+        match result {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                self.raised = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    }
+}
+
+fn watched<T>(
+    py: Python<'_>,
+    callback: Option<Py<PyAny>>,
+    run: impl FnOnce(&mut dyn Monitor) -> dlgc::error::Result<T> + Send,
+) -> PyResult<T>
+where
+    T: Send,
+{
+    let mut monitor = PyMonitor { callback, raised: None };
+    let result = py.detach(|| run(&mut monitor));
+    match (monitor.raised, result) {
+        (Some(raised), _) => Err(raised),
+        (None, result) => Ok(result.map_err(BindingError::from)?),
+    }
+}
+
+/// Compiles inputs into a dataset; options and report are JSON.
+#[pyfunction]
+#[pyo3(signature = (options, progress=None))]
+fn compile(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<String> {
+    let options = CompileOptions::from_json(options).map_err(BindingError::from)?;
+    let report = watched(py, progress, |monitor| dlgc::compile::compile(&options, monitor))?;
+    json(&report)
+}
+
+/// Takes inputs through all passes without writing anything; options and report are JSON.
+#[pyfunction]
+#[pyo3(signature = (options, progress=None))]
+fn check(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<String> {
+    let options = CompileOptions::from_json(options).map_err(BindingError::from)?;
+    let report = watched(py, progress, |monitor| dlgc::compile::check(&options, monitor))?;
+    json(&report)
+}
+
+/// Checks a dataset from itself; the verdict is JSON.
+#[pyfunction]
+fn verify(py: Python<'_>, folder: PathBuf) -> PyResult<String> {
+    json(&py.detach(|| dlgc::verify::verify(&folder)).map_err(BindingError::from)?)
+}
+
+/// Renders records with one template and tokenizer.
+#[pyclass(frozen, module = "dlgc._dlgc")]
+struct Renderer {
+    compiler: Compiler,
+    options: CompileOptions,
+}
+
+#[pymethods]
+impl Renderer {
+    #[new]
+    fn new(py: Python<'_>, options: &str) -> Result<Self, BindingError> {
+        let options = CompileOptions::from_json(options)?;
+        let compiler = py.detach(|| Compiler::load(&options))?;
+        Ok(Self { compiler, options })
+    }
+
+    /// A record, as JSON text, with everything that became of it, as JSON.
+    fn render(&self, py: Python<'_>, record: &[u8]) -> Result<String, BindingError> {
+        let location = Location { file: "<record>".into(), position: Position::Line(1) };
+        Ok(py.detach(|| self.shown(&Record { location, bytes: record }))?)
+    }
+
+    /// The record with this number in a file, with everything that became of it, as JSON.
+    fn render_file(&self, py: Python<'_>, path: PathBuf, number: u64) -> Result<String, BindingError> {
+        Ok(py.detach(|| {
+            let (location, bytes) = dlgc::compile::find_record(&self.options, Path::new(&path), number)?;
+            self.shown(&Record { location, bytes: &bytes })
+        })?)
+    }
+}
+
+impl Renderer {
+    fn shown(&self, record: &Record<'_>) -> dlgc::error::Result<String> {
+        let (mut value, diagnostics) = match self.compiler.show(record)? {
+            Ok(shown) => (shown.to_json(), shown.diagnostics),
+            Err(diagnostics) => (serde_json::json!({"text": null}), diagnostics),
+        };
+        let located = |diagnostic: &Diagnostic| locate(diagnostic, &record.location, record.bytes);
+        let located: Vec<_> = diagnostics.iter().map(located).collect();
+        value["diagnostics"] = serde_json::to_value(located).expect("diagnostics are JSON");
+        Ok(value.to_string())
+    }
+}
+
+/// The catalogue of diagnostics as Markdown, or the entry of one code.
+#[pyfunction]
+#[pyo3(signature = (code=None))]
+fn explain(code: Option<&str>) -> Option<String> {
+    match code {
+        None => Some(Code::markdown()),
+        Some(name) => Code::explain(name).map(|entry| {
+            let severity = entry.severity.name();
+            format!(
+                "{severity}[{}]: {}\n\nWhy it matters: {}\nExample: {}\nWhat to do: {}\n",
+                entry.name, entry.meaning, entry.why, entry.example, entry.remedy
+            )
+        }),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> PyResult<String> {
+    Ok(serde_json::to_string(value).map_err(|error| BindingError::internal(&error))?)
+}
+
+/// The native module.
+#[pymodule(gil_used = false)]
+fn _dlgc(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", dlgc::VERSION)?;
+    module.add("OPTIMISED", !cfg!(debug_assertions))?;
+    module.add_class::<Renderer>()?;
+    module.add_function(wrap_pyfunction!(compile, module)?)?;
+    module.add_function(wrap_pyfunction!(check, module)?)?;
+    module.add_function(wrap_pyfunction!(verify, module)?)?;
+    module.add_function(wrap_pyfunction!(explain, module)?)
+}
