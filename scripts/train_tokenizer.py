@@ -12,10 +12,13 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples" / "dialogues"
@@ -26,7 +29,10 @@ VOCABULARY = 6144
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 SCAFFOLD = ["<think>", "</think>", "<tools>", "</tools>", "<tool_call>", "</tool_call>", "<state>", "</state>"]
 # Words with their space, digits one by one, runs of punctuation, line breaks; Han characters apart from letters.
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?\p{Han}+| ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?\p{Han}+| ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def records() -> Iterator[tuple[str, str]]:
@@ -51,9 +57,9 @@ def strings(value: object) -> Iterator[str]:
             yield from strings(element)
 
 
-def corpus(freeze: bool) -> list[str]:
+def corpus(*, freeze: bool) -> list[str]:
     """Returns the frozen examples; with `freeze`, all there are, and writes the list."""
-    found = {name: line for name, line in records()}
+    found = dict(records())
     digests = {name: hashlib.sha256(line.encode()).hexdigest()[:16] for name, line in found.items()}
     if freeze:
         CORPUS.write_text("".join(f"{name} {digest}\n" for name, digest in digests.items()), encoding="utf-8")
@@ -91,7 +97,7 @@ def main() -> None:
     parser.add_argument("--freeze", action="store_true", help="write the list of examples anew")
     parser.add_argument("--check", action="store_true", help="train, and fail if the committed tokenizer differs")
     arguments = parser.parse_args()
-    tokenizer = train(corpus(arguments.freeze))
+    tokenizer = train(corpus(freeze=arguments.freeze))
     text = tokenizer.to_str(pretty=False) + "\n"
     if arguments.check:
         same = (ASSETS / "tokenizer.json").read_text(encoding="utf-8") == text

@@ -1,9 +1,9 @@
 """dlgc, the dialogue compiler: multi-turn dialogues to training rows that are provably right.
 
-    import dlgc
-    report = dlgc.compile("raw/", "shards/", tokenizer="models/qwen3")
-    dlgc.scan("shards/")   # a Polars LazyFrame
-    dlgc.open("shards/")   # a datasets.Dataset, mapped into memory
+import dlgc
+report = dlgc.compile("raw/", "shards/", tokenizer="models/qwen3")
+dlgc.scan("shards/")   # a Polars LazyFrame
+dlgc.open("shards/")   # a datasets.Dataset, mapped into memory
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from os import fspath
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from dlgc import _dlgc
@@ -190,6 +190,6 @@ def verify(shards: StrPath) -> Verdict:
 
 
 def _inputs(inputs: StrPath | Iterable[StrPath]) -> list[str]:
-    if isinstance(inputs, str) or hasattr(inputs, "__fspath__"):
+    if isinstance(inputs, str | PathLike):
         return [fspath(inputs)]
     return [fspath(path) for path in inputs]

@@ -1,0 +1,131 @@
+"""Tables about a dataset, as Polars expressions over lazy scans."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dlgc import shards as shards_
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from dlgc.options import StrPath
+
+SHORT = 3
+"""Exchanges below which a dialogue teaches no multi-turn behaviour (the guide's first check)."""
+FEW, MANY = 10_000, 50_000
+"""Dialogues with which multi-turn behaviour is learnt well (the guide)."""
+
+LISTS = ("codes", "intents", "tools")
+
+
+def rows(shards: StrPath, split: str = "train") -> pl.LazyFrame:
+    """Returns one row for each row of a split: `tokens`, `trained_tokens`, `targets`."""
+    import polars as pl
+
+    return shards_.scan(shards, split).select(
+        tokens=pl.col("input_ids").list.len(),
+        trained_tokens=pl.col("assistant_masks").list.sum(),
+        targets=pl.col("trained_messages").list.eval(pl.element().list.len()).list.sum(),
+    )
+
+
+def lengths(shards: StrPath, split: str = "train") -> pl.DataFrame:
+    """Returns the distribution of row lengths: minimum, quartiles, 90th and 99th percentile, maximum, mean."""
+    import polars as pl
+
+    marks = {"min": 0.0, "25 %": 0.25, "50 %": 0.5, "75 %": 0.75, "90 %": 0.9, "99 %": 0.99, "max": 1.0}
+    columns = ["tokens", "trained_tokens", "targets"]
+    frame = rows(shards, split).collect()
+    return pl.DataFrame(
+        [
+            {
+                "per row": name,
+                **{label: int(frame[name].quantile(mark) or 0) for label, mark in marks.items()},
+                "mean": round(float(frame[name].mean() or 0), 1),  # type: ignore[arg-type]  # a mean of numbers
+            }
+            for name in columns
+        ]
+    )
+
+
+def by(shards: StrPath, column: str) -> pl.DataFrame:
+    """Returns dialogues, compiled dialogues, turns and tokens by a column of `dialogues.arrow`."""
+    import polars as pl
+
+    return (
+        shards_.scan_dialogues(shards)
+        .group_by(column)
+        .agg(
+            dialogues=pl.len(),
+            compiled=(pl.col("rows") > 0).sum(),
+            turns=pl.col("assistant_turns").sum(),
+            trained=pl.col("trained_turns").sum(),
+            tokens=pl.col("tokens").sum(),
+            trained_tokens=pl.col("trained_tokens").sum(),
+        )
+        .sort("dialogues", column, descending=[True, False])
+        .collect()
+    )
+
+
+def most(shards: StrPath, column: str, count: int = 10) -> pl.DataFrame:
+    """Returns how many dialogues have each value of a list column of `dialogues.arrow`, most frequent first."""
+    import polars as pl
+
+    return (
+        shards_.scan_dialogues(shards)
+        .select(pl.col(column).explode())
+        .drop_nulls()
+        .group_by(column)
+        .agg(dialogues=pl.len())
+        .sort("dialogues", column, descending=[True, False])
+        .head(count)
+        .collect()
+    )
+
+
+def checks(shards: StrPath) -> list[str]:
+    """Returns the guide's first checks: too few dialogues, too short ones, too little that is trained."""
+    import polars as pl
+
+    dialogues = shards_.scan_dialogues(shards).filter(pl.col("rows") > 0)
+    found = dialogues.select(count=pl.len(), short=(pl.col("assistant_turns") < SHORT).sum()).collect().row(0)
+    count, short = int(found[0]), int(found[1] or 0)
+    lines = []
+    if count < FEW:
+        lines.append(f"{count:,} dialogues; multi-turn behaviour is learnt well from {FEW:,} to {MANY:,}")
+    if count and short:
+        lines.append(f"{short:,} dialogues ({100 * short / count:.0f} %) have fewer than {SHORT} assistant turns")
+    return lines
+
+
+def screen(shards: StrPath) -> str:
+    """Returns one screen of tables as text."""
+    import polars as pl
+
+    found = shards_.manifest(shards)
+    ledger = found["ledger"]
+    splits = ", ".join(
+        f"{split} {size['rows']:,} rows, {size['tokens']:,} tokens, {size['trained_tokens']:,} trained"
+        for split, size in found["splits"].items()
+    )
+    parts = [
+        f"{shards}: {splits}",
+        (
+            f"{ledger['records']['read']:,} records read, {ledger['dialogues']['compiled']:,} dialogues compiled, "
+            f"{ledger['turns']['trained']:,} of {ledger['turns']['total']:,} assistant turns trained"
+        ),
+    ]
+    files = by(shards, "file").with_columns(pl.col("file").str.split("/").list.last())
+    lists = [most(shards, column, 5).rename({"dialogues": f"{column}: dialogues"}) for column in LISTS]
+    with pl.Config(
+        tbl_rows=6, tbl_cols=12, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, thousands_separator=","
+    ):
+        parts.append(str(lengths(shards)))
+        parts.extend(str(table) for table in (by(shards, "type"), by(shards, "language"), files))
+        parts.append(str(pl.concat([table for table in lists if table.height], how="horizontal_extend")))
+    if found["diagnostics"]:
+        parts.append("diagnostics: " + ", ".join(f"{code} {count:,}" for code, count in found["diagnostics"].items()))
+    parts.extend(f"check: {line}" for line in checks(shards))
+    return "\n".join(parts) + "\n"

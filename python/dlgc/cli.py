@@ -1,0 +1,267 @@
+"""The command line: `dlgc compile | check | show | stats | verify`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
+
+import dlgc
+from dlgc import _dlgc, options, terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EPILOG = """\
+examples:
+  dlgc compile raw/ -o shards/ --tokenizer models/qwen3      chats to training rows, with the model's own template
+  dlgc check raw/                                            what is wrong with the data, and where
+  dlgc show raw/chats.jsonl:17 --tokenizer models/qwen3      one dialogue, token by token: what would be trained
+  dlgc stats shards/                                         one screen of tables
+  dlgc verify shards/                                        is this dataset what it was when it was compiled?
+  python -m dlgc.train shards/ --model models/qwen3          fine-tune through TRL
+
+Options may also stand in `dlgc.toml` in the current folder (`max_length = 2048`); flags win.
+Exit status: 0 clean, 1 nothing compiled or too many records rejected, 2 the run failed and wrote nothing.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in the voice of the rest: what is wrong, then a hint."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with status 2."""
+        terminal.say(f"error: {message}\nhint: `{self.prog} --help` lists the options")
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="dlgc",
+        description="The dialogue compiler: raw multi-turn dialogues to training rows that are provably right.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"dlgc {dlgc.__version__}")
+    parser.add_argument("--explain", metavar="CODE", help="say what a diagnostic means and what to do")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
+
+    compile_ = _command(commands, "compile", "compile dialogues into a dataset of token rows")
+    _inputs(compile_)
+    compile_.add_argument("-o", "--output", required=True, metavar="DIR", help="the dataset's folder")
+    compile_.add_argument("--overwrite", action="store_true", help="replace a dataset that is already there")
+    _rendering(compile_)
+    _running(compile_)
+
+    check = _command(commands, "check", "validate, render and tokenise, and write nothing")
+    _inputs(check)
+    _rendering(check)
+    _running(check)
+
+    show = _command(commands, "show", "one dialogue, token by token, with what is trained")
+    show.add_argument("record", metavar="FILE:N", help="line N of a file, or element N of its array, from 1")
+    show.add_argument("--json", action="store_true", help="everything that is known of it, as JSON")
+    show.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="default: on a terminal")
+    _rendering(show)
+
+    stats = _command(commands, "stats", "one screen of tables about a dataset")
+    stats.add_argument("shards", metavar="SHARDS", help="the dataset's folder")
+
+    verify = _command(commands, "verify", "check a dataset from itself: digests, ledger, lengths, hashes, stop tokens")
+    verify.add_argument("shards", metavar="SHARDS", help="the dataset's folder")
+    verify.add_argument("--json", action="store_true", help="the verdict as JSON")
+    return parser
+
+
+def _command(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:  # noqa: ANN401  # argparse hides it
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=purpose, description=purpose[0].upper() + purpose[1:] + "."
+    )
+    return parser
+
+
+def _inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="files, folders, globs, or - for standard input: JSON lines or arrays, also gzipped",
+    )
+
+
+def _rendering(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is rendered and trained")
+    add = group.add_argument
+    add("--tokenizer", metavar="DIR", help="folder with a tokenizer.json, or `builtin` (default: builtin, as a demo)")
+    add("--chat-template", metavar="NAME|FILE", help="a template file, or the name of one of the tokenizer's")
+    add("--template-path", metavar="DIR", help="folder in which templates are found by name")
+    add("--template-kwargs", metavar="JSON", help='template arguments, such as {"enable_thinking": false}')
+    add("--date", metavar="YYYY-MM-DD", help="the day that templates print; the clock is never read")
+    add("--max-length", metavar="N", help="token budget of a row, or `none` (default: 4096, or less if the model's is)")
+    add("--mask", choices=get_args(options.Mask), help="exact: proved targets (default); template: its own marks")
+    add("--train-on", choices=get_args(options.TrainOn), help="default: all_assistant")
+    add("--state", choices=get_args(options.State), help="what becomes of intent and slots (default: ignore)")
+    add("--control-tokens", metavar="POLICY", help="`<|im_end|>` in content: reject (default), text or allow; by role")
+    add("--max-record-bytes", type=int, metavar="N", help="largest record that is read (default: 64 MiB)")
+
+
+def _running(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the run")
+    group.add_argument("--threads", type=int, metavar="N", help="worker threads (default: one a core)")
+    group.add_argument("--max-rejects", type=float, metavar="SHARE", help="more rejects than this fail (default: 0.01)")
+    group.add_argument("--strict", action="store_true", help="no rejects, and no warnings that put the result in doubt")
+    group.add_argument("--json", action="store_true", help="the report as JSON on standard output")
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, object]:
+    """Options of `dlgc.toml`, then those of the command line."""
+    names = {field.name for field in dataclasses.fields(options.CompileOptions)}
+    found: dict[str, object] = {}
+    config = Path("dlgc.toml")
+    if config.is_file():
+        try:
+            found = tomllib.loads(config.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise dlgc.OptionsError(f"`dlgc.toml`: {error}") from error
+        unknown = sorted(set(found) - names)
+        if unknown:
+            raise dlgc.OptionsError(f"`dlgc.toml`: no such option: {', '.join(unknown)}")
+    flags = get_type_hints(options.CompileOptions)
+    for name, value in vars(arguments).items():
+        if name not in names or value is None or (flags[name] is bool and value is False):
+            continue
+        found[name] = value
+    length = found.get("max_length")
+    if isinstance(length, str) and length not in ("auto", "none"):
+        if not length.isdigit():
+            raise dlgc.OptionsError(f"`--max-length` must be a number, `auto` or `none`, found `{length}`")
+        found["max_length"] = int(length)
+    if isinstance(found.get("template_kwargs"), str):
+        try:
+            found["template_kwargs"] = json.loads(str(found["template_kwargs"]))
+        except json.JSONDecodeError as error:
+            raise dlgc.OptionsError(f"`--template-kwargs` is no JSON: {error}") from error
+    return found
+
+
+def _compile(arguments: argparse.Namespace) -> int:
+    chosen = _options(arguments)
+    if "tokenizer" not in chosen:
+        terminal.say(
+            "note: no --tokenizer: the built-in one is used, and the dataset is a demo that trains no real model"
+        )
+    with terminal.progress("compiling") as progress:
+        report = dlgc.compile(arguments.inputs, arguments.output, progress=progress, **chosen)
+    return _finish(arguments, report, str(arguments.output))
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    with terminal.progress("checking") as progress:
+        report = dlgc.check(arguments.inputs, progress=progress, **_options(arguments))
+    return _finish(arguments, report, None)
+
+
+def _finish(arguments: argparse.Namespace, report: dlgc.Report, output: str | None) -> int:
+    if arguments.json:
+        json.dump(dataclasses.asdict(report), sys.stdout, ensure_ascii=False)
+        sys.stdout.write("\n")
+    else:
+        terminal.report(report, output)
+    return 1 if report.failure else 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    matched = re.fullmatch(r"(.+?)(?::(\d+)|\[(\d+)\])", arguments.record)
+    if not matched:
+        raise dlgc.OptionsError(f"`{arguments.record}` names no record\nhint: `FILE:N` is line or element N, from 1")
+    path, number = matched[1], int(matched[2] or matched[3])
+    renderer = _dlgc.Renderer(dlgc.CompileOptions.of(_options(arguments)).to_json())
+    found = renderer.render_file(path, number)
+    if arguments.json:
+        sys.stdout.write(found + "\n")
+        return 1 if json.loads(found)["text"] is None else 0
+    try:
+        rendered = dlgc.Rendered.from_json(found)
+    except dlgc.RejectedError as error:
+        for item in error.diagnostics:
+            terminal.say(str(item["rendered"]))
+        return 1
+    terminal.show(rendered, f"{path}:{number}", terminal.use_color(arguments.color, sys.stdout))
+    return 0
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    from dlgc import analysis
+
+    sys.stdout.write(analysis.screen(arguments.shards))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    verdict = dlgc.verify(arguments.shards)
+    if arguments.json:
+        json.dump(dataclasses.asdict(verdict), sys.stdout)
+        sys.stdout.write("\n")
+    else:
+        for problem in verdict.problems:
+            sys.stdout.write(f"{problem['place']}: {problem['message']}\n")
+        if verdict.unlisted:
+            sys.stdout.write(f"and {verdict.unlisted} more\n")
+        count = len(verdict.problems) + verdict.unlisted
+        state = "sound" if count == 0 else f"not sound: {count} problem(s)"
+        sys.stdout.write(
+            f"{arguments.shards} is {state} ({verdict.files} files, {verdict.rows:,} rows, "
+            f"{verdict.targets:,} targets that end in their stop token)\n"
+        )
+    return 1 if verdict.problems else 0
+
+
+COMMANDS = {"compile": _compile, "check": _check, "show": _show, "stats": _stats, "verify": _verify}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.explain:
+        entry = _dlgc.explain(parsed.explain)
+        if entry is None:
+            terminal.say(f"error: there is no diagnostic `{parsed.explain}`\nhint: `specs/diagnostics.md` lists them")
+            return 2
+        sys.stdout.write(entry)
+        return 0
+    if not parsed.command:
+        parser.print_help()
+        return 2
+    return _run(parsed)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    """Runs a command; what goes wrong becomes a line and a status."""
+    status = 2
+    try:
+        status = COMMANDS[parsed.command](parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has gone; say nothing, and let the interpreter not try again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except KeyboardInterrupt:
+        terminal.say("interrupted; nothing was committed")
+        status = 130
+    except OSError as error:
+        # The core's text names the file and says what the system said; Python would print the number too.
+        terminal.say(f"error: {error.strerror or error}")
+    except (dlgc.DlgcError, ImportError) as error:
+        terminal.say(f"error: {error}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

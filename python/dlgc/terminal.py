@@ -1,0 +1,202 @@
+"""What people see: progress, reports, one dialogue token by token. Talk goes to stderr, data to stdout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dlgc.api import Progress, Rendered, Report
+
+GREEN, RED, YELLOW, CYAN, BOLD, DIM, RESET = (f"\033[{code}m" for code in ("32", "31", "33", "36", "1", "2", "0"))
+IGNORED = -100
+LOG_SECONDS = 10.0
+BAR_SECONDS = 0.1
+
+
+def say(text: str) -> None:
+    """Writes a line of talk."""
+    sys.stderr.write(text.rstrip("\n") + "\n")
+
+
+def use_color(choice: str, stream: TextIO) -> bool:
+    """Whether to colour: as asked, else on a terminal, unless `NO_COLOR` is set."""
+    if choice == "auto":
+        return stream.isatty() and "NO_COLOR" not in os.environ
+    return choice == "always"
+
+
+@contextmanager
+def progress(doing: str) -> Iterator[Progress]:
+    """Shows progress: a bar with rate and time left on a terminal, a quiet line every ten seconds in a log."""
+    bar = sys.stderr.isatty()
+    start = time.monotonic()
+    last = start
+
+    def tick(read: int, total: int | None, records: int, compiled: int, rejected: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < (BAR_SECONDS if bar else LOG_SECONDS):
+            return
+        last = now
+        rate = read / max(now - start, 1e-9)
+        done = f"{records:,} records, {compiled:,} compiled, {rejected:,} rejected, {rate / 1e6:.1f} MB/s"
+        if total:
+            left = (total - read) / max(rate, 1e-9)
+            done = f"{100 * read / total:3.0f} %  {done}, {_clock(left)} left"
+        if not bar:
+            say(f"{doing}: {done}")
+            return
+        width = shutil.get_terminal_size().columns
+        room = max(width - len(doing) - len(done) - 6, 0)
+        filled = round(room * min(read / total, 1)) if total else 0
+        drawn = f" {'━' * filled}{DIM}{'─' * (room - filled)}{RESET}" if total and room > 8 else ""  # noqa: PLR2004  # a shorter bar says nothing
+        sys.stderr.write(f"\r\033[K{doing}{drawn} {done}"[: width + len(drawn) + 8])
+        sys.stderr.flush()
+
+    try:
+        yield tick
+    finally:
+        if bar:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def report(report: Report, output: str | None) -> None:
+    """Writes the closing summary: diagnostics by code, worst first, then the ledger."""
+    color = use_color("auto", sys.stderr)
+    rank = {"error": 0, "warning": 1, "note": 2}
+    for code, tally in sorted(report.diagnostics.items(), key=lambda item: (rank[item[1]["severity"]], item[0])):
+        if tally["severity"] == "note":
+            continue
+        for example in tally["examples"]:
+            say(_painted(example["rendered"], tally["severity"], color))
+        more = tally["count"] - len(tally["examples"])
+        if more > 0:
+            say(f"{tally['severity']}[{code}]: {more:,} more like these\n")
+    for path, reason in report.skipped[:10]:
+        say(f"skipped {path}: {reason}")
+    if len(report.skipped) > 10:  # noqa: PLR2004  # a page of names helps nobody
+        say(f"and {len(report.skipped) - 10:,} more files were skipped")
+    for line in summary(report, output):
+        say(line)
+    if report.failure:
+        say(f"{RED if color else ''}failed:{RESET if color else ''} {report.failure}")
+
+
+def _painted(text: str, severity: str, color: bool) -> str:  # noqa: FBT001  # private, and named at its one caller
+    if not color:
+        return text
+    head, _, rest = text.partition("\n")
+    return f"{BOLD}{RED if severity == 'error' else YELLOW}{head}{RESET}\n{rest}"
+
+
+def summary(report: Report, output: str | None) -> list[str]:
+    """Returns the closing lines: what was read, what it became, what was lost and why."""
+    records, dialogues, turns = (report.ledger[name] for name in ("records", "dialogues", "turns"))
+    formats = ", ".join(f"{count:,} {name}" for name, count in sorted(report.formats.items()))
+    untrained = sum(turns["untrained"].values())
+    kinds = f"   ({formats})" if formats else ""
+    lines = [
+        _line("records", records["read"], "read", records, ("imported", "excluded", "rejected")) + kinds,
+        _line("dialogues", dialogues["imported"], "imported", dialogues, ("compiled", "rejected")),
+        _line("turns", turns["total"], "in all", {**turns, "untrained": untrained}, ("trained", "untrained")),
+    ]
+    lines.extend(f"           {count:>12,} untrained: {reason}" for reason, count in sorted(turns["untrained"].items()))
+    notes = {code: tally["count"] for code, tally in report.diagnostics.items() if tally["severity"] == "note"}
+    lines.extend(f"           {count:>12,} {code}" for code, count in sorted(notes.items()))
+    if report.ledger["faults"]:
+        lines.append(f"files      {report.ledger['faults']:>12,} could not be read to their end")
+    share = 100 * report.trained_tokens / report.tokens if report.tokens else 0.0
+    trained = f"{report.trained_tokens:,} trained ({share:.1f} %)"
+    lines.append(f"tokens     {report.tokens:>12,} in {report.rows:,} rows, {trained}")
+    if report.manifest:
+        length = report.manifest["max_length"]
+        lines.append(f"max_length {length if length is not None else 'none':>12}")
+    if output and report.manifest:
+        lines.append(f"wrote {output}" + (" (demo: built-in tokenizer)" if report.manifest["demo"] else ""))
+        if report.manifest["options"]["mask"] == "exact" and turns["trained"]:
+            stop = (
+                "stop, which is no token of this tokenizer"
+                if "stop-not-a-token" in report.diagnostics
+                else "stop token"
+            )
+            lines.append(
+                f"{turns['trained']:,} targets in {report.rows:,} rows, each the exact continuation of its inference "
+                f"prompt, ending in its {stop}"
+            )
+        if report.rejected:
+            lines.append(f"rejected records are in {output.rstrip('/')}/rejects, byte for byte, with the reasons")
+    return lines
+
+
+def _line(name: str, total: int, verb: str, counts: dict[str, int], parts: tuple[str, ...]) -> str:
+    shown = " + ".join(f"{counts[part]:,} {part}" for part in parts)
+    return f"{name:<10} {total:>12,} {verb:<9} = {shown}"
+
+
+def show(rendered: Rendered, name: str, color: bool) -> None:  # noqa: FBT001  # private to the command line
+    """Writes one dialogue token by token.
+
+    Tokens are separated by a bar; what is trained is green, or stands in [[ ]] without colour. A line break inside a
+    token is written as the sign for it; characters that take several tokens are followed by their number.
+    """
+    text = rendered.text.encode()
+    trained = sum(label != IGNORED for label in rendered.labels)
+    write = sys.stdout.write
+    write(f"{name}: {len(rendered.input_ids):,} tokens, {trained:,} trained")
+    write(" (green)\n\n" if color else ", in [[ ]]\n\n")
+    inside = False
+    line: list[str] = []
+    for piece, is_trained in _pieces(rendered, text):
+        if is_trained != inside:
+            line.append(_edge(is_trained, color))
+            inside = is_trained
+        elif line:
+            line.append(f"{DIM}|{RESET}{GREEN if inside else ''}" if color else "|")
+        line.append(piece.replace("\n", "⏎"))
+        if piece.endswith("\n"):
+            write("".join(line) + (RESET if color and inside else "") + "\n")
+            line = [GREEN] if color and inside else []
+    if inside:
+        line.append(_edge(False, color))
+    write("".join(line) + "\n")
+    for turn in rendered.turns:
+        if "code" in turn:
+            write(f"\nmessage {turn['message']} is not trained: {turn['code']}: {turn['reason']}\n")
+    findings = [item for item in rendered.diagnostics if item["severity"] == "warning"]
+    for item in findings:
+        write(f"\n{item['severity']}[{item['code']}]: {item['message']}\n")
+
+
+def _edge(opens: bool, color: bool) -> str:  # noqa: FBT001  # private
+    if color:
+        return GREEN if opens else RESET
+    return "[[" if opens else "]]"
+
+
+def _pieces(rendered: Rendered, text: bytes) -> Iterator[tuple[str, bool]]:
+    """Yields tokens as text; tokens that share characters come as one, with their number."""
+    index = 0
+    while index < len(rendered.offsets):
+        start, end = rendered.offsets[index]
+        last = index
+        while last + 1 < len(rendered.offsets) and rendered.offsets[last + 1][0] < end:
+            last += 1
+            end = max(end, rendered.offsets[last][1])
+        piece = text[start:end].decode("utf-8", "replace")
+        count = last - index + 1
+        yield piece + (f"×{count}" if count > 1 else ""), rendered.labels[index] != IGNORED  # noqa: RUF001  # a sign
+        index = last + 1
