@@ -46,16 +46,26 @@ impl Error {
     /// An error with a message in lower case and without a full stop.
     #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let inner =
-            Inner { kind, message: message.into(), context: Vec::new(), hint: None, path: None, source: None };
-        Self { inner: Box::new(inner) }
+        let inner = Inner {
+            kind,
+            message: message.into(),
+            context: Vec::new(),
+            hint: None,
+            path: None,
+            source: None,
+        };
+        Self {
+            inner: Box::new(inner),
+        }
     }
 
     /// What the system said about a file.
     #[cold]
     pub fn io(path: impl AsRef<Path>, source: io::Error) -> Self {
         let path = path.as_ref().to_owned();
-        let mut error = Self::new(ErrorKind::Io, format!("`{}`: {source}", path.display()));
+        let said = source.to_string();
+        let said = said.split(" (os error").next().unwrap_or_default();
+        let mut error = Self::new(ErrorKind::Io, format!("`{}`: {said}", path.display()));
         error.inner.path = Some(path);
         error.inner.source = Some(source);
         error

@@ -11,8 +11,8 @@
 //! What is wrong with the data is a [`diagnostic::Diagnostic`]; what goes wrong with the run is an [`error::Error`].
 
 pub mod compile;
-pub mod dialogue;
 pub mod diagnostic;
+pub mod dialogue;
 pub mod error;
 pub mod import;
 pub mod json;
@@ -29,8 +29,10 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Bytes in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+            let _ = write!(out, "{byte:02x}");
+            out
+        })
 }

@@ -13,9 +13,10 @@ mod read;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::dialogue::{Location, Position};
 use crate::diagnostic::Diagnostic;
+use crate::dialogue::{Location, Position};
 
+pub(crate) use files::no_such_file;
 pub use files::{Listing, Skipped, list};
 pub use read::Reader;
 
@@ -76,8 +77,17 @@ impl Chunk {
     /// The records with their places.
     pub fn iter(&self) -> impl Iterator<Item = (Record<'_>, Option<&Diagnostic>)> {
         self.records.iter().map(|slot| {
-            let location = Location { file: Arc::clone(&self.file), position: slot.position };
-            (Record { location, bytes: &self.bytes[slot.range.clone()] }, slot.fault.as_ref())
+            let location = Location {
+                file: Arc::clone(&self.file),
+                position: slot.position,
+            };
+            (
+                Record {
+                    location,
+                    bytes: &self.bytes[slot.range.clone()],
+                },
+                slot.fault.as_ref(),
+            )
         })
     }
 }

@@ -81,14 +81,20 @@ impl Compiler {
         let date = match options.date.as_deref() {
             None => None,
             Some(text) => Some(Date::parse(text).ok_or_else(|| {
-                Error::new(ErrorKind::Options, format!("`{text}` is no date; expected YYYY-MM-DD"))
+                Error::new(
+                    ErrorKind::Options,
+                    format!("`{text}` is no date; expected YYYY-MM-DD"),
+                )
             })?),
         };
         let template_options = TemplateOptions {
             special_tokens: files.special_tokens(),
             kwargs: options.template_kwargs.as_ref().map(kwargs).transpose()?,
             date,
-            stops: stop_ids.iter().filter_map(|&id| tokenizer.token_text(id)).collect(),
+            stops: stop_ids
+                .iter()
+                .filter_map(|&id| tokenizer.token_text(id))
+                .collect(),
             state: options.state,
         };
         let template = Template::load(&source, &template_options)?;
@@ -98,11 +104,21 @@ impl Compiler {
         let max_length = match options.max_length {
             MaxLength::Tokens(tokens) => Some(tokens),
             MaxLength::Named(MaxLengthName::None) => None,
-            MaxLength::Named(MaxLengthName::Auto) => {
-                Some(files.model_max_length().map_or(DEFAULT_MAX_LENGTH, |length| length.min(DEFAULT_MAX_LENGTH)))
-            }
+            MaxLength::Named(MaxLengthName::Auto) => Some(
+                files
+                    .model_max_length()
+                    .map_or(DEFAULT_MAX_LENGTH, |length| length.min(DEFAULT_MAX_LENGTH)),
+            ),
         };
-        Ok(Self { files, template, tokenizer, max_length, stop_ids, mask: options.mask, train_on: options.train_on })
+        Ok(Self {
+            files,
+            template,
+            tokenizer,
+            max_length,
+            stop_ids,
+            mask: options.mask,
+            train_on: options.train_on,
+        })
     }
 
     /// Takes a record through all passes.
@@ -111,12 +127,25 @@ impl Compiler {
     /// [`ErrorKind::Tokenizer`] where the reference fails, which no input should bring about.
     pub(super) fn compile(&self, record: &Record<'_>) -> Result<Outcome> {
         let validated = validate(record);
-        let mut outcome =
-            Outcome { format: validated.format, diagnostics: validated.diagnostics, ..Outcome::default() };
-        let Some(mut dialogue) = validated.dialogue else { return Ok(outcome) };
+        let mut outcome = Outcome {
+            format: validated.format,
+            diagnostics: validated.diagnostics,
+            ..Outcome::default()
+        };
+        let Some(mut dialogue) = validated.dialogue else {
+            return Ok(outcome);
+        };
         self.select_turns(&mut dialogue, &mut outcome.untrained);
-        outcome.dialogue = Some(about(&dialogue, &record.location, validated.format.unwrap_or_default()));
-        let trainable = dialogue.messages.iter().filter(|message| message.train).count() as u64;
+        outcome.dialogue = Some(about(
+            &dialogue,
+            &record.location,
+            validated.format.unwrap_or_default(),
+        ));
+        let trainable = dialogue
+            .messages
+            .iter()
+            .filter(|message| message.train)
+            .count() as u64;
         match self.lower(&mut dialogue, &mut outcome.diagnostics)? {
             Err(code) => *outcome.untrained.entry(code.name()).or_default() += trainable,
             Ok((rendered, example)) => {
@@ -126,12 +155,19 @@ impl Compiler {
                 }
             }
         }
-        let codes: std::collections::BTreeSet<_> =
-            outcome.diagnostics.iter().map(|diagnostic| diagnostic.code.name().to_owned()).collect();
+        let codes: std::collections::BTreeSet<_> = outcome
+            .diagnostics
+            .iter()
+            .map(|diagnostic| diagnostic.code.name().to_owned())
+            .collect();
         if let Some(about) = &mut outcome.dialogue {
             about.codes = codes.into_iter().collect();
             if let Some(row) = &outcome.row {
-                let trained = row.labels.iter().filter(|&&label| label != UNTRAINED).count();
+                let trained = row
+                    .labels
+                    .iter()
+                    .filter(|&&label| label != UNTRAINED)
+                    .count();
                 about.counts[2] = outcome.trained as i64;
                 about.counts[3] = row.input_ids.len() as i64;
                 about.counts[4] = trained as i64;
@@ -148,17 +184,28 @@ impl Compiler {
     pub fn show(&self, record: &Record<'_>) -> Result<std::result::Result<Shown, Vec<Diagnostic>>> {
         let validated = validate(record);
         let mut diagnostics = validated.diagnostics;
-        let Some(mut dialogue) = validated.dialogue else { return Ok(Err(diagnostics)) };
+        let Some(mut dialogue) = validated.dialogue else {
+            return Ok(Err(diagnostics));
+        };
         self.select_turns(&mut dialogue, &mut BTreeMap::new());
         let Ok((rendered, example)) = self.lower(&mut dialogue, &mut diagnostics)? else {
             return Ok(Err(diagnostics));
         };
         let pieces = self.tokenizer.pieces(&rendered)?;
-        Ok(Ok(Shown { rendered, example, pieces, diagnostics }))
+        Ok(Ok(Shown {
+            rendered,
+            example,
+            pieces,
+            diagnostics,
+        }))
     }
 
     /// Leaves `train` set on the messages that are to be trained, and counts the others.
-    fn select_turns(&self, dialogue: &mut Dialogue<'_>, untrained: &mut BTreeMap<&'static str, u64>) {
+    fn select_turns(
+        &self,
+        dialogue: &mut Dialogue<'_>,
+        untrained: &mut BTreeMap<&'static str, u64>,
+    ) {
         let last = dialogue.messages.iter().rposition(|message| message.train);
         for (index, message) in dialogue.messages.iter_mut().enumerate() {
             if message.role != crate::dialogue::Role::Assistant {
@@ -181,10 +228,17 @@ impl Compiler {
     ) -> Result<std::result::Result<(Rendered, Example), Code>> {
         let before = diagnostics.len();
         self.tokenizer.guard(dialogue, diagnostics);
-        if let Some(error) = diagnostics[before..].iter().find(|found| found.severity() == Severity::Error) {
+        if let Some(error) = diagnostics[before..]
+            .iter()
+            .find(|found| found.severity() == Severity::Error)
+        {
             return Ok(Err(error.code));
         }
-        let mode = if self.mask == MaskOption::Exact { Mode::Prove } else { Mode::Blocks };
+        let mode = if self.mask == MaskOption::Exact {
+            Mode::Prove
+        } else {
+            Mode::Blocks
+        };
         let mut rendered = match self.template.render(dialogue, mode) {
             Ok(rendered) => rendered,
             Err(diagnostic) => {
@@ -200,11 +254,19 @@ impl Compiler {
         };
         let example = self.tokenizer.example(&mut rendered, mask)?;
         diagnostics.append(&mut rendered.diagnostics);
-        diagnostics.extend(rendered.turns.iter().filter_map(|turn| turn.target.as_ref().err().cloned()));
+        diagnostics.extend(
+            rendered
+                .turns
+                .iter()
+                .filter_map(|turn| turn.target.as_ref().err().cloned()),
+        );
         if let Some(max_length) = self.max_length
             && example.input_ids.len() as u64 > max_length
         {
-            let message = format!("the dialogue has {} tokens, `max_length` is {max_length}", example.input_ids.len());
+            let message = format!(
+                "the dialogue has {} tokens, `max_length` is {max_length}",
+                example.input_ids.len()
+            );
             diagnostics.push(
                 Diagnostic::new(Code::DialogueTooLong, message)
                     .help("raise `--max-length`, or leave it out; windows are not built yet"),
@@ -215,20 +277,38 @@ impl Compiler {
     }
 
     /// Enters each trainable turn in the ledger, as trained or with its code.
-    fn account(&self, rendered: &Rendered, example: &Example, trainable: u64, outcome: &mut Outcome) {
+    fn account(
+        &self,
+        rendered: &Rendered,
+        example: &Example,
+        trainable: u64,
+        outcome: &mut Outcome,
+    ) {
         let any = example.labels.iter().any(|&label| label != UNTRAINED);
         let mut entered = 0;
         for turn in &rendered.turns {
             match &turn.target {
-                Ok(_) if any && example.trained_messages.contains(&turn.message) => outcome.trained += 1,
-                Ok(_) => *outcome.untrained.entry(Code::NothingToTrain.name()).or_default() += 1,
-                Err(diagnostic) => *outcome.untrained.entry(diagnostic.code.name()).or_default() += 1,
+                Ok(_) if any && example.trained_messages.contains(&turn.message) => {
+                    outcome.trained += 1
+                }
+                Ok(_) => {
+                    *outcome
+                        .untrained
+                        .entry(Code::NothingToTrain.name())
+                        .or_default() += 1
+                }
+                Err(diagnostic) => {
+                    *outcome.untrained.entry(diagnostic.code.name()).or_default() += 1
+                }
             }
             entered += 1;
         }
         // Merged messages are one turn for the template; each further one of them is entered as merged.
         if trainable > entered {
-            *outcome.untrained.entry(Code::MergedMessages.name()).or_default() += trainable - entered;
+            *outcome
+                .untrained
+                .entry(Code::MergedMessages.name())
+                .or_default() += trainable - entered;
         }
     }
 
@@ -237,16 +317,27 @@ impl Compiler {
     /// # Errors
     /// [`ErrorKind::Tokenizer`] where the reference fails.
     pub(super) fn canaries(&self) -> Result<Vec<Canary>> {
-        let location = Location { file: "canary".into(), position: Position::Line(1) };
+        let location = Location {
+            file: "canary".into(),
+            position: Position::Line(1),
+        };
         CANARIES
             .iter()
             .map(|(name, record)| {
-                let outcome = self.compile(&Record { location: location.clone(), bytes: record.as_bytes() })?;
-                let refused = outcome.diagnostics.iter().find(|found| found.severity() == Severity::Error);
+                let outcome = self.compile(&Record {
+                    location: location.clone(),
+                    bytes: record.as_bytes(),
+                })?;
+                let refused = outcome
+                    .diagnostics
+                    .iter()
+                    .find(|found| found.severity() == Severity::Error);
                 Ok(Canary {
                     name: (*name).to_owned(),
                     record: (*record).to_owned(),
-                    refused: refused.filter(|_| outcome.row.is_none()).map(|found| found.code.name().to_owned()),
+                    refused: refused
+                        .filter(|_| outcome.row.is_none())
+                        .map(|found| found.code.name().to_owned()),
                     text_hash: outcome.row.as_ref().map(|row| row.provenance[0].text_hash),
                     ids: outcome.row.map(|row| row.input_ids).unwrap_or_default(),
                 })
@@ -257,18 +348,37 @@ impl Compiler {
 
 /// Small dialogues, one for each thing that templates and tokenizers change between versions.
 const CANARIES: [(&str, &str); 5] = [
-    ("plain", r#"{"messages": [{"role": "user", "content": "Hello, world! 1234"}, {"role": "assistant", "content": "Hi there."}]}"#),
-    ("system", r#"{"messages": [{"role": "system", "content": "你是客服机器人。"}, {"role": "user", "content": "订票，下午3:45。"}, {"role": "assistant", "content": "好的，naïve café 👩‍👩‍👧。"}]}"#),
-    ("turns", r#"{"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}, {"role": "user", "content": "three"}, {"role": "assistant", "content": "  four\n\n"}]}"#),
-    ("reasoning", r#"{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "reasoning_content": "2+2=4", "content": "4"}]}"#),
-    ("tool", r#"{"tools": [{"type": "function", "function": {"name": "get_fare", "description": "Fare.", "parameters": {"type": "object", "properties": {"from": {"type": "string", "description": "From."}}, "required": ["from"]}}}], "messages": [{"role": "user", "content": "票价？"}, {"role": "assistant", "tool_calls": [{"id": "call00000", "type": "function", "function": {"name": "get_fare", "arguments": {"from": "重庆"}}}]}, {"role": "tool", "tool_call_id": "call00000", "name": "get_fare", "content": "{\"lowest\": 128}"}, {"role": "assistant", "content": "128元。"}]}"#),
+    (
+        "plain",
+        r#"{"messages": [{"role": "user", "content": "Hello, world! 1234"}, {"role": "assistant", "content": "Hi there."}]}"#,
+    ),
+    (
+        "system",
+        r#"{"messages": [{"role": "system", "content": "你是客服机器人。"}, {"role": "user", "content": "订票，下午3:45。"}, {"role": "assistant", "content": "好的，naïve café 👩‍👩‍👧。"}]}"#,
+    ),
+    (
+        "turns",
+        r#"{"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}, {"role": "user", "content": "three"}, {"role": "assistant", "content": "  four\n\n"}]}"#,
+    ),
+    (
+        "reasoning",
+        r#"{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "reasoning_content": "2+2=4", "content": "4"}]}"#,
+    ),
+    (
+        "tool",
+        r#"{"tools": [{"type": "function", "function": {"name": "get_fare", "description": "Fare.", "parameters": {"type": "object", "properties": {"from": {"type": "string", "description": "From."}}, "required": ["from"]}}}], "messages": [{"role": "user", "content": "票价？"}, {"role": "assistant", "tool_calls": [{"id": "call00000", "type": "function", "function": {"name": "get_fare", "arguments": {"from": "重庆"}}}]}, {"role": "tool", "tool_call_id": "call00000", "name": "get_fare", "content": "{\"lowest\": 128}"}, {"role": "assistant", "content": "128元。"}]}"#,
+    ),
 ];
 
 fn kwargs(value: &Value) -> Result<Node<'static>> {
     let text = value.to_string();
-    let parsed = json::parse(text.as_bytes()).map_err(|_| Error::new(ErrorKind::Options, "`template_kwargs` is no JSON"))?;
+    let parsed = json::parse(text.as_bytes())
+        .map_err(|_| Error::new(ErrorKind::Options, "`template_kwargs` is no JSON"))?;
     if parsed.root.as_object().is_none() {
-        return Err(Error::new(ErrorKind::Options, "`template_kwargs` must be a JSON object"));
+        return Err(Error::new(
+            ErrorKind::Options,
+            "`template_kwargs` must be a JSON object",
+        ));
     }
     Ok(parsed.root.into_owned_at(&(0..0)))
 }
@@ -278,8 +388,11 @@ fn template_source(options: &CompileOptions, files: &TokenizerFiles) -> Result<S
     let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| Error::io(path, error));
     let Some(name) = options.chat_template.as_deref() else {
         return files.chat_template(None).ok_or_else(|| {
-            Error::new(ErrorKind::Template, format!("the tokenizer `{}` has no chat template", files.origin))
-                .hint("give one with `--chat-template FILE`")
+            Error::new(
+                ErrorKind::Template,
+                format!("the tokenizer `{}` has no chat template", files.origin),
+            )
+            .hint("give one with `--chat-template FILE`")
         });
     };
     if let Some(source) = files.chat_template(Some(name)) {
@@ -296,8 +409,11 @@ fn template_source(options: &CompileOptions, files: &TokenizerFiles) -> Result<S
     if path.is_file() {
         return read(path);
     }
-    Err(Error::new(ErrorKind::Template, format!("`{name}` is neither a file nor the name of a template of the tokenizer"))
-        .hint("`--template-path DIR` adds a folder in which templates are found by name"))
+    Err(Error::new(
+        ErrorKind::Template,
+        format!("`{name}` is neither a file nor the name of a template of the tokenizer"),
+    )
+    .hint("`--template-path DIR` adds a folder in which templates are found by name"))
 }
 
 fn row(dialogue: &Dialogue<'_>, location: &Location, example: Example) -> Row {
@@ -310,7 +426,11 @@ fn row(dialogue: &Dialogue<'_>, location: &Location, example: Example) -> Row {
         text_hash: example.text_hash,
         target_hash: example.target_hash,
     };
-    Row { input_ids: example.input_ids, labels: example.labels, provenance: vec![provenance] }
+    Row {
+        input_ids: example.input_ids,
+        labels: example.labels,
+        provenance: vec![provenance],
+    }
 }
 
 fn about(dialogue: &Dialogue<'_>, location: &Location, format: &'static str) -> DialogueRow {
@@ -327,19 +447,28 @@ fn about(dialogue: &Dialogue<'_>, location: &Location, format: &'static str) -> 
             if let Some(intent) = state.get("intent").and_then(Node::as_str) {
                 add(&mut intents, intent);
             }
-            for slot in state.get("slots").and_then(Node::as_object).unwrap_or_default() {
+            for slot in state
+                .get("slots")
+                .and_then(Node::as_object)
+                .unwrap_or_default()
+            {
                 add(&mut slots, &slot.key);
             }
         }
-        message.tool_calls.iter().for_each(|call| add(&mut tools, &call.name));
+        message
+            .tool_calls
+            .iter()
+            .for_each(|call| add(&mut tools, &call.name));
     }
     let text = |node: &Option<Node<'_>>| node.as_ref().map(json::dumps);
-    let language = dialogue.metadata.as_ref().and_then(|metadata| metadata.get("language")).and_then(|language| {
-        match &language.value {
+    let language = dialogue
+        .metadata
+        .as_ref()
+        .and_then(|metadata| metadata.get("language"))
+        .and_then(|language| match &language.value {
             Json::String(language) => Some(language.clone().into_owned()),
             _ => None,
-        }
-    });
+        });
     let turns = dialogue.assistant_turns().count() as i64;
     DialogueRow {
         id: dialogue.id.clone().into_owned(),
@@ -348,7 +477,10 @@ fn about(dialogue: &Dialogue<'_>, location: &Location, format: &'static str) -> 
         file: location.file.to_string(),
         line: location.position.number(),
         format,
-        split: dialogue.split.clone().map_or_else(|| "train".to_owned(), std::borrow::Cow::into_owned),
+        split: dialogue
+            .split
+            .clone()
+            .map_or_else(|| "train".to_owned(), std::borrow::Cow::into_owned),
         group: dialogue.group.clone().map(std::borrow::Cow::into_owned),
         metadata: text(&dialogue.metadata),
         goal: text(&dialogue.goal),

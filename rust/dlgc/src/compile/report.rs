@@ -65,7 +65,11 @@ impl Tallies {
                 ledger.turns.total += dialogue.counts[1] as u64;
                 ledger.turns.trained += outcome.trained;
                 for (reason, count) in &outcome.untrained {
-                    *ledger.turns.untrained.entry((*reason).to_owned()).or_default() += count;
+                    *ledger
+                        .turns
+                        .untrained
+                        .entry((*reason).to_owned())
+                        .or_default() += count;
                 }
                 if outcome.row.is_some() {
                     ledger.dialogues.compiled += 1;
@@ -80,7 +84,9 @@ impl Tallies {
             self.trained_tokens += dialogue.counts[4] as u64;
         }
         for diagnostic in &outcome.diagnostics {
-            self.tally.add(diagnostic.code, || locate(diagnostic, &record.location, record.bytes));
+            self.tally.add(diagnostic.code, || {
+                locate(diagnostic, &record.location, record.bytes)
+            });
         }
     }
 }
@@ -110,7 +116,11 @@ pub struct CompileReport {
 
 /// Warnings that `--strict` does not let pass.
 const DOUBTFUL: [Code; 6] = [
-    Code::StopNotAToken, Code::ReasoningLost, Code::DuplicateKey, Code::UnknownField, Code::UnansweredToolCall,
+    Code::StopNotAToken,
+    Code::ReasoningLost,
+    Code::DuplicateKey,
+    Code::UnknownField,
+    Code::UnansweredToolCall,
     Code::ControlTokenAllowed,
 ];
 
@@ -122,7 +132,12 @@ impl CompileReport {
         manifest: Option<Manifest>,
     ) -> Self {
         let failure = failure(options, &tallies);
-        let skipped = skipped.into_iter().map(|file| (file.path.to_string_lossy().into_owned(), file.reason.to_owned()));
+        let skipped = skipped.into_iter().map(|file| {
+            (
+                file.path.to_string_lossy().into_owned(),
+                file.reason.to_owned(),
+            )
+        });
         Self {
             ledger: tallies.ledger,
             diagnostics: tallies.tally,
@@ -142,22 +157,37 @@ fn failure(options: &CompileOptions, tallies: &Tallies) -> Option<String> {
     if tallies.ledger.dialogues.compiled == 0 {
         return Some("nothing was compiled".to_owned());
     }
-    let allowed = if options.strict { 0.0 } else { options.max_rejects };
+    let allowed = if options.strict {
+        0.0
+    } else {
+        options.max_rejects
+    };
     if rejected as f64 > allowed * read as f64 {
         let share = 100.0 * rejected as f64 / read as f64;
-        return Some(format!("{rejected} of {read} records were rejected ({share:.1} %); at most {:.1} % may be", 100.0 * allowed));
+        return Some(format!(
+            "{rejected} of {read} records were rejected ({share:.1} %); at most {:.1} % may be",
+            100.0 * allowed
+        ));
     }
     if !options.strict {
         return None;
     }
     if tallies.ledger.faults > 0 {
-        return Some(format!("{} file(s) could not be read to their end", tallies.ledger.faults));
+        return Some(format!(
+            "{} file(s) could not be read to their end",
+            tallies.ledger.faults
+        ));
     }
     let codes = tallies.tally.codes();
-    let turn_errors = codes.values().any(|tally| tally.severity == Severity::Error);
+    let turn_errors = codes
+        .values()
+        .any(|tally| tally.severity == Severity::Error);
     let doubtful = DOUBTFUL.iter().find(|code| codes.contains_key(code.name()));
     match doubtful {
-        Some(code) => Some(format!("`{}` was found, and the run is strict", code.name())),
+        Some(code) => Some(format!(
+            "`{}` was found, and the run is strict",
+            code.name()
+        )),
         None if turn_errors => Some("a turn was left untrained, and the run is strict".to_owned()),
         None => None,
     }

@@ -39,11 +39,14 @@ pub fn list(inputs: &[String]) -> Result<Listing> {
         } else if input.contains(['*', '?', '[']) {
             expand(input, &mut listing)?;
         } else {
-            return Err(Error::io(path, std::io::Error::from(std::io::ErrorKind::NotFound)));
+            return Err(Error::io(path, no_such_file()));
         }
     }
     if listing.files.is_empty() {
-        let mut error = Error::new(ErrorKind::Options, format!("no input file in {}", quoted(inputs)));
+        let mut error = Error::new(
+            ErrorKind::Options,
+            format!("no input file in {}", quoted(inputs)),
+        );
         if let Some(skipped) = listing.skipped.first() {
             error = error.hint(format!(
                 "{} file(s) were skipped, the first is `{}`: {}; name a file itself to read it whatever its ending",
@@ -57,13 +60,27 @@ pub fn list(inputs: &[String]) -> Result<Listing> {
     Ok(listing)
 }
 
+/// The system's own word for a missing file.
+pub(crate) fn no_such_file() -> std::io::Error {
+    const ENOENT: i32 = 2; // on every system that dlgc runs on
+    std::io::Error::from_raw_os_error(ENOENT)
+}
+
 fn quoted(inputs: &[String]) -> String {
-    inputs.iter().map(|input| format!("`{input}`")).collect::<Vec<_>>().join(", ")
+    inputs
+        .iter()
+        .map(|input| format!("`{input}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn expand(pattern: &str, listing: &mut Listing) -> Result<()> {
-    let paths = glob::glob(pattern)
-        .map_err(|error| Error::new(ErrorKind::Options, format!("`{pattern}` is no valid pattern: {error}")))?;
+    let paths = glob::glob(pattern).map_err(|error| {
+        Error::new(
+            ErrorKind::Options,
+            format!("`{pattern}` is no valid pattern: {error}"),
+        )
+    })?;
     let mut found = false;
     for path in paths {
         let path = path.map_err(|error| Error::io(error.path().to_owned(), error.into()))?;
@@ -77,7 +94,10 @@ fn expand(pattern: &str, listing: &mut Listing) -> Result<()> {
     if found {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Options, format!("`{pattern}` matches no file")))
+    Err(Error::new(
+        ErrorKind::Options,
+        format!("`{pattern}` matches no file"),
+    ))
 }
 
 fn walk(folder: &Path, listing: &mut Listing) -> Result<()> {
@@ -99,7 +119,10 @@ fn walk(folder: &Path, listing: &mut Listing) -> Result<()> {
         } else if has_known_ending(&name) {
             listing.files.push(path);
         } else {
-            listing.skipped.push(Skipped { path, reason: "unknown ending" });
+            listing.skipped.push(Skipped {
+                path,
+                reason: "unknown ending",
+            });
         }
     }
     Ok(())
@@ -108,5 +131,7 @@ fn walk(folder: &Path, listing: &mut Listing) -> Result<()> {
 /// Endings that are read when a folder is named.
 fn has_known_ending(name: &str) -> bool {
     let name = name.strip_suffix(".gz").unwrap_or(name);
-    [".jsonl", ".json", ".ndjson"].iter().any(|ending| name.ends_with(ending))
+    [".jsonl", ".json", ".ndjson"]
+        .iter()
+        .any(|ending| name.ends_with(ending))
 }

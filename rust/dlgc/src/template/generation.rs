@@ -1,19 +1,24 @@
 //! `{% generation %}` for an engine without custom tags.
 //!
 //! transformers marks what the assistant says with a tag of its own. minijinja has no custom tags, so the pair is
-//! rewritten at load into a call block: `{% call __generation() %}…{% endcall %}`. The callback brackets the block's
-//! text with U+FDD0 and U+FDD1, which are taken out of the rendered text again; where they stood is the block.
-//! transformers builds the tag from a call block too, so scoping is the same.
+//! rewritten at load: `{% with %}{% filter __generation %}…{% endfilter %}{% endwith %}`. The filter brackets the
+//! block's text with U+FDD0 and U+FDD1, which are taken out of the rendered text again; where they stood is the
+//! block. transformers builds the tag from a call block, in which assignments stay inside; `with` keeps them inside
+//! here. (A call block would not do: the engine gives it no access to namespaces that it only assigns to.)
 
-/// Name of the callback.
-pub(super) const CALLBACK: &str = "__generation";
+/// Name of the filter.
+pub(super) const FILTER: &str = "__generation";
 
 /// Rewrites the tags of a template; `None` if it has none.
 pub(super) fn rewrite(source: &str) -> Option<String> {
     let mut out = String::with_capacity(source.len() + 64);
     let mut at = 0;
     let mut found = false;
-    while let Some(step) = ["{%", "{#", "{{"].iter().filter_map(|open| source[at..].find(open)).min() {
+    while let Some(step) = ["{%", "{#", "{{"]
+        .iter()
+        .filter_map(|open| source[at..].find(open))
+        .min()
+    {
         let open = at + step;
         out.push_str(&source[at..open]);
         let kind = &source[open..open + 2];
@@ -28,15 +33,26 @@ pub(super) fn rewrite(source: &str) -> Option<String> {
             return found.then_some(out);
         };
         let tag = &source[open..close];
-        let body = tag[2..tag.len() - 2].trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
+        let body = tag[2..tag.len() - 2]
+            .trim_start_matches(['-', '+'])
+            .trim_end_matches(['-', '+'])
+            .trim();
         match (kind, body) {
             ("{%", "generation") => {
                 found = true;
-                out.push_str(&tag.replacen("generation", &format!("call {CALLBACK}()"), 1));
+                out.push_str(&tag.replacen(
+                    "generation",
+                    &format!("with %}}{{% filter {FILTER}"),
+                    1,
+                ));
             }
-            ("{%", "endgeneration") => out.push_str(&tag.replacen("endgeneration", "endcall", 1)),
+            ("{%", "endgeneration") => {
+                out.push_str(&tag.replacen("endgeneration", "endfilter %}{% endwith", 1))
+            }
             ("{%", "raw") => {
-                let end = source[close..].find("endraw").map_or(source.len(), |end| close + end);
+                let end = source[close..]
+                    .find("endraw")
+                    .map_or(source.len(), |end| close + end);
                 out.push_str(&source[open..end]);
                 at = end;
                 continue;
@@ -59,7 +75,9 @@ fn end_of_code(source: &str, from: usize, closer: &str) -> Option<usize> {
             (Some(_), b'\\') => at += 1,
             (Some(open), byte) if byte == open => quote = None,
             (None, byte @ (b'"' | b'\'')) => quote = Some(byte),
-            (None, _) if source.as_bytes()[at..].starts_with(closer.as_bytes()) => return Some(at + 2),
+            (None, _) if source.as_bytes()[at..].starts_with(closer.as_bytes()) => {
+                return Some(at + 2);
+            }
             _ => {}
         }
         at += 1;
@@ -73,10 +91,14 @@ mod tests {
 
     #[test]
     fn only_tags_are_rewritten() {
-        let source = "{# {% generation %} #}{{ '{% generation %}' }}{%- generation -%}x{% endgeneration %}";
+        let source =
+            "{# {% generation %} #}{{ '{% generation %}' }}{%- generation -%}x{% endgeneration %}";
         assert_eq!(
             rewrite(source).as_deref(),
-            Some("{# {% generation %} #}{{ '{% generation %}' }}{%- call __generation() -%}x{% endcall %}")
+            Some(
+                "{# {% generation %} #}{{ '{% generation %}' }}{%- with %}{% filter __generation -%}\
+                  x{% endfilter %}{% endwith %}"
+            )
         );
         assert_eq!(rewrite("{% raw %}{% generation %}{% endraw %}"), None);
         assert_eq!(rewrite("{% if generation %}{% endif %}"), None);

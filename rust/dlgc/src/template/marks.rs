@@ -3,7 +3,10 @@
 //! Noncharacters, which Unicode keeps for such use and validation keeps out of records. Unlike offsets they survive
 //! captured text: macros, set blocks, filters.
 
+use std::borrow::Cow;
 use std::ops::Range;
+
+use crate::json::{Json, Node};
 
 /// Stands before the text of a `{% generation %}` block.
 pub(super) const BEGIN: char = '\u{FDD0}';
@@ -24,7 +27,10 @@ pub(super) struct Unmarked {
 
 /// Takes the marks out.
 pub(super) fn strip(marked: &str) -> Unmarked {
-    let mut out = Unmarked { text: String::with_capacity(marked.len()), ..Unmarked::default() };
+    let mut out = Unmarked {
+        text: String::with_capacity(marked.len()),
+        ..Unmarked::default()
+    };
     let mut open = Vec::new();
     let mut rest = marked;
     while let Some(at) = rest.find([BEGIN, END, SUPPRESS]) {
@@ -32,13 +38,35 @@ pub(super) fn strip(marked: &str) -> Unmarked {
         let mark = rest[at..].chars().next().expect("a mark stands here");
         match mark {
             BEGIN => open.push(out.text.len()),
-            END => out.blocks.extend(open.pop().map(|start| start..out.text.len())),
+            END => out
+                .blocks
+                .extend(open.pop().map(|start| start..out.text.len())),
             _ => out.suppressed.push(out.text.len()),
         }
         rest = &rest[at + mark.len_utf8()..];
     }
     out.text.push_str(rest);
     out
+}
+
+/// Takes [`SUPPRESS`] out of every string of a value.
+pub(super) fn unmark(node: &mut Node<'_>) {
+    let clean = |text: &mut Cow<'_, str>| {
+        if text.contains(SUPPRESS) {
+            *text = text.replace(SUPPRESS, "").into();
+        }
+    };
+    match &mut node.value {
+        Json::String(text) => clean(text),
+        Json::Array(elements) => elements.iter_mut().for_each(unmark),
+        Json::Object(members) => {
+            for member in members {
+                clean(&mut member.key);
+                unmark(&mut member.node);
+            }
+        }
+        _ => {}
+    }
 }
 
 #[cfg(test)]
@@ -48,6 +76,13 @@ mod tests {
     #[test]
     fn marks_become_places() {
         let out = strip("a\u{FDD0}bc\u{FDD1}d\u{FDD0}\u{FDD1}\u{FDD2}e");
-        assert_eq!(out, Unmarked { text: "abcde".into(), blocks: vec![1..3, 4..4], suppressed: vec![4] });
+        assert_eq!(
+            out,
+            Unmarked {
+                text: "abcde".into(),
+                blocks: vec![1..3, 4..4],
+                suppressed: vec![4]
+            }
+        );
     }
 }
