@@ -25,9 +25,7 @@ impl From<Error> for BindingError {
 impl From<BindingError> for PyErr {
     fn from(error: BindingError) -> Self {
         match error {
-            BindingError::Core(error) => {
-                Python::attach(|py| raise(py, &error).unwrap_or_else(|failed| failed))
-            }
+            BindingError::Core(error) => Python::attach(|py| raise(py, &error).unwrap_or_else(|failed| failed)),
             BindingError::Internal(message) => PyRuntimeError::new_err(message),
         }
     }

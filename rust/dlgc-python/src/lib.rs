@@ -26,16 +26,7 @@ impl Monitor for PyMonitor {
             py.check_signals()?;
             if let Some(callback) = &self.callback {
                 let rejected = (progress.records, progress.compiled, progress.rejected);
-                callback.call1(
-                    py,
-                    (
-                        progress.bytes_read,
-                        progress.bytes_total,
-                        rejected.0,
-                        rejected.1,
-                        rejected.2,
-                    ),
-                )?;
+                callback.call1(py, (progress.bytes_read, progress.bytes_total, rejected.0, rejected.1, rejected.2))?;
             }
             Ok(())
         });
@@ -57,10 +48,7 @@ fn watched<T>(
 where
     T: Send,
 {
-    let mut monitor = PyMonitor {
-        callback,
-        raised: None,
-    };
+    let mut monitor = PyMonitor { callback, raised: None };
     let result = py.detach(|| run(&mut monitor));
     match (monitor.raised, result) {
         (Some(raised), _) => Err(raised),
@@ -73,9 +61,7 @@ where
 #[pyo3(signature = (options, progress=None))]
 fn compile(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<String> {
     let options = CompileOptions::from_json(options).map_err(BindingError::from)?;
-    let report = watched(py, progress, |monitor| {
-        dlgc::compile::compile(&options, monitor)
-    })?;
+    let report = watched(py, progress, |monitor| dlgc::compile::compile(&options, monitor))?;
     json(&report)
 }
 
@@ -84,19 +70,14 @@ fn compile(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResu
 #[pyo3(signature = (options, progress=None))]
 fn check(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<String> {
     let options = CompileOptions::from_json(options).map_err(BindingError::from)?;
-    let report = watched(py, progress, |monitor| {
-        dlgc::compile::check(&options, monitor)
-    })?;
+    let report = watched(py, progress, |monitor| dlgc::compile::check(&options, monitor))?;
     json(&report)
 }
 
 /// Checks a dataset from itself; the verdict is JSON.
 #[pyfunction]
 fn verify(py: Python<'_>, folder: PathBuf) -> PyResult<String> {
-    json(
-        &py.detach(|| dlgc::verify::verify(&folder))
-            .map_err(BindingError::from)?,
-    )
+    json(&py.detach(|| dlgc::verify::verify(&folder)).map_err(BindingError::from)?)
 }
 
 /// Renders records with one template and tokenizer.
@@ -117,32 +98,15 @@ impl Renderer {
 
     /// A record, as JSON text, with everything that became of it, as JSON.
     fn render(&self, py: Python<'_>, record: &[u8]) -> Result<String, BindingError> {
-        let location = Location {
-            file: "<record>".into(),
-            position: Position::Line(1),
-        };
-        Ok(py.detach(|| {
-            self.shown(&Record {
-                location,
-                bytes: record,
-            })
-        })?)
+        let location = Location { file: "<record>".into(), position: Position::Line(1) };
+        Ok(py.detach(|| self.shown(&Record { location, bytes: record }))?)
     }
 
     /// The record with this number in a file, with everything that became of it, as JSON.
-    fn render_file(
-        &self,
-        py: Python<'_>,
-        path: PathBuf,
-        number: u64,
-    ) -> Result<String, BindingError> {
+    fn render_file(&self, py: Python<'_>, path: PathBuf, number: u64) -> Result<String, BindingError> {
         Ok(py.detach(|| {
-            let (location, bytes) =
-                dlgc::compile::find_record(&self.options, Path::new(&path), number)?;
-            self.shown(&Record {
-                location,
-                bytes: &bytes,
-            })
+            let (location, bytes) = dlgc::compile::find_record(&self.options, Path::new(&path), number)?;
+            self.shown(&Record { location, bytes: &bytes })
         })?)
     }
 }

@@ -85,13 +85,7 @@ pub enum Role {
 
 impl Role {
     /// All roles, in the order in which help texts list them.
-    pub const ALL: [Self; 5] = [
-        Self::System,
-        Self::Developer,
-        Self::User,
-        Self::Assistant,
-        Self::Tool,
-    ];
+    pub const ALL: [Self; 5] = [Self::System, Self::Developer, Self::User, Self::Assistant, Self::Tool];
 
     /// As it is spelt in records and templates.
     pub fn name(self) -> &'static str {
@@ -169,10 +163,6 @@ pub struct ToolCall<'a> {
 impl Dialogue<'_> {
     /// Indices of the assistant's messages.
     pub fn assistant_turns(&self) -> impl Iterator<Item = usize> + '_ {
-        self.messages
-            .iter()
-            .enumerate()
-            .filter(|(_, message)| message.role == Role::Assistant)
-            .map(|(index, _)| index)
+        self.messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant).map(|(index, _)| index)
     }
 }

@@ -46,17 +46,8 @@ impl Error {
     /// An error with a message in lower case and without a full stop.
     #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let inner = Inner {
-            kind,
-            message: message.into(),
-            context: Vec::new(),
-            hint: None,
-            path: None,
-            source: None,
-        };
-        Self {
-            inner: Box::new(inner),
-        }
+        let inner = Inner { kind, message: message.into(), context: Vec::new(), hint: None, path: None, source: None };
+        Self { inner: Box::new(inner) }
     }
 
     /// What the system said about a file.

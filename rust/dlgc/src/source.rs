@@ -77,17 +77,8 @@ impl Chunk {
     /// The records with their places.
     pub fn iter(&self) -> impl Iterator<Item = (Record<'_>, Option<&Diagnostic>)> {
         self.records.iter().map(|slot| {
-            let location = Location {
-                file: Arc::clone(&self.file),
-                position: slot.position,
-            };
-            (
-                Record {
-                    location,
-                    bytes: &self.bytes[slot.range.clone()],
-                },
-                slot.fault.as_ref(),
-            )
+            let location = Location { file: Arc::clone(&self.file), position: slot.position };
+            (Record { location, bytes: &self.bytes[slot.range.clone()] }, slot.fault.as_ref())
         })
     }
 }

@@ -52,13 +52,7 @@ const LISTED: usize = 100;
 /// its tokenizer cannot be loaded. What is wrong with the dataset is a [`Problem`].
 pub fn verify(folder: &Path) -> Result<Verdict> {
     let manifest = Manifest::load(folder)?;
-    let mut verdict = Verdict {
-        files: 0,
-        rows: 0,
-        targets: 0,
-        problems: Vec::new(),
-        unlisted: 0,
-    };
+    let mut verdict = Verdict { files: 0, rows: 0, targets: 0, problems: Vec::new(), unlisted: 0 };
     let mut whole = true;
     let shards = manifest.shards.iter().map(|shard| &shard.file);
     for entry in shards.chain(&manifest.files) {
@@ -78,10 +72,7 @@ pub fn verify(folder: &Path) -> Result<Verdict> {
         }
     }
     if turns != manifest.ledger.turns.trained {
-        let message = format!(
-            "the ledger has {} trained turns, the rows have {turns}",
-            manifest.ledger.turns.trained
-        );
+        let message = format!("the ledger has {} trained turns, the rows have {turns}", manifest.ledger.turns.trained);
         verdict.problem("manifest.json", message);
     }
     Ok(verdict)
@@ -90,10 +81,7 @@ pub fn verify(folder: &Path) -> Result<Verdict> {
 impl Verdict {
     fn problem(&mut self, place: &str, message: impl Into<String>) {
         if self.problems.len() < LISTED {
-            self.problems.push(Problem {
-                place: place.to_owned(),
-                message: message.into(),
-            });
+            self.problems.push(Problem { place: place.to_owned(), message: message.into() });
         } else {
             self.unlisted += 1;
         }
@@ -104,17 +92,11 @@ impl Verdict {
         self.files += 1;
         match digest(&folder.join(&entry.path)) {
             Ok((bytes, _)) if bytes != entry.bytes => {
-                self.problem(
-                    &entry.path,
-                    format!("expected {} bytes, found {bytes}", entry.bytes),
-                );
+                self.problem(&entry.path, format!("expected {} bytes, found {bytes}", entry.bytes));
                 false
             }
             Ok((_, sha256)) if sha256 != entry.sha256 => {
-                self.problem(
-                    &entry.path,
-                    format!("expected SHA-256 {}, found {sha256}", entry.sha256),
-                );
+                self.problem(&entry.path, format!("expected SHA-256 {}, found {sha256}", entry.sha256));
                 false
             }
             Ok(_) => true,
@@ -130,45 +112,27 @@ impl Verdict {
             self.problem("manifest.json", "the ledger does not close");
         }
         let mut total = Size::default();
-        manifest
-            .shards
-            .iter()
-            .for_each(|shard| total.add(shard.size));
+        manifest.shards.iter().for_each(|shard| total.add(shard.size));
         let mut splits = Size::default();
         manifest.splits.values().for_each(|size| splits.add(*size));
         if total != splits {
-            self.problem(
-                "manifest.json",
-                "the sizes of the splits are not the sums of their shards",
-            );
+            self.problem("manifest.json", "the sizes of the splits are not the sums of their shards");
         }
     }
 
     /// Checks every row of a shard; how many turns it trains.
-    fn shard(
-        &mut self,
-        folder: &Path,
-        shard: &Shard,
-        manifest: &Manifest,
-        tokenizer: &Tokenizer,
-    ) -> Result<u64> {
+    fn shard(&mut self, folder: &Path, shard: &Shard, manifest: &Manifest, tokenizer: &Tokenizer) -> Result<u64> {
         let path = folder.join(&shard.file.path);
         let file = File::open(&path).map_err(|error| Error::io(&path, error))?;
         let fail = |error: arrow_schema::ArrowError| {
-            Error::new(
-                crate::error::ErrorKind::Shard,
-                format!("cannot be read as an Arrow stream: {error}"),
-            )
+            Error::new(crate::error::ErrorKind::Shard, format!("cannot be read as an Arrow stream: {error}"))
         };
         let mut size = Size::default();
         let mut turns = 0;
         for batch in StreamReader::try_new(BufReader::new(file), None).map_err(fail)? {
             let batch = batch.map_err(fail)?;
             let Some(columns) = Columns::of(&batch) else {
-                self.problem(
-                    &shard.file.path,
-                    "the columns are not those of `specs/shard.md`",
-                );
+                self.problem(&shard.file.path, "the columns are not those of `specs/shard.md`");
                 return Ok(turns);
             };
             for index in 0..batch.num_rows() {
@@ -196,84 +160,40 @@ impl Verdict {
         let ids_array = columns.input_ids.value(index);
         let labels_array = columns.labels.value(index);
         let masks_array = columns.masks.value(index);
-        let (ids, labels) = (
-            ids_array.as_primitive::<Int32Type>().values(),
-            labels_array.as_primitive::<Int32Type>().values(),
-        );
+        let (ids, labels) =
+            (ids_array.as_primitive::<Int32Type>().values(), labels_array.as_primitive::<Int32Type>().values());
         let masks = masks_array.as_primitive::<UInt8Type>().values();
         size.rows += 1;
         size.tokens += ids.len() as u64;
         let trained = labels.iter().filter(|&&label| label != UNTRAINED).count();
         size.trained_tokens += trained as u64;
         if ids.len() != labels.len() || ids.len() != masks.len() {
-            self.problem(
-                place,
-                format!(
-                    "{} ids, {} labels, {} masks",
-                    ids.len(),
-                    labels.len(),
-                    masks.len()
-                ),
-            );
+            self.problem(place, format!("{} ids, {} labels, {} masks", ids.len(), labels.len(), masks.len()));
             return Ok(0);
         }
         if trained == 0 {
             self.problem(place, "no token is trained");
         }
-        if manifest
-            .max_length
-            .is_some_and(|max_length| ids.len() as u64 > max_length)
-        {
-            self.problem(
-                place,
-                format!(
-                    "{} tokens, `max_length` is {:?}",
-                    ids.len(),
-                    manifest.max_length
-                ),
-            );
+        if manifest.max_length.is_some_and(|max_length| ids.len() as u64 > max_length) {
+            self.problem(place, format!("{} tokens, `max_length` is {:?}", ids.len(), manifest.max_length));
         }
         for (at, ((id, label), mask)) in ids.iter().zip(labels).zip(masks).enumerate() {
             if *label != UNTRAINED && label != id || u8::from(*label != UNTRAINED) != *mask {
-                self.problem(
-                    place,
-                    format!("token {at}: id {id}, label {label}, mask {mask}"),
-                );
+                self.problem(place, format!("token {at}: id {id}, label {label}, mask {mask}"));
                 break;
             }
         }
-        if ids
-            .iter()
-            .any(|&id| id < 0 || id as u64 >= manifest.vocabulary_size)
-        {
-            self.problem(
-                place,
-                format!(
-                    "an id lies outside the vocabulary of {} entries",
-                    manifest.vocabulary_size
-                ),
-            );
+        if ids.iter().any(|&id| id < 0 || id as u64 >= manifest.vocabulary_size) {
+            self.problem(place, format!("an id lies outside the vocabulary of {} entries", manifest.vocabulary_size));
             return Ok(0);
         }
         let hashes = tokenizer.hashes(ids, labels)?;
-        let stored = |list: &ListArray| {
-            list.value(index)
-                .as_primitive::<UInt64Type>()
-                .values()
-                .first()
-                .copied()
-        };
+        let stored = |list: &ListArray| list.value(index).as_primitive::<UInt64Type>().values().first().copied();
         if stored(columns.text_hash) != Some(hashes.0) {
-            self.problem(
-                place,
-                "the decoded ids do not have the text hash of the compilation",
-            );
+            self.problem(place, "the decoded ids do not have the text hash of the compilation");
         }
         if stored(columns.target_hash) != Some(hashes.1) {
-            self.problem(
-                place,
-                "the decoded targets do not have the target hash of the compilation",
-            );
+            self.problem(place, "the decoded targets do not have the target hash of the compilation");
         }
         let messages = columns.trained_messages.value(index);
         let turns = messages.as_list::<i32>().value(0).len() as u64;
@@ -293,35 +213,18 @@ impl Verdict {
         tokenizer: &Tokenizer,
     ) -> Result<()> {
         let mut runs = 0;
-        for run in labels
-            .split(|&label| label == UNTRAINED)
-            .filter(|run| !run.is_empty())
-        {
+        for run in labels.split(|&label| label == UNTRAINED).filter(|run| !run.is_empty()) {
             runs += 1;
             let text = tokenizer.decode(run)?;
-            if manifest
-                .stops
-                .iter()
-                .any(|stop| text.ends_with(stop.as_str()))
-            {
+            if manifest.stops.iter().any(|stop| text.ends_with(stop.as_str())) {
                 self.targets += 1;
             } else {
-                let end: String = text
-                    .chars()
-                    .rev()
-                    .take(20)
-                    .collect::<Vec<_>>()
-                    .into_iter()
-                    .rev()
-                    .collect();
+                let end: String = text.chars().rev().take(20).collect::<Vec<_>>().into_iter().rev().collect();
                 self.problem(place, format!("a target ends in `{end}`, which is no stop"));
             }
         }
         if runs != turns {
-            self.problem(
-                place,
-                format!("{turns} trained messages, {runs} runs of trained tokens"),
-            );
+            self.problem(place, format!("{turns} trained messages, {runs} runs of trained tokens"));
         }
         Ok(())
     }
@@ -341,18 +244,13 @@ impl<'b> Columns<'b> {
     fn of(batch: &'b RecordBatch) -> Option<Self> {
         let list = |name: &str| batch.column_by_name(name)?.as_list_opt::<i32>();
         let of_int32 = |list: &&ListArray| list.values().as_primitive_opt::<Int32Type>().is_some();
-        let of_uint64 =
-            |list: &&ListArray| list.values().as_primitive_opt::<UInt64Type>().is_some();
+        let of_uint64 = |list: &&ListArray| list.values().as_primitive_opt::<UInt64Type>().is_some();
         Some(Self {
             input_ids: list("input_ids").filter(of_int32)?,
             labels: list("labels").filter(of_int32)?,
-            masks: list("assistant_masks")
-                .filter(|list| list.values().as_primitive_opt::<UInt8Type>().is_some())?,
-            trained_messages: list("trained_messages").filter(|list| {
-                list.values()
-                    .as_list_opt::<i32>()
-                    .is_some_and(|inner| of_int32(&inner))
-            })?,
+            masks: list("assistant_masks").filter(|list| list.values().as_primitive_opt::<UInt8Type>().is_some())?,
+            trained_messages: list("trained_messages")
+                .filter(|list| list.values().as_list_opt::<i32>().is_some_and(|inner| of_int32(&inner)))?,
             text_hash: list("text_hash").filter(of_uint64)?,
             target_hash: list("target_hash").filter(of_uint64)?,
         })

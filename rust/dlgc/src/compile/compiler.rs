@@ -78,23 +78,18 @@ impl Compiler {
         let source = template_source(options, &files)?;
         let mut tokenizer = Tokenizer::load(&files)?;
         let stop_ids = tokenizer.stop_ids(&files);
-        let date = match options.date.as_deref() {
-            None => None,
-            Some(text) => Some(Date::parse(text).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Options,
-                    format!("`{text}` is no date; expected YYYY-MM-DD"),
-                )
-            })?),
-        };
+        let date =
+            match options.date.as_deref() {
+                None => None,
+                Some(text) => Some(Date::parse(text).ok_or_else(|| {
+                    Error::new(ErrorKind::Options, format!("`{text}` is no date; expected YYYY-MM-DD"))
+                })?),
+            };
         let template_options = TemplateOptions {
             special_tokens: files.special_tokens(),
             kwargs: options.template_kwargs.as_ref().map(kwargs).transpose()?,
             date,
-            stops: stop_ids
-                .iter()
-                .filter_map(|&id| tokenizer.token_text(id))
-                .collect(),
+            stops: stop_ids.iter().filter_map(|&id| tokenizer.token_text(id)).collect(),
             state: options.state,
         };
         let template = Template::load(&source, &template_options)?;
@@ -104,21 +99,11 @@ impl Compiler {
         let max_length = match options.max_length {
             MaxLength::Tokens(tokens) => Some(tokens),
             MaxLength::Named(MaxLengthName::None) => None,
-            MaxLength::Named(MaxLengthName::Auto) => Some(
-                files
-                    .model_max_length()
-                    .map_or(DEFAULT_MAX_LENGTH, |length| length.min(DEFAULT_MAX_LENGTH)),
-            ),
+            MaxLength::Named(MaxLengthName::Auto) => {
+                Some(files.model_max_length().map_or(DEFAULT_MAX_LENGTH, |length| length.min(DEFAULT_MAX_LENGTH)))
+            }
         };
-        Ok(Self {
-            files,
-            template,
-            tokenizer,
-            max_length,
-            stop_ids,
-            mask: options.mask,
-            train_on: options.train_on,
-        })
+        Ok(Self { files, template, tokenizer, max_length, stop_ids, mask: options.mask, train_on: options.train_on })
     }
 
     /// Takes a record through all passes.
@@ -127,25 +112,14 @@ impl Compiler {
     /// [`ErrorKind::Tokenizer`] where the reference fails, which no input should bring about.
     pub(super) fn compile(&self, record: &Record<'_>) -> Result<Outcome> {
         let validated = validate(record);
-        let mut outcome = Outcome {
-            format: validated.format,
-            diagnostics: validated.diagnostics,
-            ..Outcome::default()
-        };
+        let mut outcome =
+            Outcome { format: validated.format, diagnostics: validated.diagnostics, ..Outcome::default() };
         let Some(mut dialogue) = validated.dialogue else {
             return Ok(outcome);
         };
         self.select_turns(&mut dialogue, &mut outcome.untrained);
-        outcome.dialogue = Some(about(
-            &dialogue,
-            &record.location,
-            validated.format.unwrap_or_default(),
-        ));
-        let trainable = dialogue
-            .messages
-            .iter()
-            .filter(|message| message.train)
-            .count() as u64;
+        outcome.dialogue = Some(about(&dialogue, &record.location, validated.format.unwrap_or_default()));
+        let trainable = dialogue.messages.iter().filter(|message| message.train).count() as u64;
         match self.lower(&mut dialogue, &mut outcome.diagnostics)? {
             Err(code) => *outcome.untrained.entry(code.name()).or_default() += trainable,
             Ok((rendered, example)) => {
@@ -155,19 +129,12 @@ impl Compiler {
                 }
             }
         }
-        let codes: std::collections::BTreeSet<_> = outcome
-            .diagnostics
-            .iter()
-            .map(|diagnostic| diagnostic.code.name().to_owned())
-            .collect();
+        let codes: std::collections::BTreeSet<_> =
+            outcome.diagnostics.iter().map(|diagnostic| diagnostic.code.name().to_owned()).collect();
         if let Some(about) = &mut outcome.dialogue {
             about.codes = codes.into_iter().collect();
             if let Some(row) = &outcome.row {
-                let trained = row
-                    .labels
-                    .iter()
-                    .filter(|&&label| label != UNTRAINED)
-                    .count();
+                let trained = row.labels.iter().filter(|&&label| label != UNTRAINED).count();
                 about.counts[2] = outcome.trained as i64;
                 about.counts[3] = row.input_ids.len() as i64;
                 about.counts[4] = trained as i64;
@@ -192,20 +159,11 @@ impl Compiler {
             return Ok(Err(diagnostics));
         };
         let pieces = self.tokenizer.pieces(&rendered)?;
-        Ok(Ok(Shown {
-            rendered,
-            example,
-            pieces,
-            diagnostics,
-        }))
+        Ok(Ok(Shown { rendered, example, pieces, diagnostics }))
     }
 
     /// Leaves `train` set on the messages that are to be trained, and counts the others.
-    fn select_turns(
-        &self,
-        dialogue: &mut Dialogue<'_>,
-        untrained: &mut BTreeMap<&'static str, u64>,
-    ) {
+    fn select_turns(&self, dialogue: &mut Dialogue<'_>, untrained: &mut BTreeMap<&'static str, u64>) {
         let last = dialogue.messages.iter().rposition(|message| message.train);
         for (index, message) in dialogue.messages.iter_mut().enumerate() {
             if message.role != crate::dialogue::Role::Assistant {
@@ -228,17 +186,10 @@ impl Compiler {
     ) -> Result<std::result::Result<(Rendered, Example), Code>> {
         let before = diagnostics.len();
         self.tokenizer.guard(dialogue, diagnostics);
-        if let Some(error) = diagnostics[before..]
-            .iter()
-            .find(|found| found.severity() == Severity::Error)
-        {
+        if let Some(error) = diagnostics[before..].iter().find(|found| found.severity() == Severity::Error) {
             return Ok(Err(error.code));
         }
-        let mode = if self.mask == MaskOption::Exact {
-            Mode::Prove
-        } else {
-            Mode::Blocks
-        };
+        let mode = if self.mask == MaskOption::Exact { Mode::Prove } else { Mode::Blocks };
         let mut rendered = match self.template.render(dialogue, mode) {
             Ok(rendered) => rendered,
             Err(diagnostic) => {
@@ -254,19 +205,11 @@ impl Compiler {
         };
         let example = self.tokenizer.example(&mut rendered, mask)?;
         diagnostics.append(&mut rendered.diagnostics);
-        diagnostics.extend(
-            rendered
-                .turns
-                .iter()
-                .filter_map(|turn| turn.target.as_ref().err().cloned()),
-        );
+        diagnostics.extend(rendered.turns.iter().filter_map(|turn| turn.target.as_ref().err().cloned()));
         if let Some(max_length) = self.max_length
             && example.input_ids.len() as u64 > max_length
         {
-            let message = format!(
-                "the dialogue has {} tokens, `max_length` is {max_length}",
-                example.input_ids.len()
-            );
+            let message = format!("the dialogue has {} tokens, `max_length` is {max_length}", example.input_ids.len());
             diagnostics.push(
                 Diagnostic::new(Code::DialogueTooLong, message)
                     .help("raise `--max-length`, or leave it out; windows are not built yet"),
@@ -277,38 +220,20 @@ impl Compiler {
     }
 
     /// Enters each trainable turn in the ledger, as trained or with its code.
-    fn account(
-        &self,
-        rendered: &Rendered,
-        example: &Example,
-        trainable: u64,
-        outcome: &mut Outcome,
-    ) {
+    fn account(&self, rendered: &Rendered, example: &Example, trainable: u64, outcome: &mut Outcome) {
         let any = example.labels.iter().any(|&label| label != UNTRAINED);
         let mut entered = 0;
         for turn in &rendered.turns {
             match &turn.target {
-                Ok(_) if any && example.trained_messages.contains(&turn.message) => {
-                    outcome.trained += 1
-                }
-                Ok(_) => {
-                    *outcome
-                        .untrained
-                        .entry(Code::NothingToTrain.name())
-                        .or_default() += 1
-                }
-                Err(diagnostic) => {
-                    *outcome.untrained.entry(diagnostic.code.name()).or_default() += 1
-                }
+                Ok(_) if any && example.trained_messages.contains(&turn.message) => outcome.trained += 1,
+                Ok(_) => *outcome.untrained.entry(Code::NothingToTrain.name()).or_default() += 1,
+                Err(diagnostic) => *outcome.untrained.entry(diagnostic.code.name()).or_default() += 1,
             }
             entered += 1;
         }
         // Merged messages are one turn for the template; each further one of them is entered as merged.
         if trainable > entered {
-            *outcome
-                .untrained
-                .entry(Code::MergedMessages.name())
-                .or_default() += trainable - entered;
+            *outcome.untrained.entry(Code::MergedMessages.name()).or_default() += trainable - entered;
         }
     }
 
@@ -317,27 +242,16 @@ impl Compiler {
     /// # Errors
     /// [`ErrorKind::Tokenizer`] where the reference fails.
     pub(super) fn canaries(&self) -> Result<Vec<Canary>> {
-        let location = Location {
-            file: "canary".into(),
-            position: Position::Line(1),
-        };
+        let location = Location { file: "canary".into(), position: Position::Line(1) };
         CANARIES
             .iter()
             .map(|(name, record)| {
-                let outcome = self.compile(&Record {
-                    location: location.clone(),
-                    bytes: record.as_bytes(),
-                })?;
-                let refused = outcome
-                    .diagnostics
-                    .iter()
-                    .find(|found| found.severity() == Severity::Error);
+                let outcome = self.compile(&Record { location: location.clone(), bytes: record.as_bytes() })?;
+                let refused = outcome.diagnostics.iter().find(|found| found.severity() == Severity::Error);
                 Ok(Canary {
                     name: (*name).to_owned(),
                     record: (*record).to_owned(),
-                    refused: refused
-                        .filter(|_| outcome.row.is_none())
-                        .map(|found| found.code.name().to_owned()),
+                    refused: refused.filter(|_| outcome.row.is_none()).map(|found| found.code.name().to_owned()),
                     text_hash: outcome.row.as_ref().map(|row| row.provenance[0].text_hash),
                     ids: outcome.row.map(|row| row.input_ids).unwrap_or_default(),
                 })
@@ -372,13 +286,10 @@ const CANARIES: [(&str, &str); 5] = [
 
 fn kwargs(value: &Value) -> Result<Node<'static>> {
     let text = value.to_string();
-    let parsed = json::parse(text.as_bytes())
-        .map_err(|_| Error::new(ErrorKind::Options, "`template_kwargs` is no JSON"))?;
+    let parsed =
+        json::parse(text.as_bytes()).map_err(|_| Error::new(ErrorKind::Options, "`template_kwargs` is no JSON"))?;
     if parsed.root.as_object().is_none() {
-        return Err(Error::new(
-            ErrorKind::Options,
-            "`template_kwargs` must be a JSON object",
-        ));
+        return Err(Error::new(ErrorKind::Options, "`template_kwargs` must be a JSON object"));
     }
     Ok(parsed.root.into_owned_at(&(0..0)))
 }
@@ -388,11 +299,8 @@ fn template_source(options: &CompileOptions, files: &TokenizerFiles) -> Result<S
     let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| Error::io(path, error));
     let Some(name) = options.chat_template.as_deref() else {
         return files.chat_template(None).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Template,
-                format!("the tokenizer `{}` has no chat template", files.origin),
-            )
-            .hint("give one with `--chat-template FILE`")
+            Error::new(ErrorKind::Template, format!("the tokenizer `{}` has no chat template", files.origin))
+                .hint("give one with `--chat-template FILE`")
         });
     };
     if let Some(source) = files.chat_template(Some(name)) {
@@ -426,11 +334,7 @@ fn row(dialogue: &Dialogue<'_>, location: &Location, example: Example) -> Row {
         text_hash: example.text_hash,
         target_hash: example.target_hash,
     };
-    Row {
-        input_ids: example.input_ids,
-        labels: example.labels,
-        provenance: vec![provenance],
-    }
+    Row { input_ids: example.input_ids, labels: example.labels, provenance: vec![provenance] }
 }
 
 fn about(dialogue: &Dialogue<'_>, location: &Location, format: &'static str) -> DialogueRow {
@@ -447,28 +351,19 @@ fn about(dialogue: &Dialogue<'_>, location: &Location, format: &'static str) -> 
             if let Some(intent) = state.get("intent").and_then(Node::as_str) {
                 add(&mut intents, intent);
             }
-            for slot in state
-                .get("slots")
-                .and_then(Node::as_object)
-                .unwrap_or_default()
-            {
+            for slot in state.get("slots").and_then(Node::as_object).unwrap_or_default() {
                 add(&mut slots, &slot.key);
             }
         }
-        message
-            .tool_calls
-            .iter()
-            .for_each(|call| add(&mut tools, &call.name));
+        message.tool_calls.iter().for_each(|call| add(&mut tools, &call.name));
     }
     let text = |node: &Option<Node<'_>>| node.as_ref().map(json::dumps);
-    let language = dialogue
-        .metadata
-        .as_ref()
-        .and_then(|metadata| metadata.get("language"))
-        .and_then(|language| match &language.value {
+    let language = dialogue.metadata.as_ref().and_then(|metadata| metadata.get("language")).and_then(|language| {
+        match &language.value {
             Json::String(language) => Some(language.clone().into_owned()),
             _ => None,
-        });
+        }
+    });
     let turns = dialogue.assistant_turns().count() as i64;
     DialogueRow {
         id: dialogue.id.clone().into_owned(),
@@ -477,10 +372,7 @@ fn about(dialogue: &Dialogue<'_>, location: &Location, format: &'static str) -> 
         file: location.file.to_string(),
         line: location.position.number(),
         format,
-        split: dialogue
-            .split
-            .clone()
-            .map_or_else(|| "train".to_owned(), std::borrow::Cow::into_owned),
+        split: dialogue.split.clone().map_or_else(|| "train".to_owned(), std::borrow::Cow::into_owned),
         group: dialogue.group.clone().map(std::borrow::Cow::into_owned),
         metadata: text(&dialogue.metadata),
         goal: text(&dialogue.goal),

@@ -64,25 +64,13 @@ pub fn compile(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Co
             .hint("`--tokenizer DIR` names your model's; `--tokenizer builtin` insists on the built-in one"));
     }
     let writer = DatasetWriter::create(output, options.overwrite, &compiler.files.files)?;
-    let mut sink = Sink {
-        writer: Some(writer),
-        ..Sink::default()
-    };
+    let mut sink = Sink { writer: Some(writer), ..Sink::default() };
     let digests = run(options, &compiler, listing.files, total, &mut sink, monitor)?;
 
-    let written = sink
-        .writer
-        .take()
-        .expect("the sink was made with a writer")
-        .finish()?;
+    let written = sink.writer.take().expect("the sink was made with a writer").finish()?;
     let manifest = manifest(options, &compiler, &sink, &written, digests)?;
     shard::commit(output, &manifest)?;
-    Ok(CompileReport::new(
-        options,
-        sink.report,
-        listing.skipped,
-        Some(manifest),
-    ))
+    Ok(CompileReport::new(options, sink.report, listing.skipped, Some(manifest)))
 }
 
 /// Takes inputs through all passes without writing anything.
@@ -95,23 +83,14 @@ pub fn check(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Comp
     let total = total_bytes(&listing.files);
     let mut sink = Sink::default();
     run(options, &compiler, listing.files, total, &mut sink, monitor)?;
-    Ok(CompileReport::new(
-        options,
-        sink.report,
-        listing.skipped,
-        None,
-    ))
+    Ok(CompileReport::new(options, sink.report, listing.skipped, None))
 }
 
 /// Finds one record of a file: its line, or its element in an array.
 ///
 /// # Errors
 /// [`ErrorKind::Io`] where the file cannot be read, [`ErrorKind::Options`] where it has no such record.
-pub fn find_record(
-    options: &CompileOptions,
-    path: &Path,
-    number: u64,
-) -> Result<(Location, Vec<u8>)> {
+pub fn find_record(options: &CompileOptions, path: &Path, number: u64) -> Result<(Location, Vec<u8>)> {
     let mut seen = 0;
     for item in Reader::new(vec![path.to_owned()], options.max_record_bytes) {
         match item {
@@ -138,10 +117,7 @@ fn refuse_output_among_inputs(output: &Path, files: &[PathBuf]) -> Result<()> {
     let Ok(output) = output.canonicalize() else {
         return Ok(());
     };
-    let inside = files.iter().find(|file| {
-        file.canonicalize()
-            .is_ok_and(|file| file.starts_with(&output))
-    });
+    let inside = files.iter().find(|file| file.canonicalize().is_ok_and(|file| file.starts_with(&output)));
     match inside {
         Some(file) => {
             let message = format!("the input `{}` lies in the output folder", file.display());
@@ -154,13 +130,7 @@ fn refuse_output_among_inputs(output: &Path, files: &[PathBuf]) -> Result<()> {
 fn total_bytes(files: &[PathBuf]) -> Option<u64> {
     files
         .iter()
-        .map(|file| {
-            if file.as_os_str() == "-" {
-                None
-            } else {
-                Some(file.metadata().map_or(0, |m| m.len()))
-            }
-        })
+        .map(|file| if file.as_os_str() == "-" { None } else { Some(file.metadata().map_or(0, |m| m.len())) })
         .sum()
 }
 
@@ -187,13 +157,8 @@ impl Sink {
         match item {
             Item::Fault(fault) => {
                 self.report.ledger.faults += 1;
-                let location = Location {
-                    file: fault.file,
-                    position: Position::Line(0),
-                };
-                self.report.tally.add(fault.diagnostic.code, || {
-                    locate_fault(&fault.diagnostic, &location)
-                });
+                let location = Location { file: fault.file, position: Position::Line(0) };
+                self.report.tally.add(fault.diagnostic.code, || locate_fault(&fault.diagnostic, &location));
                 Ok(())
             }
             Item::Chunk(Processed { chunk, outcomes }) => {
@@ -205,20 +170,12 @@ impl Sink {
         }
     }
 
-    fn record(
-        &mut self,
-        record: &Record<'_>,
-        outcome: Outcome,
-        rejected: &[Located],
-    ) -> Result<()> {
+    fn record(&mut self, record: &Record<'_>, outcome: Outcome, rejected: &[Located]) -> Result<()> {
         self.report.enter(record, &outcome);
         let Some(writer) = &mut self.writer else {
             return Ok(());
         };
-        let split = outcome
-            .dialogue
-            .as_ref()
-            .map_or_else(String::new, |dialogue| dialogue.split.clone());
+        let split = outcome.dialogue.as_ref().map_or_else(String::new, |dialogue| dialogue.split.clone());
         if let Some(dialogue) = outcome.dialogue {
             writer.dialogue(dialogue)?;
         }
@@ -234,14 +191,8 @@ fn locate_fault(diagnostic: &Diagnostic, location: &Location) -> Located {
     let mut located = locate(diagnostic, location, b"");
     located.location = location.file.to_string();
     let severity = diagnostic.severity().name();
-    let help = diagnostic
-        .help
-        .as_ref()
-        .map_or_else(String::new, |help| format!("help: {help}\n"));
-    located.rendered = format!(
-        "{severity}[{}]: {}\n  --> {}\n{help}",
-        located.code, located.message, location.file
-    );
+    let help = diagnostic.help.as_ref().map_or_else(String::new, |help| format!("help: {help}\n"));
+    located.rendered = format!("{severity}[{}]: {}\n  --> {}\n{help}", located.code, located.message, location.file);
     located
 }
 
@@ -260,9 +211,7 @@ fn run(
     let in_flight = 2 * threads + 2;
     let (permit_sender, permits) = bounded::<()>(in_flight);
     for _ in 0..in_flight {
-        permit_sender
-            .send(())
-            .expect("the channel has room for every permit");
+        permit_sender.send(()).expect("the channel has room for every permit");
     }
     let (work_sender, work) = bounded::<(u64, std::result::Result<Chunk, Fault>)>(in_flight);
     let (result_sender, results) = bounded::<(u64, Result<Item>)>(in_flight);
@@ -302,10 +251,7 @@ fn run(
             });
         }
         drop((work, result_sender));
-        let mut progress = Progress {
-            bytes_total: total,
-            ..Progress::default()
-        };
+        let mut progress = Progress { bytes_total: total, ..Progress::default() };
         let done = drain(&results, sink, |report, write_back| {
             if write_back {
                 let _ = permit_sender.send(()); // fails only when the reader is gone
@@ -357,20 +303,12 @@ fn process(compiler: &Compiler, chunk: Chunk) -> Result<Processed> {
     let mut outcomes = Vec::with_capacity(chunk.records.len());
     for (record, fault) in chunk.iter() {
         let outcome = match fault {
-            Some(fault) => Outcome {
-                diagnostics: vec![fault.clone()],
-                ..Outcome::default()
-            },
+            Some(fault) => Outcome { diagnostics: vec![fault.clone()], ..Outcome::default() },
             None => compile_caught(compiler, &record)?,
         };
         let located = if outcome.row.is_none() {
-            let worst = outcome
-                .diagnostics
-                .iter()
-                .filter(|found| found.severity() == Severity::Error);
-            worst
-                .map(|diagnostic| locate(diagnostic, &record.location, record.bytes))
-                .collect()
+            let worst = outcome.diagnostics.iter().filter(|found| found.severity() == Severity::Error);
+            worst.map(|diagnostic| locate(diagnostic, &record.location, record.bytes)).collect()
         } else {
             Vec::new()
         };
@@ -384,10 +322,7 @@ fn compile_caught(compiler: &Compiler, record: &Record<'_>) -> Result<Outcome> {
     catch_unwind(AssertUnwindSafe(|| compiler.compile(record))).unwrap_or_else(|_| {
         let diagnostic = Diagnostic::new(Code::InternalError, "dlgc failed on this record")
             .help("this is a bug in dlgc: please report the record, which is in rejects/");
-        Ok(Outcome {
-            diagnostics: vec![diagnostic],
-            ..Outcome::default()
-        })
+        Ok(Outcome { diagnostics: vec![diagnostic], ..Outcome::default() })
     })
 }
 
@@ -411,32 +346,17 @@ fn manifest(
     let digest = |bytes: &[u8]| crate::hex(&Sha256::digest(bytes));
     let semantic = options.semantic(compiler.max_length);
     let digests = [
-        (
-            "tokenizer".to_owned(),
-            digest(compiler.files.file("tokenizer.json").unwrap_or_default()),
-        ),
-        (
-            "template".to_owned(),
-            digest(compiler.template.source().as_bytes()),
-        ),
-        (
-            "options".to_owned(),
-            digest(semantic.to_string().as_bytes()),
-        ),
+        ("tokenizer".to_owned(), digest(compiler.files.file("tokenizer.json").unwrap_or_default())),
+        ("template".to_owned(), digest(compiler.template.source().as_bytes())),
+        ("options".to_owned(), digest(semantic.to_string().as_bytes())),
     ];
-    let versions = [
-        ("dlgc", crate::VERSION),
-        ("tokenizers", "0.23.2"),
-        ("minijinja", "3.1.0"),
-        ("semantics", "hf-0.23"),
-    ];
+    let versions =
+        [("dlgc", crate::VERSION), ("tokenizers", "0.23.2"), ("minijinja", "3.1.0"), ("semantics", "hf-0.23")];
     Ok(Manifest {
         format: FORMAT.to_owned(),
         format_version: FORMAT_VERSION,
         demo: options.tokenizer.is_none(),
-        versions: versions
-            .map(|(name, version)| (name.to_owned(), version.to_owned()))
-            .into(),
+        versions: versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into(),
         digests: digests.into(),
         options: semantic,
         max_length: compiler.max_length,
@@ -449,13 +369,7 @@ fn manifest(
         splits: written.splits.clone(),
         formats: sink.report.formats.clone(),
         ledger: sink.report.ledger.clone(),
-        diagnostics: sink
-            .report
-            .tally
-            .counts()
-            .into_iter()
-            .map(|(code, count)| (code.to_owned(), count))
-            .collect(),
+        diagnostics: sink.report.tally.counts().into_iter().map(|(code, count)| (code.to_owned(), count)).collect(),
         canaries: compiler.canaries()?,
     })
 }

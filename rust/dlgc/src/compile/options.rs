@@ -122,30 +122,17 @@ impl CompileOptions {
     /// # Errors
     /// [`ErrorKind::Options`] naming the field that is unknown or has a wrong value.
     pub fn from_json(text: &str) -> Result<Self> {
-        let options: Self = serde_json::from_str(text).map_err(|error| {
-            Error::new(
-                ErrorKind::Options,
-                format!("the options are wrong: {error}"),
-            )
-        })?;
+        let options: Self = serde_json::from_str(text)
+            .map_err(|error| Error::new(ErrorKind::Options, format!("the options are wrong: {error}")))?;
         if !(0.0..=1.0).contains(&options.max_rejects) {
-            let message = format!(
-                "`max_rejects` must be a share from 0 to 1, found {}",
-                options.max_rejects
-            );
+            let message = format!("`max_rejects` must be a share from 0 to 1, found {}", options.max_rejects);
             return Err(Error::new(ErrorKind::Options, message));
         }
         if options.max_length == MaxLength::Tokens(0) {
-            return Err(Error::new(
-                ErrorKind::Options,
-                "`max_length` must be at least 1, or `none`",
-            ));
+            return Err(Error::new(ErrorKind::Options, "`max_length` must be at least 1, or `none`"));
         }
         if options.max_record_bytes < 1024 {
-            return Err(Error::new(
-                ErrorKind::Options,
-                "`max_record_bytes` must be at least 1024",
-            ));
+            return Err(Error::new(ErrorKind::Options, "`max_record_bytes` must be at least 1024"));
         }
         Ok(options)
     }

@@ -65,11 +65,7 @@ impl Tallies {
                 ledger.turns.total += dialogue.counts[1] as u64;
                 ledger.turns.trained += outcome.trained;
                 for (reason, count) in &outcome.untrained {
-                    *ledger
-                        .turns
-                        .untrained
-                        .entry((*reason).to_owned())
-                        .or_default() += count;
+                    *ledger.turns.untrained.entry((*reason).to_owned()).or_default() += count;
                 }
                 if outcome.row.is_some() {
                     ledger.dialogues.compiled += 1;
@@ -84,9 +80,7 @@ impl Tallies {
             self.trained_tokens += dialogue.counts[4] as u64;
         }
         for diagnostic in &outcome.diagnostics {
-            self.tally.add(diagnostic.code, || {
-                locate(diagnostic, &record.location, record.bytes)
-            });
+            self.tally.add(diagnostic.code, || locate(diagnostic, &record.location, record.bytes));
         }
     }
 }
@@ -132,12 +126,8 @@ impl CompileReport {
         manifest: Option<Manifest>,
     ) -> Self {
         let failure = failure(options, &tallies);
-        let skipped = skipped.into_iter().map(|file| {
-            (
-                file.path.to_string_lossy().into_owned(),
-                file.reason.to_owned(),
-            )
-        });
+        let skipped =
+            skipped.into_iter().map(|file| (file.path.to_string_lossy().into_owned(), file.reason.to_owned()));
         Self {
             ledger: tallies.ledger,
             diagnostics: tallies.tally,
@@ -157,11 +147,7 @@ fn failure(options: &CompileOptions, tallies: &Tallies) -> Option<String> {
     if tallies.ledger.dialogues.compiled == 0 {
         return Some("nothing was compiled".to_owned());
     }
-    let allowed = if options.strict {
-        0.0
-    } else {
-        options.max_rejects
-    };
+    let allowed = if options.strict { 0.0 } else { options.max_rejects };
     if rejected as f64 > allowed * read as f64 {
         let share = 100.0 * rejected as f64 / read as f64;
         return Some(format!(
@@ -173,21 +159,13 @@ fn failure(options: &CompileOptions, tallies: &Tallies) -> Option<String> {
         return None;
     }
     if tallies.ledger.faults > 0 {
-        return Some(format!(
-            "{} file(s) could not be read to their end",
-            tallies.ledger.faults
-        ));
+        return Some(format!("{} file(s) could not be read to their end", tallies.ledger.faults));
     }
     let codes = tallies.tally.codes();
-    let turn_errors = codes
-        .values()
-        .any(|tally| tally.severity == Severity::Error);
+    let turn_errors = codes.values().any(|tally| tally.severity == Severity::Error);
     let doubtful = DOUBTFUL.iter().find(|code| codes.contains_key(code.name()));
     match doubtful {
-        Some(code) => Some(format!(
-            "`{}` was found, and the run is strict",
-            code.name()
-        )),
+        Some(code) => Some(format!("`{}` was found, and the run is strict", code.name())),
         None if turn_errors => Some("a turn was left untrained, and the run is strict".to_owned()),
         None => None,
     }

@@ -337,10 +337,7 @@ impl Code {
         );
         for entry in Self::CATALOGUE {
             let severity = entry.severity.name();
-            out += &format!(
-                "| [`{0}`](#{0}) | {severity} | {1} |\n",
-                entry.name, entry.meaning
-            );
+            out += &format!("| [`{0}`](#{0}) | {severity} | {1} |\n", entry.name, entry.meaning);
         }
         for entry in Self::CATALOGUE {
             out += &format!(
@@ -365,10 +362,7 @@ mod tests {
     fn every_code_finds_its_own_entry_by_a_unique_name() {
         for entry in Code::CATALOGUE {
             assert_eq!(entry.code.name(), entry.name);
-            assert_eq!(
-                Code::explain(entry.name).map(|found| found.code),
-                Some(entry.code)
-            );
+            assert_eq!(Code::explain(entry.name).map(|found| found.code), Some(entry.code));
         }
     }
 }

@@ -32,13 +32,7 @@ impl Diagnostic {
     /// A finding without a place.
     #[cold]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            range: None,
-            label: None,
-            help: None,
-        }
+        Self { code, message: message.into(), range: None, label: None, help: None }
     }
 
     /// Points at bytes of the record.
@@ -104,10 +98,7 @@ impl Tally {
 
     /// Codes and their counts, by name.
     pub fn counts(&self) -> std::collections::BTreeMap<&'static str, u64> {
-        self.codes
-            .iter()
-            .map(|(name, tally)| (*name, tally.count))
-            .collect()
+        self.codes.iter().map(|(name, tally)| (*name, tally.count)).collect()
     }
 
     /// The whole tally, by code.

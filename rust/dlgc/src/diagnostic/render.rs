@@ -59,17 +59,8 @@ pub fn locate(diagnostic: &Diagnostic, location: &Location, record: &[u8]) -> Lo
 }
 
 fn render(located: &Located, location: &Location, record: &[u8]) -> String {
-    let Located {
-        code,
-        severity,
-        message,
-        path,
-        ..
-    } = located;
-    let mut out = format!(
-        "{}[{code}]: {message}\n  --> {location}  {path}\n",
-        severity.name()
-    );
+    let Located { code, severity, message, path, .. } = located;
+    let mut out = format!("{}[{code}]: {message}\n  --> {location}  {path}\n", severity.name());
     let number = location.position.number().to_string();
     let gutter = " ".repeat(number.len());
     if let Some(range) = &located.range {
@@ -77,11 +68,7 @@ fn render(located: &Located, location: &Location, record: &[u8]) -> String {
         let label = located.label.as_deref().unwrap_or_default();
         let _ = writeln!(out, "{gutter} |");
         let _ = writeln!(out, "{number} | {}", excerpt.text);
-        let underline = format!(
-            "{}{} {label}",
-            " ".repeat(excerpt.column),
-            "^".repeat(excerpt.width)
-        );
+        let underline = format!("{}{} {label}", " ".repeat(excerpt.column), "^".repeat(excerpt.width));
         let _ = writeln!(out, "{gutter} | {}", underline.trim_end());
     }
     if let Some(help) = &located.help {
@@ -100,28 +87,11 @@ struct Excerpt {
 fn excerpt(record: &[u8], range: &Range<usize>) -> Excerpt {
     let text = String::from_utf8_lossy(record);
     // Lossy decoding moves offsets only in records that are not UTF-8; there the place is approximate.
-    let border = |at: usize| {
-        (0..=at.min(text.len()))
-            .rev()
-            .find(|&at| text.is_char_boundary(at))
-            .unwrap_or(0)
-    };
+    let border = |at: usize| (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     let (start, end) = (border(range.start), border(range.end.max(range.start)));
-    let before: Vec<char> = text[..start]
-        .chars()
-        .rev()
-        .take_while(|c| *c != '\n')
-        .take(MARGIN + 1)
-        .collect();
-    let marked: Vec<char> = text[start..end]
-        .chars()
-        .take_while(|c| *c != '\n')
-        .collect();
-    let after: Vec<char> = text[end..]
-        .chars()
-        .take_while(|c| *c != '\n')
-        .take(MARGIN + 1)
-        .collect();
+    let before: Vec<char> = text[..start].chars().rev().take_while(|c| *c != '\n').take(MARGIN + 1).collect();
+    let marked: Vec<char> = text[start..end].chars().take_while(|c| *c != '\n').collect();
+    let after: Vec<char> = text[end..].chars().take_while(|c| *c != '\n').take(MARGIN + 1).collect();
 
     let mut line = String::new();
     if before.len() > MARGIN {
@@ -140,15 +110,8 @@ fn excerpt(record: &[u8], range: &Range<usize>) -> Excerpt {
             line.push_str(" …");
         }
     }
-    let line = line
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    Excerpt {
-        text: line,
-        column,
-        width: columns(&shown).max(1),
-    }
+    let line = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    Excerpt { text: line, column, width: columns(&shown).max(1) }
 }
 
 /// Width on a terminal: East Asian wide characters and emoji take two columns.

@@ -14,25 +14,20 @@ pub(super) fn recognises(record: &Node<'_>) -> bool {
 }
 
 fn list_name(record: &Node<'_>) -> Option<&'static str> {
-    LISTS
-        .into_iter()
-        .find(|name| match record.get(name).map(|list| &list.value) {
-            Some(Json::Array(messages)) => match messages.first() {
-                Some(first) => first.get("role").is_some() && !has_foreign_parts(first),
-                None => true,
-            },
-            // A list of the wrong type is the native shape with a mistake, which validation explains.
-            Some(_) => matches!(*name, "conversation" | "messages"),
-            None => false,
-        })
+    LISTS.into_iter().find(|name| match record.get(name).map(|list| &list.value) {
+        Some(Json::Array(messages)) => match messages.first() {
+            Some(first) => first.get("role").is_some() && !has_foreign_parts(first),
+            None => true,
+        },
+        // A list of the wrong type is the native shape with a mistake, which validation explains.
+        Some(_) => matches!(*name, "conversation" | "messages"),
+        None => false,
+    })
 }
 
 /// Content parts that keep their text under `value` are another format.
 fn has_foreign_parts(message: &Node<'_>) -> bool {
-    let first = message
-        .get("content")
-        .and_then(Node::as_array)
-        .and_then(<[_]>::first);
+    let first = message.get("content").and_then(Node::as_array).and_then(<[_]>::first);
     first.is_some_and(|part| part.get("value").is_some())
 }
 

@@ -21,16 +21,8 @@ struct Importer {
 }
 
 const IMPORTERS: &[Importer] = &[
-    Importer {
-        name: "messages",
-        recognises: messages::recognises,
-        import: messages::import,
-    },
-    Importer {
-        name: "sharegpt",
-        recognises: sharegpt::recognises,
-        import: sharegpt::import,
-    },
+    Importer { name: "messages", recognises: messages::recognises, import: messages::import },
+    Importer { name: "sharegpt", recognises: sharegpt::recognises, import: sharegpt::import },
 ];
 
 /// Brings a record into the native shape; says which format it had.
@@ -41,10 +33,7 @@ pub fn import(record: Node<'_>) -> Result<(&'static str, Node<'_>), Diagnostic> 
     if let Some(diagnostic) = preference(&record) {
         return Err(diagnostic);
     }
-    let Some(importer) = IMPORTERS
-        .iter()
-        .find(|importer| (importer.recognises)(&record))
-    else {
+    let Some(importer) = IMPORTERS.iter().find(|importer| (importer.recognises)(&record)) else {
         return Err(unknown(&record));
     };
     Ok((importer.name, (importer.import)(record)?))
@@ -63,12 +52,9 @@ fn preference(record: &Node<'_>) -> Option<Diagnostic> {
     };
     let node = record.get(field).unwrap_or(record);
     Some(
-        Diagnostic::new(
-            Code::PreferenceRecord,
-            "preference data in a compilation for supervised fine-tuning",
-        )
-        .at(&node.range)
-        .help("compile preference sets apart; here their rejected answers would be trained"),
+        Diagnostic::new(Code::PreferenceRecord, "preference data in a compilation for supervised fine-tuning")
+            .at(&node.range)
+            .help("compile preference sets apart; here their rejected answers would be trained"),
     )
 }
 
@@ -76,16 +62,8 @@ fn unknown(record: &Node<'_>) -> Diagnostic {
     let looks_like = match &record.value {
         Json::Object(members) if members.is_empty() => "an empty object".to_owned(),
         Json::Object(members) => {
-            let keys: Vec<String> = members
-                .iter()
-                .take(8)
-                .map(|member| format!("`{}`", member.key))
-                .collect();
-            format!(
-                "an object with {}{}",
-                keys.join(", "),
-                if members.len() > 8 { ", …" } else { "" }
-            )
+            let keys: Vec<String> = members.iter().take(8).map(|member| format!("`{}`", member.key)).collect();
+            format!("an object with {}{}", keys.join(", "), if members.len() > 8 { ", …" } else { "" })
         }
         _ => record.kind().to_owned(),
     };

@@ -13,16 +13,12 @@ pub(super) fn recognises(record: &Node<'_>) -> bool {
     let Some(messages) = record.get("conversations").and_then(Node::as_array) else {
         return false;
     };
-    messages
-        .first()
-        .is_none_or(|first| first.get("from").is_some() && first.get("value").is_some())
+    messages.first().is_none_or(|first| first.get("from").is_some() && first.get("value").is_some())
 }
 
 pub(super) fn import(record: Node<'_>) -> Result<Node<'_>, Diagnostic> {
     let range = record.range.clone();
-    let Json::Object(members) = record.value else {
-        unreachable!("recognised by a member")
-    };
+    let Json::Object(members) = record.value else { unreachable!("recognised by a member") };
     let mut system = None;
     let mut native: Vec<Member<'_>> = Vec::new();
     for mut member in members {
@@ -32,23 +28,15 @@ pub(super) fn import(record: Node<'_>) -> Result<Node<'_>, Diagnostic> {
                 member.node = messages(member.node)?;
                 native.push(member);
             }
-            "system" => {
-                system = Some(member.node)
-                    .filter(|node| node.as_str().is_some_and(|text| !text.is_empty()))
-            }
+            "system" => system = Some(member.node).filter(|node| node.as_str().is_some_and(|text| !text.is_empty())),
             _ => native.push(member),
         }
     }
     if let Some(content) = system {
         let place = content.range.clone();
-        let message = object(
-            &place,
-            vec![("role", string(&place, "system")), ("content", content)],
-        );
-        if let Some(Json::Array(messages)) = native
-            .iter_mut()
-            .find(|member| member.key == "messages")
-            .map(|member| &mut member.node.value)
+        let message = object(&place, vec![("role", string(&place, "system")), ("content", content)]);
+        if let Some(Json::Array(messages)) =
+            native.iter_mut().find(|member| member.key == "messages").map(|member| &mut member.node.value)
         {
             messages.insert(0, message);
         }
@@ -57,13 +45,8 @@ pub(super) fn import(record: Node<'_>) -> Result<Node<'_>, Diagnostic> {
 }
 
 fn messages(list: Node<'_>) -> Result<Node<'_>, Diagnostic> {
-    let Json::Array(elements) = list.value else {
-        unreachable!("recognised as a list")
-    };
-    let messages = elements
-        .into_iter()
-        .map(message)
-        .collect::<Result<_, _>>()?;
+    let Json::Array(elements) = list.value else { unreachable!("recognised as a list") };
+    let messages = elements.into_iter().map(message).collect::<Result<_, _>>()?;
     Ok(Node::new(list.range, Json::Array(messages)))
 }
 
@@ -79,9 +62,7 @@ fn message(message: Node<'_>) -> Result<Node<'_>, Diagnostic> {
     };
     let role: Cow<'_, str> = match from.as_str() {
         Some("human" | "user" | "prompter") => "user".into(),
-        Some("gpt" | "assistant" | "chatgpt" | "bot" | "model" | "function_call") => {
-            "assistant".into()
-        }
+        Some("gpt" | "assistant" | "chatgpt" | "bot" | "model" | "function_call") => "assistant".into(),
         Some("observation" | "tool" | "function_response") => "tool".into(),
         // An unknown speaker goes on as it is: validation names the roles there are.
         Some(other) => other.to_owned().into(),
@@ -105,23 +86,12 @@ fn message(message: Node<'_>) -> Result<Node<'_>, Diagnostic> {
 
 fn calls<'a>(value: &Node<'a>) -> Result<Node<'a>, Diagnostic> {
     let calls = match embedded(value) {
-        Some(Node {
-            value: Json::Array(calls),
-            ..
-        }) => calls,
-        Some(
-            call @ Node {
-                value: Json::Object(_),
-                ..
-            },
-        ) => vec![call],
+        Some(Node { value: Json::Array(calls), .. }) => calls,
+        Some(call @ Node { value: Json::Object(_), .. }) => vec![call],
         _ => {
-            return Err(Diagnostic::new(
-                Code::InvalidToolCall,
-                "`function_call` must hold a call as JSON text",
-            )
-            .at(&value.range)
-            .help("expected `{\"name\": …, \"arguments\": {…}}` or a list of such"));
+            return Err(Diagnostic::new(Code::InvalidToolCall, "`function_call` must hold a call as JSON text")
+                .at(&value.range)
+                .help("expected `{\"name\": …, \"arguments\": {…}}` or a list of such"));
         }
     };
     Ok(Node::new(value.range.clone(), Json::Array(calls)))

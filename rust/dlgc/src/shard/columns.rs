@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{
-    ArrayRef, Int32Array, ListArray, RecordBatch, StringArray, UInt8Array, UInt64Array,
-};
+use arrow_array::{ArrayRef, Int32Array, ListArray, RecordBatch, StringArray, UInt8Array, UInt64Array};
 use arrow_buffer::{OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use serde_json::{Value, json};
@@ -68,25 +66,17 @@ fn item(kind: DataType) -> Arc<Field> {
 pub(super) fn features() -> Value {
     COLUMNS
         .iter()
-        .map(|(name, element)| {
-            (
-                (*name).to_owned(),
-                json!({"feature": element.feature(), "_type": "List"}),
-            )
-        })
+        .map(|(name, element)| ((*name).to_owned(), json!({"feature": element.feature(), "_type": "List"})))
         .collect::<serde_json::Map<_, _>>()
         .into()
 }
 
 /// The Arrow schema, with the features where `datasets` looks for them.
 pub(super) fn schema() -> Arc<Schema> {
-    let fields: Vec<Field> = COLUMNS
-        .iter()
-        .map(|(name, element)| Field::new(*name, DataType::List(item(element.arrow())), true))
-        .collect();
+    let fields: Vec<Field> =
+        COLUMNS.iter().map(|(name, element)| Field::new(*name, DataType::List(item(element.arrow())), true)).collect();
     let info = json!({"info": {"features": features()}}).to_string();
-    let metadata: std::collections::HashMap<String, String> =
-        [("huggingface".to_owned(), info)].into();
+    let metadata: std::collections::HashMap<String, String> = [("huggingface".to_owned(), info)].into();
     Arc::new(Schema::new_with_metadata(fields, metadata))
 }
 
@@ -97,66 +87,23 @@ pub(super) fn batch(schema: &Arc<Schema>, rows: &[Row]) -> Result<RecordBatch, A
     let origins = || rows.iter().flat_map(|row| &row.provenance);
     let int32 = |values: Vec<i32>| -> ArrayRef { Arc::new(Int32Array::from(values)) };
 
-    let ids = rows
-        .iter()
-        .flat_map(|row| row.input_ids.iter().copied())
-        .collect();
-    let labels = rows
-        .iter()
-        .flat_map(|row| row.labels.iter().copied())
-        .collect();
-    let masks: Vec<u8> = rows
-        .iter()
-        .flat_map(|row| row.labels.iter().map(|&label| u8::from(label != UNTRAINED)))
-        .collect();
-    let messages = origins()
-        .flat_map(|origin| origin.trained_messages.iter().map(|&index| index as i32))
-        .collect();
-    let trained = list(
-        origins().map(|origin| origin.trained_messages.len()),
-        int32(messages),
-    )?;
+    let ids = rows.iter().flat_map(|row| row.input_ids.iter().copied()).collect();
+    let labels = rows.iter().flat_map(|row| row.labels.iter().copied()).collect();
+    let masks: Vec<u8> =
+        rows.iter().flat_map(|row| row.labels.iter().map(|&label| u8::from(label != UNTRAINED))).collect();
+    let messages = origins().flat_map(|origin| origin.trained_messages.iter().map(|&index| index as i32)).collect();
+    let trained = list(origins().map(|origin| origin.trained_messages.len()), int32(messages))?;
     let columns = vec![
         list(tokens(), int32(ids))?,
         list(tokens(), int32(labels))?,
         list(tokens(), Arc::new(UInt8Array::from(masks)))?,
-        list(
-            examples(),
-            Arc::new(StringArray::from_iter_values(
-                origins().map(|origin| &origin.dialogue_id),
-            )),
-        )?,
-        list(
-            examples(),
-            Arc::new(StringArray::from_iter_values(
-                origins().map(|origin| &origin.file),
-            )),
-        )?,
-        list(
-            examples(),
-            int32(
-                origins()
-                    .map(|origin| i32::try_from(origin.line).unwrap_or(i32::MAX))
-                    .collect(),
-            ),
-        )?,
-        list(
-            examples(),
-            int32(origins().map(|origin| origin.window).collect()),
-        )?,
+        list(examples(), Arc::new(StringArray::from_iter_values(origins().map(|origin| &origin.dialogue_id))))?,
+        list(examples(), Arc::new(StringArray::from_iter_values(origins().map(|origin| &origin.file))))?,
+        list(examples(), int32(origins().map(|origin| i32::try_from(origin.line).unwrap_or(i32::MAX)).collect()))?,
+        list(examples(), int32(origins().map(|origin| origin.window).collect()))?,
         list(examples(), trained)?,
-        list(
-            examples(),
-            Arc::new(UInt64Array::from_iter_values(
-                origins().map(|origin| origin.text_hash),
-            )),
-        )?,
-        list(
-            examples(),
-            Arc::new(UInt64Array::from_iter_values(
-                origins().map(|origin| origin.target_hash),
-            )),
-        )?,
+        list(examples(), Arc::new(UInt64Array::from_iter_values(origins().map(|origin| origin.text_hash))))?,
+        list(examples(), Arc::new(UInt64Array::from_iter_values(origins().map(|origin| origin.target_hash))))?,
     ];
     RecordBatch::try_new(Arc::clone(schema), columns)
 }
@@ -166,9 +113,8 @@ fn list(lengths: impl Iterator<Item = usize>, values: ArrayRef) -> Result<ArrayR
     let mut total = 0_usize;
     for length in lengths {
         total += length;
-        let offset = i32::try_from(total).map_err(|_| {
-            ArrowError::InvalidArgumentError("a batch holds more than 2^31 elements".to_owned())
-        })?;
+        let offset = i32::try_from(total)
+            .map_err(|_| ArrowError::InvalidArgumentError("a batch holds more than 2^31 elements".to_owned()))?;
         offsets.push(offset);
     }
     let field = item(values.data_type().clone());

@@ -52,18 +52,9 @@ pub struct DialogueRow {
     pub counts: [i64; 6],
 }
 
-const TEXTS: [&str; 9] = [
-    "id", "type", "language", "file", "format", "split", "group", "metadata", "goal",
-];
+const TEXTS: [&str; 9] = ["id", "type", "language", "file", "format", "split", "group", "metadata", "goal"];
 const LISTS: [&str; 4] = ["intents", "slots", "tools", "codes"];
-const COUNTS: [&str; 6] = [
-    "messages",
-    "assistant_turns",
-    "trained_turns",
-    "tokens",
-    "trained_tokens",
-    "rows",
-];
+const COUNTS: [&str; 6] = ["messages", "assistant_turns", "trained_turns", "tokens", "trained_tokens", "rows"];
 const BATCH: usize = 4096;
 
 /// Writes `dialogues.arrow`.
@@ -76,38 +67,19 @@ pub(super) struct DialoguesWriter {
 impl DialoguesWriter {
     pub(super) fn create(root: &Path) -> Result<Self> {
         let item = || Arc::new(Field::new("item", DataType::Utf8, true));
-        let mut fields: Vec<Field> = TEXTS
-            .iter()
-            .map(|name| Field::new(*name, DataType::Utf8, true))
-            .collect();
+        let mut fields: Vec<Field> = TEXTS.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect();
         fields.push(Field::new("line", DataType::Int32, false));
-        fields.extend(
-            LISTS
-                .iter()
-                .map(|name| Field::new(*name, DataType::List(item()), false)),
-        );
-        fields.extend(
-            COUNTS
-                .iter()
-                .map(|name| Field::new(*name, DataType::Int64, false)),
-        );
+        fields.extend(LISTS.iter().map(|name| Field::new(*name, DataType::List(item()), false)));
+        fields.extend(COUNTS.iter().map(|name| Field::new(*name, DataType::Int64, false)));
         let schema = Arc::new(Schema::new(fields));
         let file = AtomicFile::create(root, "dialogues.arrow")?;
         let writer = StreamWriter::try_new(file, &schema).map_err(arrow_error)?;
-        Ok(Self {
-            schema,
-            writer,
-            pending: Vec::new(),
-        })
+        Ok(Self { schema, writer, pending: Vec::new() })
     }
 
     pub(super) fn push(&mut self, row: DialogueRow) -> Result<()> {
         self.pending.push(row);
-        if self.pending.len() == BATCH {
-            self.flush()
-        } else {
-            Ok(())
-        }
+        if self.pending.len() == BATCH { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -123,9 +95,7 @@ impl DialoguesWriter {
         let list = |pick: fn(&DialogueRow) -> &[String]| -> ArrayRef {
             let mut builder = ListBuilder::new(StringBuilder::new());
             for row in &rows {
-                pick(row)
-                    .iter()
-                    .for_each(|value| builder.values().append_value(value));
+                pick(row).iter().for_each(|value| builder.values().append_value(value));
                 builder.append(true);
             }
             Arc::new(builder.finish())
@@ -142,8 +112,7 @@ impl DialoguesWriter {
             text(|row| row.goal.as_deref()),
         ];
         let mut lines = Int32Builder::new();
-        rows.iter()
-            .for_each(|row| lines.append_value(i32::try_from(row.line).unwrap_or(i32::MAX)));
+        rows.iter().for_each(|row| lines.append_value(i32::try_from(row.line).unwrap_or(i32::MAX)));
         columns.push(Arc::new(lines.finish()));
         columns.extend([
             list(|row| &row.intents),
@@ -153,8 +122,7 @@ impl DialoguesWriter {
         ]);
         for index in 0..COUNTS.len() {
             let mut builder = Int64Builder::new();
-            rows.iter()
-                .for_each(|row| builder.append_value(row.counts[index]));
+            rows.iter().for_each(|row| builder.append_value(row.counts[index]));
             columns.push(Arc::new(builder.finish()));
         }
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(arrow_error)?;
@@ -193,12 +161,7 @@ impl RejectsWriter {
         })
     }
 
-    pub(super) fn push(
-        &mut self,
-        location: &Location,
-        record: &[u8],
-        diagnostics: &[Located],
-    ) -> Result<()> {
+    pub(super) fn push(&mut self, location: &Location, record: &[u8], diagnostics: &[Located]) -> Result<()> {
         let (line, element) = match location.position {
             Position::Line(line) => (Some(line), None),
             Position::Element(element) => (None, Some(element)),
@@ -213,12 +176,8 @@ impl RejectsWriter {
         };
         let mut entry = serde_json::to_vec(&reject).expect("a reject is JSON");
         entry.push(b'\n');
-        self.data
-            .write_all(record)
-            .map_err(|error| self.data.error(error))?;
-        self.index
-            .write_all(&entry)
-            .map_err(|error| self.index.error(error))
+        self.data.write_all(record).map_err(|error| self.data.error(error))?;
+        self.index.write_all(&entry).map_err(|error| self.index.error(error))
     }
 
     pub(super) fn finish(self) -> Result<[FileEntry; 2]> {

@@ -30,13 +30,7 @@ impl AtomicFile {
         }
         let file = File::create(&partial).map_err(|error| Error::io(&partial, error))?;
         let writer = BufWriter::with_capacity(1 << 18, file);
-        Ok(Self {
-            root: root.to_owned(),
-            name: name.to_owned(),
-            writer,
-            hash: Sha256::new(),
-            bytes: 0,
-        })
+        Ok(Self { root: root.to_owned(), name: name.to_owned(), writer, hash: Sha256::new(), bytes: 0 })
     }
 
     fn partial(&self) -> PathBuf {
@@ -62,11 +56,7 @@ impl AtomicFile {
         let path = self.root.join(&self.name);
         fs::rename(&partial, &path).map_err(fail)?;
         sync_folder(path.parent().unwrap_or(&self.root))?;
-        Ok(FileEntry {
-            path: self.name,
-            bytes: self.bytes,
-            sha256: crate::hex(&self.hash.finalize()),
-        })
+        Ok(FileEntry { path: self.name, bytes: self.bytes, sha256: crate::hex(&self.hash.finalize()) })
     }
 }
 
@@ -92,7 +82,5 @@ pub(super) fn write(root: &Path, name: &str, bytes: &[u8]) -> Result<FileEntry> 
 
 /// Makes the names in a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder)
-        .and_then(|file| file.sync_all())
-        .map_err(|error| Error::io(folder, error))
+    File::open(folder).and_then(|file| file.sync_all()).map_err(|error| Error::io(folder, error))
 }

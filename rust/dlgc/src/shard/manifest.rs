@@ -197,20 +197,14 @@ impl Manifest {
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let message = format!(
-                    "`{}` is no dataset: it has no `{MANIFEST}`",
-                    folder.display()
-                );
+                let message = format!("`{}` is no dataset: it has no `{MANIFEST}`", folder.display());
                 return Err(Error::new(ErrorKind::Shard, message)
                     .hint("the manifest is written last; an interrupted compilation has none: run it again"));
             }
             Err(error) => return Err(Error::io(path, error)),
         };
-        let fail = |message: String| {
-            Error::new(ErrorKind::Shard, format!("`{}`: {message}", path.display()))
-        };
-        let value: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
+        let fail = |message: String| Error::new(ErrorKind::Shard, format!("`{}`: {message}", path.display()));
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
         if value["format"] != FORMAT || value["format_version"] != FORMAT_VERSION {
             return Err(fail(format!(
                 "expected format `{FORMAT}` version {FORMAT_VERSION}, found {} version {}",

@@ -26,8 +26,8 @@ use files::AtomicFile;
 
 pub use dialogues::DialogueRow;
 pub use manifest::{
-    Canary, DialogueLine, FORMAT, FORMAT_VERSION, FileEntry, Input, Ledger, MANIFEST, Manifest,
-    RecordLine, Shard, Size, TurnLine,
+    Canary, DialogueLine, FORMAT, FORMAT_VERSION, FileEntry, Input, Ledger, MANIFEST, Manifest, RecordLine, Shard,
+    Size, TurnLine,
 };
 
 /// Rows of a batch: `datasets` reads single rows quickest from batches of about this size.
@@ -73,16 +73,8 @@ pub struct Provenance {
 
 impl Row {
     fn size(&self) -> Size {
-        let trained = self
-            .labels
-            .iter()
-            .filter(|&&label| label != UNTRAINED)
-            .count();
-        Size {
-            rows: 1,
-            tokens: self.input_ids.len() as u64,
-            trained_tokens: trained as u64,
-        }
+        let trained = self.labels.iter().filter(|&&label| label != UNTRAINED).count();
+        Size { rows: 1, tokens: self.input_ids.len() as u64, trained_tokens: trained as u64 }
     }
 }
 
@@ -126,11 +118,7 @@ impl DatasetWriter {
             files.push(files::write(root, &format!("tokenizer/{name}"), bytes)?);
         }
         let schema = columns::schema();
-        let splits = [(
-            "train".to_owned(),
-            SplitWriter::create(root, "train", &schema),
-        )]
-        .into();
+        let splits = [("train".to_owned(), SplitWriter::create(root, "train", &schema))].into();
         Ok(Self {
             root: root.to_owned(),
             schema,
@@ -147,15 +135,9 @@ impl DatasetWriter {
     /// [`ErrorKind::Io`] where the disk fails.
     pub fn row(&mut self, split: &str, row: Row) -> Result<()> {
         if !self.splits.contains_key(split) {
-            self.splits.insert(
-                split.to_owned(),
-                SplitWriter::create(&self.root, split, &self.schema),
-            );
+            self.splits.insert(split.to_owned(), SplitWriter::create(&self.root, split, &self.schema));
         }
-        self.splits
-            .get_mut(split)
-            .expect("inserted above")
-            .push(row)
+        self.splits.get_mut(split).expect("inserted above").push(row)
     }
 
     /// Appends a row about a dialogue.
@@ -170,12 +152,7 @@ impl DatasetWriter {
     ///
     /// # Errors
     /// [`ErrorKind::Io`] where the disk fails.
-    pub fn reject(
-        &mut self,
-        location: &Location,
-        record: &[u8],
-        diagnostics: &[Located],
-    ) -> Result<()> {
+    pub fn reject(&mut self, location: &Location, record: &[u8], diagnostics: &[Located]) -> Result<()> {
         self.rejects.push(location, record, diagnostics)
     }
 
@@ -196,11 +173,7 @@ impl DatasetWriter {
         }
         self.files.push(self.dialogues.finish()?);
         self.files.extend(self.rejects.finish()?);
-        Ok(Written {
-            shards,
-            files: self.files,
-            splits: sizes,
-        })
+        Ok(Written { shards, files: self.files, splits: sizes })
     }
 }
 
@@ -223,25 +196,16 @@ fn prepare(root: &Path, overwrite: bool) -> Result<()> {
     let marker = root.join(MARKER);
     if root.exists() {
         if !root.is_dir() {
-            return Err(Error::new(
-                ErrorKind::Shard,
-                format!("`{}` is a file, not a folder", root.display()),
-            ));
+            return Err(Error::new(ErrorKind::Shard, format!("`{}` is a file, not a folder", root.display())));
         }
         let manifest = root.join(MANIFEST);
         if manifest.exists() && !overwrite {
             let message = format!("`{}` already holds a dataset", root.display());
             return Err(Error::new(ErrorKind::Shard, message).hint("`--overwrite` replaces it"));
         }
-        let empty = fs::read_dir(root)
-            .map_err(|error| io(root, error))?
-            .next()
-            .is_none();
+        let empty = fs::read_dir(root).map_err(|error| io(root, error))?.next().is_none();
         if !manifest.exists() && !marker.exists() && !empty {
-            let message = format!(
-                "`{}` is not empty, and what is in it is no dataset",
-                root.display()
-            );
+            let message = format!("`{}` is not empty, and what is in it is no dataset", root.display());
             return Err(Error::new(ErrorKind::Shard, message).hint("name an empty or a new folder"));
         }
         // First the marker, then the manifest goes: at no moment does the folder look like a dataset that it is not.
@@ -324,21 +288,13 @@ impl SplitWriter {
         }
         let batch = columns::batch(&self.schema, &rows).map_err(arrow_error)?;
         rows.iter().for_each(|row| self.open_size.add(row.size()));
-        self.open
-            .as_mut()
-            .expect("opened above")
-            .write(&batch)
-            .map_err(arrow_error)
+        self.open.as_mut().expect("opened above").write(&batch).map_err(arrow_error)
     }
 
     fn close(&mut self) -> Result<()> {
         if let Some(writer) = self.open.take() {
             let file = writer.into_inner().map_err(arrow_error)?.commit()?;
-            self.shards.push(Shard {
-                file,
-                split: self.split.clone(),
-                size: std::mem::take(&mut self.open_size),
-            });
+            self.shards.push(Shard { file, split: self.split.clone(), size: std::mem::take(&mut self.open_size) });
         }
         Ok(())
     }
@@ -352,31 +308,23 @@ impl SplitWriter {
         let names: Vec<_> = self
             .shards
             .iter()
-            .map(
-                |shard| json!({"filename": shard.file.path.rsplit('/').next().unwrap_or_default()}),
-            )
+            .map(|shard| json!({"filename": shard.file.path.rsplit('/').next().unwrap_or_default()}))
             .collect();
         // `datasets` only compares fingerprints; the digests of the shards make one that tells content.
-        let digests: String = self
-            .shards
-            .iter()
-            .map(|shard| shard.file.sha256.as_str())
-            .collect();
+        let digests: String = self.shards.iter().map(|shard| shard.file.sha256.as_str()).collect();
         let fingerprint = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(digests.as_bytes()));
         let state = json!({
             "_data_files": names, "_fingerprint": fingerprint, "_format_columns": null, "_format_kwargs": {},
             "_format_type": null, "_output_all_columns": false, "_split": self.split,
         });
-        let info = json!({"citation": "", "description": "", "features": columns::features(), "homepage": "", "license": ""});
+        let info =
+            json!({"citation": "", "description": "", "features": columns::features(), "homepage": "", "license": ""});
         let write = |name: &str, value: &serde_json::Value| {
             let mut bytes = serde_json::to_vec_pretty(value).expect("a JSON value is JSON");
             bytes.push(b'\n');
             files::write(&self.root, &format!("{}/{name}", self.split), &bytes)
         };
-        let files = [
-            write("state.json", &state)?,
-            write("dataset_info.json", &info)?,
-        ];
+        let files = [write("state.json", &state)?, write("dataset_info.json", &info)?];
         Ok((self.shards, files))
     }
 }

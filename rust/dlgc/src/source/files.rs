@@ -43,10 +43,7 @@ pub fn list(inputs: &[String]) -> Result<Listing> {
         }
     }
     if listing.files.is_empty() {
-        let mut error = Error::new(
-            ErrorKind::Options,
-            format!("no input file in {}", quoted(inputs)),
-        );
+        let mut error = Error::new(ErrorKind::Options, format!("no input file in {}", quoted(inputs)));
         if let Some(skipped) = listing.skipped.first() {
             error = error.hint(format!(
                 "{} file(s) were skipped, the first is `{}`: {}; name a file itself to read it whatever its ending",
@@ -67,23 +64,18 @@ pub(crate) fn no_such_file() -> std::io::Error {
 }
 
 fn quoted(inputs: &[String]) -> String {
-    inputs
-        .iter()
-        .map(|input| format!("`{input}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    inputs.iter().map(|input| format!("`{input}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn expand(pattern: &str, listing: &mut Listing) -> Result<()> {
-    let paths = glob::glob(pattern).map_err(|error| {
-        Error::new(
-            ErrorKind::Options,
-            format!("`{pattern}` is no valid pattern: {error}"),
-        )
-    })?;
+    let paths = glob::glob(pattern)
+        .map_err(|error| Error::new(ErrorKind::Options, format!("`{pattern}` is no valid pattern: {error}")))?;
     let mut found = false;
     for path in paths {
-        let path = path.map_err(|error| Error::io(error.path().to_owned(), error.into()))?;
+        let path = path.map_err(|error| {
+            let path = error.path().to_owned();
+            Error::io(path, error.into())
+        })?;
         found = true;
         if path.is_dir() {
             walk(&path, listing)?;
@@ -94,10 +86,7 @@ fn expand(pattern: &str, listing: &mut Listing) -> Result<()> {
     if found {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::Options,
-        format!("`{pattern}` matches no file"),
-    ))
+    Err(Error::new(ErrorKind::Options, format!("`{pattern}` matches no file")))
 }
 
 fn walk(folder: &Path, listing: &mut Listing) -> Result<()> {
@@ -119,10 +108,7 @@ fn walk(folder: &Path, listing: &mut Listing) -> Result<()> {
         } else if has_known_ending(&name) {
             listing.files.push(path);
         } else {
-            listing.skipped.push(Skipped {
-                path,
-                reason: "unknown ending",
-            });
+            listing.skipped.push(Skipped { path, reason: "unknown ending" });
         }
     }
     Ok(())
@@ -131,7 +117,5 @@ fn walk(folder: &Path, listing: &mut Listing) -> Result<()> {
 /// Endings that are read when a folder is named.
 fn has_known_ending(name: &str) -> bool {
     let name = name.strip_suffix(".gz").unwrap_or(name);
-    [".jsonl", ".json", ".ndjson"]
-        .iter()
-        .any(|ending| name.ends_with(ending))
+    [".jsonl", ".json", ".ndjson"].iter().any(|ending| name.ends_with(ending))
 }

@@ -32,13 +32,7 @@ pub struct Reader {
 impl Reader {
     /// A reader of `files`, in order; records above `max_record_bytes` become faults of their own.
     pub fn new(files: Vec<PathBuf>, max_record_bytes: usize) -> Self {
-        Self {
-            waiting: files.into(),
-            current: None,
-            max_record_bytes,
-            digests: Vec::new(),
-            bytes_read: 0,
-        }
+        Self { waiting: files.into(), current: None, max_record_bytes, digests: Vec::new(), bytes_read: 0 }
     }
 
     /// What has been read to its end so far.
@@ -73,10 +67,7 @@ impl Iterator for Reader {
                         Err(error) => {
                             let message = format!("the file cannot be read: {error}");
                             let diagnostic = Diagnostic::new(Code::UnreadableFile, message);
-                            return Some(Err(Fault {
-                                file: name,
-                                diagnostic,
-                            }));
+                            return Some(Err(Fault { file: name, diagnostic }));
                         }
                     }
                 }
@@ -89,26 +80,15 @@ impl Iterator for Reader {
                 Ok(None) => {
                     self.close(&file);
                     if let Some(diagnostic) = file.fault.take() {
-                        return Some(Err(Fault {
-                            file: file.name,
-                            diagnostic,
-                        }));
+                        return Some(Err(Fault { file: file.name, diagnostic }));
                     }
                 }
                 Err(error) => {
                     // What was read before the error has been handed out; the tail is a fault of the file.
                     self.close(&file);
-                    let code = if file.gzipped {
-                        Code::TruncatedGzip
-                    } else {
-                        Code::UnreadableFile
-                    };
-                    let message =
-                        format!("reading stopped after {} record(s): {error}", file.records);
-                    return Some(Err(Fault {
-                        file: file.name,
-                        diagnostic: Diagnostic::new(code, message),
-                    }));
+                    let code = if file.gzipped { Code::TruncatedGzip } else { Code::UnreadableFile };
+                    let message = format!("reading stopped after {} record(s): {error}", file.records);
+                    return Some(Err(Fault { file: file.name, diagnostic: Diagnostic::new(code, message) }));
                 }
             }
         }
@@ -124,10 +104,7 @@ struct Tap<R> {
 impl<R: Read> Read for Tap<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        let mut seen = self
-            .seen
-            .lock()
-            .expect("nobody panics while holding the tap");
+        let mut seen = self.seen.lock().expect("nobody panics while holding the tap");
         seen.0 += count as u64;
         seen.1.update(&buffer[..count]);
         Ok(count)
@@ -164,25 +141,16 @@ struct OpenFile {
 
 impl OpenFile {
     fn open(path: &Path, name: Arc<str>, max_record_bytes: usize) -> io::Result<Self> {
-        let file: Box<dyn Read + Send> = if path.as_os_str() == "-" {
-            Box::new(io::stdin())
-        } else {
-            Box::new(File::open(path)?)
-        };
+        let file: Box<dyn Read + Send> =
+            if path.as_os_str() == "-" { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
         let seen = Arc::new(Mutex::new((0, Sha256::new())));
-        let mut tap = Tap {
-            inner: file,
-            seen: Arc::clone(&seen),
-        };
+        let mut tap = Tap { inner: file, seen: Arc::clone(&seen) };
         let mut head = Vec::new();
         (&mut tap).take(3).read_to_end(&mut head)?;
         let gzipped = head.starts_with(&[0x1f, 0x8b]);
         let head_and_rest = io::Cursor::new(head).chain(tap);
-        let mut input: Box<dyn Read + Send> = if gzipped {
-            Box::new(MultiGzDecoder::new(head_and_rest))
-        } else {
-            Box::new(head_and_rest)
-        };
+        let mut input: Box<dyn Read + Send> =
+            if gzipped { Box::new(MultiGzDecoder::new(head_and_rest)) } else { Box::new(head_and_rest) };
         let mut buffer = Vec::new();
         (&mut input).take(3).read_to_end(&mut buffer)?;
         if buffer == [0xef, 0xbb, 0xbf] {
@@ -207,17 +175,11 @@ impl OpenFile {
     }
 
     fn stored_bytes(&self) -> u64 {
-        self.seen
-            .lock()
-            .expect("nobody panics while holding the tap")
-            .0
+        self.seen.lock().expect("nobody panics while holding the tap").0
     }
 
     fn digest(&self) -> InputDigest {
-        let seen = self
-            .seen
-            .lock()
-            .expect("nobody panics while holding the tap");
+        let seen = self.seen.lock().expect("nobody panics while holding the tap");
         InputDigest {
             file: Arc::clone(&self.name),
             bytes: seen.0,
@@ -256,11 +218,7 @@ impl OpenFile {
     }
 
     fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
-        let mut chunk = Chunk {
-            file: Arc::clone(&self.name),
-            bytes: Vec::new(),
-            records: Vec::new(),
-        };
+        let mut chunk = Chunk { file: Arc::clone(&self.name), bytes: Vec::new(), records: Vec::new() };
         while !self.finished && chunk.bytes.len() < CHUNK_BYTES && chunk.records.len() < 4096 {
             let layout = match self.layout {
                 Some(layout) => layout,
@@ -302,28 +260,16 @@ impl OpenFile {
             let (step, done) = scan.advance(&self.buffer[self.at + length..]);
             length += step;
             if let Some(newline) = memchr::memchr(b'\n', &self.buffer[self.at..self.at + length]) {
-                return if first == b'[' {
-                    Layout::Array
-                } else {
-                    self.detect_after(newline + 1)
-                };
+                return if first == b'[' { Layout::Array } else { self.detect_after(newline + 1) };
             }
             if !done && length > self.max_record_bytes {
-                return if first == b'[' {
-                    Layout::Array
-                } else {
-                    Layout::Lines
-                };
+                return if first == b'[' { Layout::Array } else { Layout::Lines };
             }
             if done {
                 break;
             }
             if self.ended {
-                return if first == b'[' {
-                    Layout::Array
-                } else {
-                    Layout::Lines
-                };
+                return if first == b'[' { Layout::Array } else { Layout::Lines };
             }
             self.fill();
         }
@@ -347,10 +293,7 @@ impl OpenFile {
     /// a file of lines whose first one is broken goes on with the next record.
     fn detect_after(&mut self, mut length: usize) -> Layout {
         loop {
-            match self.buffer[self.at + length..]
-                .iter()
-                .find(|byte| !byte.is_ascii_whitespace())
-            {
+            match self.buffer[self.at + length..].iter().find(|byte| !byte.is_ascii_whitespace()) {
                 Some(b'"' | b'}') => return Layout::Values,
                 Some(_) => return Layout::Lines,
                 None if self.ended => return Layout::Lines,
@@ -379,33 +322,17 @@ impl OpenFile {
         }
     }
 
-    fn push(
-        &mut self,
-        chunk: &mut Chunk,
-        length: usize,
-        position: Position,
-        fault: Option<Diagnostic>,
-    ) {
+    fn push(&mut self, chunk: &mut Chunk, length: usize, position: Position, fault: Option<Diagnostic>) {
         let start = chunk.bytes.len();
-        chunk
-            .bytes
-            .extend_from_slice(&self.buffer[self.at..self.at + length]);
-        chunk.records.push(Slot {
-            range: start..chunk.bytes.len(),
-            position,
-            fault,
-        });
+        chunk.bytes.extend_from_slice(&self.buffer[self.at..self.at + length]);
+        chunk.records.push(Slot { range: start..chunk.bytes.len(), position, fault });
         self.at += length;
         self.records += 1;
     }
 
     fn too_large(&self, read: usize) -> Diagnostic {
-        let message = format!(
-            "the record is larger than {} bytes (at least {read})",
-            self.max_record_bytes
-        );
-        Diagnostic::new(Code::RecordTooLarge, message)
-            .help("raise `--max-record-bytes` if this is one dialogue")
+        let message = format!("the record is larger than {} bytes (at least {read})", self.max_record_bytes);
+        Diagnostic::new(Code::RecordTooLarge, message).help("raise `--max-record-bytes` if this is one dialogue")
     }
 
     fn next_line(&mut self, chunk: &mut Chunk) -> bool {
@@ -490,11 +417,7 @@ impl OpenFile {
             }
         }
         if self.at >= self.buffer.len() {
-            return if layout == Layout::Array {
-                self.unclosed_array()
-            } else {
-                false
-            };
+            return if layout == Layout::Array { self.unclosed_array() } else { false };
         }
         let mut scan = Scan::default();
         let mut length = 0;
@@ -503,15 +426,8 @@ impl OpenFile {
             length += step;
             if length > self.max_record_bytes {
                 let fault = self.too_large(length);
-                self.push(
-                    chunk,
-                    self.max_record_bytes,
-                    Position::Element(self.records + 1),
-                    Some(fault),
-                );
-                return self.broken_tail(
-                    "records below the limit; what follows a larger one in an array is not read",
-                );
+                self.push(chunk, self.max_record_bytes, Position::Element(self.records + 1), Some(fault));
+                return self.broken_tail("records below the limit; what follows a larger one in an array is not read");
             }
             if done || (self.ended && length > 0 && scan.is_scalar()) {
                 break;
@@ -545,23 +461,16 @@ impl OpenFile {
 
     fn unclosed_array(&mut self) -> bool {
         if self.pending_error.is_none() {
-            let message = format!(
-                "the array is not closed; {} element(s) before the end were read",
-                self.records
-            );
+            let message = format!("the array is not closed; {} element(s) before the end were read", self.records);
             self.fault = Some(Diagnostic::new(Code::BrokenArray, message));
         }
         false
     }
 
     fn broken_tail(&mut self, expected: &str) -> bool {
-        let message = format!(
-            "expected {expected} on line {}; the rest of the file is not read",
-            self.line
-        );
+        let message = format!("expected {expected} on line {}; the rest of the file is not read", self.line);
         self.fault = Some(
-            Diagnostic::new(Code::BrokenArray, message)
-                .help("repair the file, or store one record a line (JSONL)"),
+            Diagnostic::new(Code::BrokenArray, message).help("repair the file, or store one record a line (JSONL)"),
         );
         // Read on without keeping anything, so that the digest covers the whole file.
         while !self.ended {
@@ -664,10 +573,7 @@ mod tests {
 
     #[test]
     fn lines_keep_their_numbers_over_blank_ones() {
-        assert_eq!(
-            records("\u{feff}{\"a\":1}\r\n\n  \n{\"b\":2}"),
-            [":1 {\"a\":1}\r", ":4 {\"b\":2}"]
-        );
+        assert_eq!(records("\u{feff}{\"a\":1}\r\n\n  \n{\"b\":2}"), [":1 {\"a\":1}\r", ":4 {\"b\":2}"]);
     }
 
     #[test]
@@ -686,18 +592,12 @@ mod tests {
 
     #[test]
     fn values_over_several_lines_are_values() {
-        assert_eq!(
-            records("{\n\"a\":1\n}\n{\"b\":2}\n"),
-            ["[1] {\n\"a\":1\n}", "[2] {\"b\":2}"]
-        );
+        assert_eq!(records("{\n\"a\":1\n}\n{\"b\":2}\n"), ["[1] {\n\"a\":1\n}", "[2] {\"b\":2}"]);
     }
 
     #[test]
     fn a_broken_first_line_does_not_swallow_the_file() {
-        assert_eq!(
-            records("{\"a\":[1\n{\"b\":2}\n"),
-            [":1 {\"a\":[1", ":2 {\"b\":2}"]
-        );
+        assert_eq!(records("{\"a\":[1\n{\"b\":2}\n"), [":1 {\"a\":[1", ":2 {\"b\":2}"]);
     }
 
     #[test]

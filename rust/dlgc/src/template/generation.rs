@@ -14,11 +14,7 @@ pub(super) fn rewrite(source: &str) -> Option<String> {
     let mut out = String::with_capacity(source.len() + 64);
     let mut at = 0;
     let mut found = false;
-    while let Some(step) = ["{%", "{#", "{{"]
-        .iter()
-        .filter_map(|open| source[at..].find(open))
-        .min()
-    {
+    while let Some(step) = ["{%", "{#", "{{"].iter().filter_map(|open| source[at..].find(open)).min() {
         let open = at + step;
         out.push_str(&source[at..open]);
         let kind = &source[open..open + 2];
@@ -33,26 +29,15 @@ pub(super) fn rewrite(source: &str) -> Option<String> {
             return found.then_some(out);
         };
         let tag = &source[open..close];
-        let body = tag[2..tag.len() - 2]
-            .trim_start_matches(['-', '+'])
-            .trim_end_matches(['-', '+'])
-            .trim();
+        let body = tag[2..tag.len() - 2].trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
         match (kind, body) {
             ("{%", "generation") => {
                 found = true;
-                out.push_str(&tag.replacen(
-                    "generation",
-                    &format!("with %}}{{% filter {FILTER}"),
-                    1,
-                ));
+                out.push_str(&tag.replacen("generation", &format!("with %}}{{% filter {FILTER}"), 1));
             }
-            ("{%", "endgeneration") => {
-                out.push_str(&tag.replacen("endgeneration", "endfilter %}{% endwith", 1))
-            }
+            ("{%", "endgeneration") => out.push_str(&tag.replacen("endgeneration", "endfilter %}{% endwith", 1)),
             ("{%", "raw") => {
-                let end = source[close..]
-                    .find("endraw")
-                    .map_or(source.len(), |end| close + end);
+                let end = source[close..].find("endraw").map_or(source.len(), |end| close + end);
                 out.push_str(&source[open..end]);
                 at = end;
                 continue;
@@ -91,8 +76,7 @@ mod tests {
 
     #[test]
     fn only_tags_are_rewritten() {
-        let source =
-            "{# {% generation %} #}{{ '{% generation %}' }}{%- generation -%}x{% endgeneration %}";
+        let source = "{# {% generation %} #}{{ '{% generation %}' }}{%- generation -%}x{% endgeneration %}";
         assert_eq!(
             rewrite(source).as_deref(),
             Some(

@@ -27,10 +27,7 @@ pub(super) struct Unmarked {
 
 /// Takes the marks out.
 pub(super) fn strip(marked: &str) -> Unmarked {
-    let mut out = Unmarked {
-        text: String::with_capacity(marked.len()),
-        ..Unmarked::default()
-    };
+    let mut out = Unmarked { text: String::with_capacity(marked.len()), ..Unmarked::default() };
     let mut open = Vec::new();
     let mut rest = marked;
     while let Some(at) = rest.find([BEGIN, END, SUPPRESS]) {
@@ -38,9 +35,7 @@ pub(super) fn strip(marked: &str) -> Unmarked {
         let mark = rest[at..].chars().next().expect("a mark stands here");
         match mark {
             BEGIN => open.push(out.text.len()),
-            END => out
-                .blocks
-                .extend(open.pop().map(|start| start..out.text.len())),
+            END => out.blocks.extend(open.pop().map(|start| start..out.text.len())),
             _ => out.suppressed.push(out.text.len()),
         }
         rest = &rest[at + mark.len_utf8()..];
@@ -76,13 +71,6 @@ mod tests {
     #[test]
     fn marks_become_places() {
         let out = strip("a\u{FDD0}bc\u{FDD1}d\u{FDD0}\u{FDD1}\u{FDD2}e");
-        assert_eq!(
-            out,
-            Unmarked {
-                text: "abcde".into(),
-                blocks: vec![1..3, 4..4],
-                suppressed: vec![4]
-            }
-        );
+        assert_eq!(out, Unmarked { text: "abcde".into(), blocks: vec![1..3, 4..4], suppressed: vec![4] });
     }
 }

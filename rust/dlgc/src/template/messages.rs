@@ -53,19 +53,14 @@ pub(super) fn prepare(
         let mut message = message.clone();
         apply_state(&mut message, state, &mut running, findings);
         let mergeable = pending.last().is_some_and(|(_, last)| {
-            let plain = last.tool_calls.is_empty()
-                && message.tool_calls.is_empty()
-                && last.role != Role::Tool;
+            let plain = last.tool_calls.is_empty() && message.tool_calls.is_empty() && last.role != Role::Tool;
             // A message that is trained and one that is not cannot become one target.
             last.role == message.role && plain && last.train == message.train
         });
         if mergeable && !abilities.takes_repeated(message.role) {
             findings.push(
-                Diagnostic::new(
-                    Code::MergedMessages,
-                    "merged with the message before it: the template refuses two",
-                )
-                .at(&message.range),
+                Diagnostic::new(Code::MergedMessages, "merged with the message before it: the template refuses two")
+                    .at(&message.range),
             );
             let (last_index, last) = pending.last_mut().expect("mergeable needs a last one");
             merge(last, message);
@@ -76,13 +71,7 @@ pub(super) fn prepare(
     }
     for (source, message) in pending {
         let node = node(&message, abilities)?;
-        prepared.push(Prepared {
-            node,
-            role: message.role,
-            train: message.train,
-            source,
-            range: message.range,
-        });
+        prepared.push(Prepared { node, role: message.role, train: message.train, source, range: message.range });
     }
     Ok(prepared)
 }
@@ -105,13 +94,11 @@ fn apply_state<'a>(
 ) {
     let state = message.state.take();
     match (mode, &state) {
-        (StateMode::Ignore, Some(state)) => findings.push(
-            Diagnostic::new(Code::StateNotTrained, "the state of this turn is left out")
-                .at(&state.range),
-        ),
-        (StateMode::JsonBefore | StateMode::JsonAfter, Some(state))
-            if message.role == Role::Assistant =>
-        {
+        (StateMode::Ignore, Some(state)) => {
+            findings
+                .push(Diagnostic::new(Code::StateNotTrained, "the state of this turn is left out").at(&state.range));
+        }
+        (StateMode::JsonBefore | StateMode::JsonAfter, Some(state)) if message.role == Role::Assistant => {
             let block = block(state);
             let content = message.content.take().unwrap_or_default();
             message.content = Some(
@@ -148,19 +135,14 @@ fn node(message: &Message<'_>, abilities: &Abilities) -> Result<Node<'static>, D
     let content = match &message.content {
         None if message.role != Role::Assistant => Some(Cow::Borrowed("")),
         None if message.tool_calls.is_empty() && abilities.needs_content => Some(Cow::Borrowed("")),
-        None if !message.tool_calls.is_empty() && abilities.needs_content_beside_calls => {
-            Some(Cow::Borrowed(""))
-        }
+        None if !message.tool_calls.is_empty() && abilities.needs_content_beside_calls => Some(Cow::Borrowed("")),
         content => content.clone(),
     };
     if let Some(content) = &content {
         members.push((
             "content",
             if abilities.takes_parts_only {
-                let part = object(
-                    &place,
-                    vec![("type", string(&place, "text")), ("text", text(content))],
-                );
+                let part = object(&place, vec![("type", string(&place, "text")), ("text", text(content))]);
                 Node::new(place.clone(), Json::Array(vec![part]))
             } else {
                 text(content)
@@ -171,11 +153,7 @@ fn node(message: &Message<'_>, abilities: &Abilities) -> Result<Node<'static>, D
         members.push(("reasoning_content", text(reasoning)));
     }
     if !message.tool_calls.is_empty() {
-        let calls = message
-            .tool_calls
-            .iter()
-            .map(|call| self::call(call, abilities))
-            .collect::<Result<_, _>>()?;
+        let calls = message.tool_calls.iter().map(|call| self::call(call, abilities)).collect::<Result<_, _>>()?;
         members.push(("tool_calls", Node::new(place.clone(), Json::Array(calls))));
     }
     if let Some(name) = &message.name {
@@ -191,31 +169,19 @@ fn call(call: &ToolCall<'_>, abilities: &Abilities) -> Result<Node<'static>, Dia
     let place = 0..0;
     let arguments = match &call.arguments.value {
         Json::String(text) if !abilities.takes_string_arguments => {
-            let parsed = json::parse(text.as_bytes())
-                .ok()
-                .filter(|parsed| parsed.root.as_object().is_some());
+            let parsed = json::parse(text.as_bytes()).ok().filter(|parsed| parsed.root.as_object().is_some());
             let Some(parsed) = parsed else {
-                return Err(Diagnostic::new(
-                    Code::InvalidToolCall,
-                    "`arguments` is no JSON object",
-                )
-                .at(&call.arguments.range)
-                .help("this template prints arguments from an object; the string must hold one"));
+                return Err(Diagnostic::new(Code::InvalidToolCall, "`arguments` is no JSON object")
+                    .at(&call.arguments.range)
+                    .help("this template prints arguments from an object; the string must hold one"));
             };
             parsed.root.into_owned_at(&place)
         }
-        Json::Object(_) if !abilities.takes_object_arguments => {
-            string(&place, json::dumps(&call.arguments))
-        }
+        Json::Object(_) if !abilities.takes_object_arguments => string(&place, json::dumps(&call.arguments)),
         _ => call.arguments.clone().into_owned_at(&place),
     };
-    let function = object(
-        &place,
-        vec![
-            ("name", string(&place, call.name.clone().into_owned())),
-            ("arguments", arguments),
-        ],
-    );
+    let function =
+        object(&place, vec![("name", string(&place, call.name.clone().into_owned())), ("arguments", arguments)]);
     let mut members = Vec::new();
     if let Some(id) = &call.id {
         members.push(("id", string(&place, id.clone().into_owned())));
@@ -231,11 +197,7 @@ pub(super) fn value(node: &Node<'static>) -> Value {
     };
     let mut aliased = node.clone();
     if let Json::Object(members) = &mut aliased.value {
-        let alias = Member {
-            key: "thinking".into(),
-            key_range: 0..0,
-            node: reasoning.clone(),
-        };
+        let alias = Member { key: "thinking".into(), key_range: 0..0, node: reasoning.clone() };
         members.insert(0, alias);
     }
     python::value(&aliased)
@@ -249,77 +211,42 @@ pub(super) fn nothing_lost(
     findings: &mut Vec<Diagnostic>,
 ) -> Result<(), Diagnostic> {
     let lost = |what: String| {
-        Diagnostic::new(
-            Code::FieldLost,
-            format!("{what} leaves no trace in the rendered text"),
-        )
-        .help("the template does not print it; choose one that does, or remove it from the data")
+        Diagnostic::new(Code::FieldLost, format!("{what} leaves no trace in the rendered text"))
+            .help("the template does not print it; choose one that does, or remove it from the data")
     };
     for message in prepared {
         if let Some(reasoning) = message.node.get("reasoning_content").and_then(Node::as_str)
             && !shows(text, reasoning)
         {
             findings.push(
-                Diagnostic::new(
-                    Code::ReasoningLost,
-                    "the reasoning of this turn is not printed",
-                )
-                .at(&message.range),
+                Diagnostic::new(Code::ReasoningLost, "the reasoning of this turn is not printed").at(&message.range),
             );
         }
-        let content = message
-            .node
-            .get("content")
-            .map_or(Cow::Borrowed(""), text_of);
+        let content = message.node.get("content").map_or(Cow::Borrowed(""), text_of);
         // Templates cut reasoning out of the assistant's content at this mark; what follows it is the answer.
         let answer = match message.role {
             Role::Assistant => content.rsplit("</think>").next().unwrap_or_default(),
             _ => &content,
         };
         if !shows(text, answer) {
-            return Err(lost(format!(
-                "the content of this `{}` message",
-                message.role.name()
-            ))
-            .at(&message.range));
+            return Err(lost(format!("the content of this `{}` message", message.role.name())).at(&message.range));
         }
-        for call in message
-            .node
-            .get("tool_calls")
-            .and_then(Node::as_array)
-            .unwrap_or_default()
-        {
+        for call in message.node.get("tool_calls").and_then(Node::as_array).unwrap_or_default() {
             let function = call.get("function").expect("prepared with a function");
-            let name = function
-                .get("name")
-                .and_then(Node::as_str)
-                .unwrap_or_default();
+            let name = function.get("name").and_then(Node::as_str).unwrap_or_default();
             if !shows(text, name) {
                 return Err(lost(format!("the call of `{name}`")).at(&message.range));
             }
         }
     }
     for tool in tools.as_ref().and_then(Node::as_array).unwrap_or_default() {
-        let name = tool
-            .get("function")
-            .unwrap_or(tool)
-            .get("name")
-            .and_then(Node::as_str)
-            .unwrap_or_default();
+        let name = tool.get("function").unwrap_or(tool).get("name").and_then(Node::as_str).unwrap_or_default();
         if !shows(text, name) {
             return Err(lost(format!("the tool `{name}`")).at(&tool.range));
         }
     }
-    for document in documents
-        .as_ref()
-        .and_then(Node::as_array)
-        .unwrap_or_default()
-    {
-        let body = document
-            .get("text")
-            .or_else(|| document.get("content"))
-            .and_then(Node::as_str)
-            .unwrap_or_default();
+    for document in documents.as_ref().and_then(Node::as_array).unwrap_or_default() {
+        let body = document.get("text").or_else(|| document.get("content")).and_then(Node::as_str).unwrap_or_default();
         if !shows(text, body) {
             return Err(lost("a document".to_owned()).at(&document.range));
         }
@@ -330,11 +257,9 @@ pub(super) fn nothing_lost(
 fn text_of<'n>(content: &'n Node<'_>) -> Cow<'n, str> {
     match &content.value {
         Json::String(text) => Cow::Borrowed(text),
-        Json::Array(parts) => parts
-            .iter()
-            .filter_map(|part| part.get("text").and_then(Node::as_str))
-            .collect::<String>()
-            .into(),
+        Json::Array(parts) => {
+            parts.iter().filter_map(|part| part.get("text").and_then(Node::as_str)).collect::<String>().into()
+        }
         _ => Cow::Borrowed(""),
     }
 }
@@ -347,5 +272,5 @@ fn shows(text: &str, field: &str) -> bool {
     }
     let mut quoted = String::new();
     json::write_string(&mut quoted, field, false);
-    memchr::memmem::find(text.as_bytes(), quoted[1..quoted.len() - 1].as_bytes()).is_some()
+    memchr::memmem::find(text.as_bytes(), &quoted.as_bytes()[1..quoted.len() - 1]).is_some()
 }

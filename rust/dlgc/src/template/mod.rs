@@ -140,22 +140,13 @@ impl Rendered {
         for turn in &self.turns {
             let Ok(target) = &turn.target else { continue };
             if at < target.range.start {
-                spans.push(Span {
-                    range: at..target.range.start,
-                    trained: None,
-                });
+                spans.push(Span { range: at..target.range.start, trained: None });
             }
-            spans.push(Span {
-                range: target.range.clone(),
-                trained: Some(turn.message),
-            });
+            spans.push(Span { range: target.range.clone(), trained: Some(turn.message) });
             at = target.range.end;
         }
         if at < self.text.len() {
-            spans.push(Span {
-                range: at..self.text.len(),
-                trained: None,
-            });
+            spans.push(Span { range: at..self.text.len(), trained: None });
         }
         spans
     }
@@ -170,9 +161,7 @@ impl Template {
     pub fn load(source: &str, options: &TemplateOptions) -> Result<Self> {
         let fail = |message: String| Error::new(ErrorKind::Template, message);
         if source.len() > MAX_SOURCE {
-            return Err(fail(format!(
-                "the chat template is larger than {MAX_SOURCE} bytes"
-            )));
+            return Err(fail(format!("the chat template is larger than {MAX_SOURCE} bytes")));
         }
         let Some(rewritten) = generation::rewrite(source) else {
             return Err(fail("the chat template has no `{% generation %}` blocks".to_owned()).hint(
@@ -182,10 +171,7 @@ impl Template {
         };
         let mut environment = Environment::new();
         // Jinja drops one line break at the end of a template, and so does the engine's default.
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| fail(error.to_string()))?);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
@@ -196,16 +182,8 @@ impl Template {
         environment
             .add_template_owned("chat", rewritten)
             .map_err(|error| fail(describe(&error)).context("while reading the chat template"))?;
-        let context = options
-            .special_tokens
-            .iter()
-            .map(|(name, text)| (name.clone(), Value::from(text)))
-            .collect();
-        let kwargs = options
-            .kwargs
-            .as_ref()
-            .map(|node| members(node))
-            .unwrap_or_default();
+        let context = options.special_tokens.iter().map(|(name, text)| (name.clone(), Value::from(text))).collect();
+        let kwargs = options.kwargs.as_ref().map(|node| members(node)).unwrap_or_default();
         let mut template = Self {
             environment,
             source: source.into(),
@@ -238,30 +216,14 @@ impl Template {
     ///
     /// # Errors
     /// A diagnostic where the template refuses the dialogue, or a field of it leaves no trace in the text.
-    pub fn render(
-        &self,
-        dialogue: &Dialogue<'_>,
-        mode: Mode,
-    ) -> std::result::Result<Rendered, Diagnostic> {
+    pub fn render(&self, dialogue: &Dialogue<'_>, mode: Mode) -> std::result::Result<Rendered, Diagnostic> {
         let mut diagnostics = Vec::new();
-        let mut prepared =
-            messages::prepare(dialogue, &self.abilities, self.state, &mut diagnostics)?;
-        let mut around = [
-            &dialogue.tools,
-            &dialogue.documents,
-            &dialogue.template_kwargs,
-        ]
-        .map(Clone::clone);
+        let mut prepared = messages::prepare(dialogue, &self.abilities, self.state, &mut diagnostics)?;
+        let mut around = [&dialogue.tools, &dialogue.documents, &dialogue.template_kwargs].map(Clone::clone);
         let scene = Scene::of(&prepared, &around);
-        let Unmarked {
-            text,
-            blocks,
-            suppressed,
-        } = self.run(&scene, scene.messages.len(), false)?;
+        let Unmarked { text, blocks, suppressed } = self.run(&scene, scene.messages.len(), false)?;
         if !suppressed.is_empty() {
-            prepared
-                .iter_mut()
-                .for_each(|message| marks::unmark(&mut message.node));
+            prepared.iter_mut().for_each(|message| marks::unmark(&mut message.node));
             around.iter_mut().flatten().for_each(marks::unmark);
             let plain = self.run(&Scene::of(&prepared, &around), prepared.len(), false)?;
             if plain.text != text {
@@ -272,16 +234,10 @@ impl Template {
         messages::nothing_lost(&around, &prepared, &text, &mut diagnostics)?;
         let (blocks, turns) = match mode {
             Mode::Prove => {
-                let turns = prepared
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, message)| message.train);
+                let turns = prepared.iter().enumerate().filter(|(_, message)| message.train);
                 let verdict = |(position, message): (usize, &messages::Prepared)| {
                     let target = self.target(&scene, position, &text, &blocks);
-                    Turn {
-                        message: message.source,
-                        target: target.map_err(|found| found.at(&message.range)),
-                    }
+                    Turn { message: message.source, target: target.map_err(|found| found.at(&message.range)) }
                 };
                 let turns = turns.map(verdict).collect();
                 (blocks, turns)
@@ -289,14 +245,7 @@ impl Template {
             Mode::Blocks => by_block(&prepared, blocks)?,
         };
         let messages = prepared.into_iter().map(|message| message.node).collect();
-        Ok(Rendered {
-            text,
-            messages,
-            blocks,
-            suppressed,
-            turns,
-            diagnostics,
-        })
+        Ok(Rendered { text, messages, blocks, suppressed, turns, diagnostics })
     }
 
     /// The prompt that a server would send for the message at `position`, and the proof that it stands in `text`.
@@ -313,11 +262,7 @@ impl Template {
         }
         let prompt = self.run(scene, position, true)?.text;
         if !text.starts_with(&prompt) {
-            let common = prompt
-                .bytes()
-                .zip(text.bytes())
-                .take_while(|(left, right)| left == right)
-                .count();
+            let common = prompt.bytes().zip(text.bytes()).take_while(|(left, right)| left == right).count();
             let message = format!(
                 "the prompt for this turn is not how the row begins: they differ at byte {common}, `{}` against `{}`",
                 excerpt(&prompt, common),
@@ -326,10 +271,7 @@ impl Template {
             return Err(Diagnostic::new(Code::PromptDiffers, message));
         }
         let start = prompt.len();
-        let Some(block) = blocks
-            .iter()
-            .find(|block| block.start <= start && start < block.end)
-        else {
+        let Some(block) = blocks.iter().find(|block| block.start <= start && start < block.end) else {
             let message = "the prompt for this turn does not end where the template marks what the assistant says";
             return Err(Diagnostic::new(Code::PromptDiffers, message));
         };
@@ -339,27 +281,16 @@ impl Template {
             let newest = self.run(scene, position + 1, false)?.text;
             let same_prompt = newest.get(..start) == Some(prompt.as_str());
             if !same_prompt || newest.get(start..).map(str::trim_end) != Some(target) {
-                let message =
-                    "as the newest turn it reads differently from how it stands in the row";
+                let message = "as the newest turn it reads differently from how it stands in the row";
                 return Err(Diagnostic::new(Code::PromptDiffers, message));
             }
         }
-        let Some(stop) = self
-            .stops
-            .iter()
-            .filter(|stop| target.ends_with(stop.as_str()))
-            .max_by_key(|stop| stop.len())
+        let Some(stop) = self.stops.iter().filter(|stop| target.ends_with(stop.as_str())).max_by_key(|stop| stop.len())
         else {
-            let message = format!(
-                "the turn ends in `{}`, which is no stop token",
-                tail(target)
-            );
+            let message = format!("the turn ends in `{}`, which is no stop token", tail(target));
             return Err(Diagnostic::new(Code::NoStopToken, message));
         };
-        Ok(Target {
-            range: start..end,
-            stop: end - stop.len()..end,
-        })
+        Ok(Target { range: start..end, stop: end - stop.len()..end })
     }
 
     /// Runs the template over the first `count` messages of a scene.
@@ -379,16 +310,12 @@ impl Template {
         set("tools", scene.tools.clone());
         set("documents", scene.documents.clone());
         set("add_generation_prompt", Value::from(add_generation_prompt));
-        let template = self
-            .environment
-            .get_template("chat")
-            .expect("added at load");
+        let template = self.environment.get_template("chat").expect("added at load");
         match template.render(Value::from_pairs(context)) {
             Ok(marked) => Ok(marks::strip(&marked)),
-            Err(error) if error.kind() == minijinja::ErrorKind::OutOfFuel => Err(Diagnostic::new(
-                Code::TemplateLimit,
-                "rendering needs more work than a template may have",
-            )),
+            Err(error) if error.kind() == minijinja::ErrorKind::OutOfFuel => {
+                Err(Diagnostic::new(Code::TemplateLimit, "rendering needs more work than a template may have"))
+            }
             Err(error) => Err(Diagnostic::new(Code::TemplateRefused, describe(&error))),
         }
     }
@@ -399,27 +326,14 @@ fn by_block(
     prepared: &[messages::Prepared],
     blocks: Vec<Range<usize>>,
 ) -> std::result::Result<(Vec<Range<usize>>, Vec<Turn>), Diagnostic> {
-    let assistants: Vec<_> = prepared
-        .iter()
-        .filter(|message| message.role == Role::Assistant)
-        .collect();
+    let assistants: Vec<_> = prepared.iter().filter(|message| message.role == Role::Assistant).collect();
     let turn = |message: usize, block: &Range<usize>| {
-        let target = Target {
-            range: block.clone(),
-            stop: block.end..block.end,
-        };
-        Turn {
-            message,
-            target: Ok(target),
-        }
+        let target = Target { range: block.clone(), stop: block.end..block.end };
+        Turn { message, target: Ok(target) }
     };
     if assistants.len() == blocks.len() {
         let (mut kept, mut turns) = (Vec::new(), Vec::new());
-        for (message, block) in assistants
-            .into_iter()
-            .zip(blocks)
-            .filter(|(message, _)| message.train)
-        {
+        for (message, block) in assistants.into_iter().zip(blocks).filter(|(message, _)| message.train) {
             turns.push(turn(message.source, &block));
             kept.push(block);
         }
@@ -433,13 +347,8 @@ fn by_block(
         );
         return Err(Diagnostic::new(Code::TemplateRefused, message));
     }
-    let whole = blocks.first().map_or(0..0, |first| {
-        first.start..blocks.last().map_or(first.end, |last| last.end)
-    });
-    let turns = assistants
-        .iter()
-        .map(|message| turn(message.source, &whole))
-        .collect();
+    let whole = blocks.first().map_or(0..0, |first| first.start..blocks.last().map_or(first.end, |last| last.end));
+    let turns = assistants.iter().map(|message| turn(message.source, &whole)).collect();
     Ok((blocks, turns))
 }
 
@@ -453,15 +362,9 @@ struct Scene {
 
 impl Scene {
     /// Messages, and around them tools, documents and template arguments.
-    fn of(
-        prepared: &[messages::Prepared],
-        [tools, documents, kwargs]: &[Option<Node<'_>>; 3],
-    ) -> Self {
+    fn of(prepared: &[messages::Prepared], [tools, documents, kwargs]: &[Option<Node<'_>>; 3]) -> Self {
         Self {
-            messages: prepared
-                .iter()
-                .map(|message| messages::value(&message.node))
-                .collect(),
+            messages: prepared.iter().map(|message| messages::value(&message.node)).collect(),
             tools: tools.as_ref().map_or(Value::from(()), python::value),
             documents: documents.as_ref().map_or(Value::from(()), python::value),
             kwargs: kwargs.as_ref().map(members).unwrap_or_default(),
@@ -471,19 +374,16 @@ impl Scene {
 
 fn members(node: &Node<'_>) -> Vec<(String, Value)> {
     match &node.value {
-        Json::Object(members) => members
-            .iter()
-            .map(|member| (member.key.clone().into_owned(), python::value(&member.node)))
-            .collect(),
+        Json::Object(members) => {
+            members.iter().map(|member| (member.key.clone().into_owned(), python::value(&member.node))).collect()
+        }
         _ => Vec::new(),
     }
 }
 
 /// An engine's error in one line: what the template said itself, or what went wrong and where.
 fn describe(error: &minijinja::Error) -> String {
-    let detail = error
-        .detail()
-        .map_or_else(|| error.kind().to_string(), ToOwned::to_owned);
+    let detail = error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned);
     if detail.starts_with(python::RAISED) {
         return detail;
     }
@@ -495,21 +395,11 @@ fn describe(error: &minijinja::Error) -> String {
 
 /// A few characters of `text` around `at`, line breaks made visible.
 fn excerpt(text: &str, at: usize) -> String {
-    let start = (0..=at.min(text.len()))
-        .rev()
-        .find(|&at| text.is_char_boundary(at))
-        .unwrap_or(0);
-    text[start..]
-        .chars()
-        .take(24)
-        .collect::<String>()
-        .replace('\n', "\\n")
+    let start = (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    text[start..].chars().take(24).collect::<String>().replace('\n', "\\n")
 }
 
 fn tail(text: &str) -> String {
     let skip = text.chars().count().saturating_sub(24);
-    text.chars()
-        .skip(skip)
-        .collect::<String>()
-        .replace('\n', "\\n")
+    text.chars().skip(skip).collect::<String>().replace('\n', "\\n")
 }

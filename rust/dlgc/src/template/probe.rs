@@ -53,11 +53,9 @@ impl Abilities {
 }
 
 const ASK: &str = r#"{"role": "user", "content": "Qa1 question"}"#;
-const ASK_PARTS: &str =
-    r#"{"role": "user", "content": [{"type": "text", "text": "Qa1 question"}]}"#;
+const ASK_PARTS: &str = r#"{"role": "user", "content": [{"type": "text", "text": "Qa1 question"}]}"#;
 const ANSWER: &str = r#"{"role": "assistant", "content": "Ab2 answer"}"#;
-const ANSWER_PARTS: &str =
-    r#"{"role": "assistant", "content": [{"type": "text", "text": "Ab2 answer"}]}"#;
+const ANSWER_PARTS: &str = r#"{"role": "assistant", "content": [{"type": "text", "text": "Ab2 answer"}]}"#;
 const TOOLS: &str = r#"[{"type": "function", "function": {"name": "find_it", "description": "Finds.",
     "parameters": {"type": "object", "properties": {"city": {"type": "string", "description": "Where."}},
     "required": ["city"]}}}]"#;
@@ -69,14 +67,10 @@ fn asking_call(content: &str, arguments: &str, calls: usize) -> String {
         )
     };
     let calls: Vec<String> = (0..calls).map(call).collect();
-    format!(
-        r#"{{"role": "assistant", {content} "tool_calls": [{}]}}"#,
-        calls.join(", ")
-    )
+    format!(r#"{{"role": "assistant", {content} "tool_calls": [{}]}}"#, calls.join(", "))
 }
 
-const RESULT: &str =
-    r#"{"role": "tool", "name": "find_it", "tool_call_id": "call00000", "content": "Rc3 result"}"#;
+const RESULT: &str = r#"{"role": "tool", "name": "find_it", "tool_call_id": "call00000", "content": "Rc3 result"}"#;
 
 impl Template {
     /// Learns the abilities and the stops.
@@ -89,36 +83,25 @@ impl Template {
                     text
                 }
                 _ => {
-                    let said = first
-                        .err()
-                        .unwrap_or_else(|| "it does not print what they say".to_owned());
-                    let message = format!(
-                        "the chat template cannot render a user and an assistant message: {said}"
-                    );
+                    let said = first.err().unwrap_or_else(|| "it does not print what they say".to_owned());
+                    let message = format!("the chat template cannot render a user and an assistant message: {said}");
                     return Err(Error::new(ErrorKind::Template, message));
                 }
             },
         };
         self.learn_stop(&plain, "Ab2 answer");
-        let (ask, answer) = if self.abilities.takes_parts_only {
-            (ASK_PARTS, ANSWER_PARTS)
-        } else {
-            (ASK, ANSWER)
-        };
+        let (ask, answer) = if self.abilities.takes_parts_only { (ASK_PARTS, ANSWER_PARTS) } else { (ASK, ANSWER) };
         // In history a turn may end otherwise than as the newest.
         if let Ok(text) = self.show(&[ask, answer, ask, answer], None)
             && let Some(end) = text.find("Ab2 answer")
         {
-            let next = text[end..]
-                .find("Qa1")
-                .map_or(text.len(), |next| end + next);
+            let next = text[end..].find("Qa1").map_or(text.len(), |next| end + next);
             self.learn_stop_of_history(&text[..next], "Ab2 answer");
         }
         self.abilities.takes_repeated_user = self.shows(&[ask, ask, answer], "Ab2 answer");
         self.abilities.takes_repeated_assistant = self.shows(&[ask, answer, answer], "Ab2 answer");
         let silent = self.show(&[ask, r#"{"role": "assistant"}"#], None);
-        self.abilities.needs_content =
-            silent.is_err() || silent.is_ok_and(|text| text.contains("None"));
+        self.abilities.needs_content = silent.is_err() || silent.is_ok_and(|text| text.contains("None"));
         // A template that knows no calls is asked like for plain turns.
         self.abilities.needs_content_beside_calls = self.abilities.needs_content;
         self.probe_calls(ask, answer);
@@ -129,40 +112,20 @@ impl Template {
     /// the assistant says, such as those of reasoning, are not among them.
     pub fn scaffold(&self, candidates: &[String]) -> Vec<String> {
         let parts = self.abilities.takes_parts_only;
-        let (ask, answer) = if parts {
-            (ASK_PARTS, ANSWER_PARTS)
-        } else {
-            (ASK, ANSWER)
-        };
-        let content = if self.abilities.needs_content_beside_calls {
-            r#""content": "","#
-        } else {
-            ""
-        };
-        let arguments = if self.abilities.takes_object_arguments {
-            r#"{"city": "Xd4"}"#
-        } else {
-            r#""{\"city\": \"Xd4\"}""#
-        };
+        let (ask, answer) = if parts { (ASK_PARTS, ANSWER_PARTS) } else { (ASK, ANSWER) };
+        let content = if self.abilities.needs_content_beside_calls { r#""content": "","# } else { "" };
+        let arguments =
+            if self.abilities.takes_object_arguments { r#"{"city": "Xd4"}"# } else { r#""{\"city\": \"Xd4\"}""# };
         let call = asking_call(content, arguments, 1);
         let scenes: [(&[&str], Option<&str>); 3] = [
             (&[ask, answer], None),
             (&[ask, &call, RESULT, answer], Some(TOOLS)),
             (&[ask, answer, ask, answer], Some(TOOLS)),
         ];
-        let scaffold: String = scenes
-            .iter()
-            .filter_map(|(messages, tools)| self.show(messages, *tools).ok())
-            .collect();
-        let used: Vec<&String> = candidates
-            .iter()
-            .filter(|token| scaffold.contains(token.as_str()))
-            .collect();
+        let scaffold: String = scenes.iter().filter_map(|(messages, tools)| self.show(messages, *tools).ok()).collect();
+        let used: Vec<&String> = candidates.iter().filter(|token| scaffold.contains(token.as_str())).collect();
         let parsed = self.parsed_out(&used);
-        used.into_iter()
-            .filter(|token| !parsed.contains(token))
-            .cloned()
-            .collect()
+        used.into_iter().filter(|token| !parsed.contains(token)).cloned().collect()
     }
 
     /// Tokens that the template takes apart when they stand in what the assistant says, alone or as the opener of one.
@@ -175,19 +138,8 @@ impl Template {
             } else {
                 quoted
             };
-            let ask = if self.abilities.takes_parts_only {
-                ASK_PARTS
-            } else {
-                ASK
-            };
-            self.show(
-                &[
-                    ask,
-                    &format!(r#"{{"role": "assistant", "content": {content}}}"#),
-                ],
-                None,
-            )
-            .unwrap_or_default()
+            let ask = if self.abilities.takes_parts_only { ASK_PARTS } else { ASK };
+            self.show(&[ask, &format!(r#"{{"role": "assistant", "content": {content}}}"#)], None).unwrap_or_default()
         };
         let closers: Vec<&String> = tokens
             .iter()
@@ -197,15 +149,10 @@ impl Template {
         let opens = |token: &str| {
             closers.iter().any(|closer| {
                 let neutral = say(&format!("Ze5 neutral Zf6{closer}Zg7"));
-                neutral.contains("Ze5")
-                    && !say(&format!("Ze5{token}Zf6{closer}Zg7")).contains("Ze5")
+                neutral.contains("Ze5") && !say(&format!("Ze5{token}Zf6{closer}Zg7")).contains("Ze5")
             })
         };
-        tokens
-            .iter()
-            .copied()
-            .filter(|token| closers.contains(token) || opens(token))
-            .collect()
+        tokens.iter().copied().filter(|token| closers.contains(token) || opens(token)).collect()
     }
 
     fn probe_calls(&mut self, ask: &str, answer: &str) {
@@ -218,9 +165,7 @@ impl Template {
         };
         let form = |arguments: &str, content: &str| -> Option<String> {
             let call = asking_call(content, arguments, 1);
-            self.show(&[ask, &call, RESULT, answer], Some(TOOLS))
-                .ok()
-                .filter(|text| text.contains("Xd4"))
+            self.show(&[ask, &call, RESULT, answer], Some(TOOLS)).ok().filter(|text| text.contains("Xd4"))
         };
         let absent_works = form(object, "").is_some_and(|shown| !shown.contains("None"))
             || form(text, "").is_some_and(|shown| !shown.contains("None"));
@@ -287,8 +232,7 @@ impl Template {
     }
 
     fn shows(&self, messages: &[&str], needle: &str) -> bool {
-        self.show(messages, None)
-            .is_ok_and(|text| text.contains(needle))
+        self.show(messages, None).is_ok_and(|text| text.contains(needle))
     }
 
     fn show(&self, messages: &[&str], tools: Option<&str>) -> std::result::Result<String, String> {
@@ -303,9 +247,7 @@ impl Template {
             kwargs: Vec::new(),
         };
         let rendered = self.run(&scene, scene.messages.len(), false);
-        rendered
-            .map(|unmarked| unmarked.text)
-            .map_err(|diagnostic| diagnostic.message)
+        rendered.map(|unmarked| unmarked.text).map_err(|diagnostic| diagnostic.message)
     }
 }
 

@@ -39,21 +39,15 @@ pub(super) fn value(node: &Node<'_>) -> Value {
         Json::Number(lexeme) => number(lexeme),
         Json::String(text) => Value::from(&**text),
         Json::Array(elements) => elements.iter().map(value).collect(),
-        Json::Object(members) => Value::from_pairs(
-            members
-                .iter()
-                .map(|member| (Value::from(&*member.key), value(&member.node))),
-        ),
+        Json::Object(members) => {
+            Value::from_pairs(members.iter().map(|member| (Value::from(&*member.key), value(&member.node))))
+        }
     }
 }
 
 fn number(lexeme: &str) -> Value {
     if lexeme.contains(['.', 'e', 'E']) {
-        return Value::from(
-            lexeme
-                .parse::<f64>()
-                .expect("the parser let only numbers through"),
-        );
+        return Value::from(lexeme.parse::<f64>().expect("the parser let only numbers through"));
     }
     if let Ok(small) = lexeme.parse::<i64>() {
         return Value::from(small);
@@ -69,18 +63,10 @@ pub(super) fn install(environment: &mut Environment<'static>, date: Option<Date>
     environment.add_filter("tojson", tojson);
     environment.add_filter("string", |value: &Value| Value::from(to_string(value)));
     // In Python None is no iterable; templates ask this of `tools`.
-    environment.add_test("iterable", |value: &Value| {
-        !value.is_none() && value.try_iter().is_ok()
+    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+    environment.add_function("raise_exception", |message: Value| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{message}")))
     });
-    environment.add_function(
-        "raise_exception",
-        |message: Value| -> Result<Value, Error> {
-            Err(Error::new(
-                ErrorKind::InvalidOperation,
-                format!("{RAISED}{message}"),
-            ))
-        },
-    );
     environment.add_function("strftime_now", move |format: &str| match date {
         Some(date) => Ok(date.strftime(format)),
         None => Err(Error::new(
@@ -88,13 +74,12 @@ pub(super) fn install(environment: &mut Environment<'static>, date: Option<Date>
             "the template prints the date; give the date with `--date YYYY-MM-DD`",
         )),
     });
-    environment.add_filter(generation::FILTER, |body: &str| {
-        format!("{}{body}{}", marks::BEGIN, marks::END)
-    });
+    environment.add_filter(generation::FILTER, |body: &str| format!("{}{body}{}", marks::BEGIN, marks::END));
     environment.set_unknown_method_callback(method);
     environment.set_formatter(|out, _, value| match value.kind() {
-        ValueKind::Number if !value.is_integer() => Ok(write!(out, "{}", to_string(value))
-            .map_err(|_| Error::from(ErrorKind::WriteFailure))?),
+        ValueKind::Number if !value.is_integer() => {
+            Ok(write!(out, "{}", to_string(value)).map_err(|_| Error::from(ErrorKind::WriteFailure))?)
+        }
         _ => Ok(write!(out, "{value}").map_err(|_| Error::from(ErrorKind::WriteFailure))?),
     });
 }
@@ -108,17 +93,9 @@ fn to_string(value: &Value) -> String {
 }
 
 /// transformers' `tojson`: `json.dumps(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-fn tojson(
-    value: &Value,
-    arguments: minijinja::value::Rest<Value>,
-    kwargs: Kwargs,
-) -> Result<Value, Error> {
+fn tojson(value: &Value, arguments: minijinja::value::Rest<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let pick = |index: usize, name: &str| -> Result<Option<Value>, Error> {
-        Ok(arguments
-            .get(index)
-            .cloned()
-            .or(kwargs.get::<Option<Value>>(name)?)
-            .filter(|value| !value.is_none()))
+        Ok(arguments.get(index).cloned().or(kwargs.get::<Option<Value>>(name)?).filter(|value| !value.is_none()))
     };
     let ensure_ascii = pick(0, "ensure_ascii")?.is_some_and(|value| value.is_true());
     let indent = match pick(1, "indent")? {
@@ -127,32 +104,17 @@ fn tojson(
             (Some(text), _) => Some(text.to_owned()),
             (None, Ok(width)) => Some(" ".repeat(width.min(64))),
             _ => {
-                return Err(Error::new(
-                    ErrorKind::InvalidOperation,
-                    "`indent` must be a number or a string",
-                ));
+                return Err(Error::new(ErrorKind::InvalidOperation, "`indent` must be a number or a string"));
             }
         },
     };
     let separators = match pick(2, "separators")? {
-        None => (
-            if indent.is_some() { "," } else { ", " }.to_owned(),
-            ": ".to_owned(),
-        ),
-        Some(pair) => (
-            pair.get_item_by_index(0)?.to_string(),
-            pair.get_item_by_index(1)?.to_string(),
-        ),
+        None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
+        Some(pair) => (pair.get_item_by_index(0)?.to_string(), pair.get_item_by_index(1)?.to_string()),
     };
     let sort_keys = pick(3, "sort_keys")?.is_some_and(|value| value.is_true());
     kwargs.assert_all_used()?;
-    let mut writer = Dump {
-        out: String::new(),
-        ensure_ascii,
-        indent,
-        separators,
-        sort_keys,
-    };
+    let mut writer = Dump { out: String::new(), ensure_ascii, indent, separators, sort_keys };
     writer.write(value, 0)?;
     Ok(Value::from(writer.out))
 }
@@ -168,22 +130,14 @@ struct Dump {
 impl Dump {
     fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         if depth > 2 * crate::json::MAX_DEPTH {
-            return Err(Error::new(
-                ErrorKind::BadSerialization,
-                "nested too deeply for JSON",
-            ));
+            return Err(Error::new(ErrorKind::BadSerialization, "nested too deeply for JSON"));
         }
         match value.kind() {
             ValueKind::Undefined => {
-                return Err(Error::new(
-                    ErrorKind::BadSerialization,
-                    "undefined is not JSON serializable",
-                ));
+                return Err(Error::new(ErrorKind::BadSerialization, "undefined is not JSON serializable"));
             }
             ValueKind::None => self.out.push_str("null"),
-            ValueKind::Bool => self
-                .out
-                .push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number if value.is_integer() => self.out.push_str(&value.to_string()),
             ValueKind::Number => {
                 let float = f64::try_from(value.clone())?;
@@ -194,11 +148,7 @@ impl Dump {
                     float => python_float(float),
                 });
             }
-            ValueKind::String => write_string(
-                &mut self.out,
-                value.as_str().unwrap_or_default(),
-                self.ensure_ascii,
-            ),
+            ValueKind::String => write_string(&mut self.out, value.as_str().unwrap_or_default(), self.ensure_ascii),
             ValueKind::Seq | ValueKind::Iterable => {
                 let items: Vec<Value> = value.try_iter()?.collect();
                 self.out.push('[');
@@ -222,14 +172,9 @@ impl Dump {
                 }
                 self.end('}', keys.is_empty(), depth);
             }
-            _ if value.downcast_object_ref::<BigInteger>().is_some() => {
-                self.out.push_str(&value.to_string())
-            }
+            _ if value.downcast_object_ref::<BigInteger>().is_some() => self.out.push_str(&value.to_string()),
             other => {
-                return Err(Error::new(
-                    ErrorKind::BadSerialization,
-                    format!("{other} is not JSON serializable"),
-                ));
+                return Err(Error::new(ErrorKind::BadSerialization, format!("{other} is not JSON serializable")));
             }
         }
         Ok(())
@@ -298,10 +243,7 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Valu
 }
 
 fn three(before: &str, separator: &str, after: &str) -> Value {
-    [before, separator, after]
-        .into_iter()
-        .map(Value::from)
-        .collect()
+    [before, separator, after].into_iter().map(Value::from).collect()
 }
 
 /// A calendar day, for templates that print one.
@@ -326,23 +268,13 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const WEEKDAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
+const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 impl Date {
     /// Reads `YYYY-MM-DD`.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, '-').map(str::parse::<u32>);
-        let (Some(Ok(year)), Some(Ok(month)), Some(Ok(day))) =
-            (parts.next(), parts.next(), parts.next())
-        else {
+        let (Some(Ok(year)), Some(Ok(month)), Some(Ok(day))) = (parts.next(), parts.next(), parts.next()) else {
             return None;
         };
         let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -353,21 +285,14 @@ impl Date {
             1..=12 => 31,
             _ => return None,
         };
-        ((1..=9999).contains(&year) && (1..=days).contains(&day)).then_some(Self {
-            year: year as i32,
-            month,
-            day,
-        })
+        ((1..=9999).contains(&year) && (1..=days).contains(&day)).then_some(Self { year: year as i32, month, day })
     }
 
     fn weekday(self) -> usize {
         // Sakamoto's method.
         const SHIFT: [i32; 12] = [0, 3, 2, 5, 0, 3, 5, 1, 4, 6, 2, 4];
         let year = self.year - i32::from(self.month < 3);
-        let sum = year + year / 4 - year / 100
-            + year / 400
-            + SHIFT[self.month as usize - 1]
-            + self.day as i32;
+        let sum = year + year / 4 - year / 100 + year / 400 + SHIFT[self.month as usize - 1] + self.day as i32;
         sum.rem_euclid(7) as usize
     }
 
@@ -417,10 +342,7 @@ mod tests {
     #[test]
     fn dates_print_as_python_prints_them() {
         let date = Date::parse("2024-07-26").expect("a date");
-        assert_eq!(
-            date.strftime("%d %b %Y, %A %-m %y%%"),
-            "26 Jul 2024, Friday 7 24%"
-        );
+        assert_eq!(date.strftime("%d %b %Y, %A %-m %y%%"), "26 Jul 2024, Friday 7 24%");
         assert_eq!(Date::parse("2023-02-29"), None);
         assert_eq!(Date::parse("2024-13-01"), None);
     }
@@ -435,28 +357,16 @@ mod tests {
         )
         .expect("JSON");
         let context = Value::from_pairs([("x", value(&parsed.root))]);
-        let render = |source: &str| {
-            environment
-                .render_str(source, context.clone())
-                .expect("rendered")
-        };
+        let render = |source: &str| environment.render_str(source, context.clone()).expect("rendered");
         assert_eq!(
             render("{{ x|tojson }}"),
             r#"{"b": [1.0, 1e-07, 123456789012345678901234567890123456789012345], "a<": "é'\"&", "n": null, "e": {}}"#
         );
+        assert_eq!(render("{{ x.e|tojson(indent=2) }} {{ [1,[]]|tojson(indent=2) }}"), "{} [\n  1,\n  []\n]");
         assert_eq!(
-            render("{{ x.e|tojson(indent=2) }} {{ [1,[]]|tojson(indent=2) }}"),
-            "{} [\n  1,\n  []\n]"
-        );
-        assert_eq!(
-            render(
-                "{{ {'b': 'é', 'a': 1}|tojson(ensure_ascii=true, sort_keys=true, separators=(',', ':')) }}"
-            ),
+            render("{{ {'b': 'é', 'a': 1}|tojson(ensure_ascii=true, sort_keys=true, separators=(',', ':')) }}"),
             r#"{"a":1,"b":"\u00e9"}"#
         );
-        assert_eq!(
-            render("{{ x.b[0] }} {{ 1e-7 }} {{ 1e22|string }}"),
-            "1.0 1e-07 1e+22"
-        );
+        assert_eq!(render("{{ x.b[0] }} {{ 1e-7 }} {{ 1e22|string }}"), "1.0 1e-07 1e+22");
     }
 }

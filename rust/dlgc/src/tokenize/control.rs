@@ -39,9 +39,8 @@ impl ControlPolicy {
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |part: &str| {
             let message = format!("`{part}` is no policy for control tokens");
-            Error::new(ErrorKind::Options, message).hint(
-                "expected `reject`, `text` or `allow`, for one role as in `text,assistant=reject`",
-            )
+            Error::new(ErrorKind::Options, message)
+                .hint("expected `reject`, `text` or `allow`, for one role as in `text,assistant=reject`")
         };
         let action = |name: &str| match name {
             "reject" => Some(OnControlToken::Reject),
@@ -54,10 +53,7 @@ impl ControlPolicy {
             match part.split_once('=') {
                 None => policy.by_role = [action(part).ok_or_else(|| bad(part))?; Role::ALL.len()],
                 Some((role, name)) => {
-                    let index = Role::ALL
-                        .iter()
-                        .position(|known| known.name() == role)
-                        .ok_or_else(|| bad(part))?;
+                    let index = Role::ALL.iter().position(|known| known.name() == role).ok_or_else(|| bad(part))?;
                     policy.by_role[index] = action(name).ok_or_else(|| bad(part))?;
                 }
             }
@@ -66,10 +62,7 @@ impl ControlPolicy {
     }
 
     fn of(&self, role: Role) -> OnControlToken {
-        let index = Role::ALL
-            .iter()
-            .position(|known| *known == role)
-            .expect("all roles are listed");
+        let index = Role::ALL.iter().position(|known| *known == role).expect("all roles are listed");
         self.by_role[index]
     }
 }
@@ -83,15 +76,8 @@ pub(super) struct ControlTokens {
 
 impl ControlTokens {
     pub(super) fn new(tokens: Vec<String>, policy: ControlPolicy) -> Self {
-        let finder = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(&tokens)
-            .ok();
-        Self {
-            finder: finder.filter(|_| !tokens.is_empty()),
-            tokens,
-            policy,
-        }
+        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&tokens).ok();
+        Self { finder: finder.filter(|_| !tokens.is_empty()), tokens, policy }
     }
 
     pub(super) fn tokens(&self) -> &[String] {
@@ -101,20 +87,9 @@ impl ControlTokens {
     /// Applies the policy to every text of a dialogue: finds are reported, and marked where they are to be text.
     pub(super) fn apply(&self, dialogue: &mut Dialogue<'_>, findings: &mut Vec<Diagnostic>) {
         let Some(finder) = &self.finder else { return };
-        let mut pass = Pass {
-            finder,
-            tokens: &self.tokens,
-            action: OnControlToken::Reject,
-            findings,
-        };
+        let mut pass = Pass { finder, tokens: &self.tokens, action: OnControlToken::Reject, findings };
         pass.action = self.policy.of(Role::System);
-        for node in [
-            &mut dialogue.tools,
-            &mut dialogue.documents,
-            &mut dialogue.template_kwargs,
-        ]
-        .into_iter()
-        .flatten()
+        for node in [&mut dialogue.tools, &mut dialogue.documents, &mut dialogue.template_kwargs].into_iter().flatten()
         {
             pass.node(node);
         }
@@ -138,14 +113,7 @@ impl Pass<'_> {
         if let Some(text) = &mut message.content {
             self.text(text, &content_range);
         }
-        for text in [
-            &mut message.reasoning,
-            &mut message.name,
-            &mut message.tool_call_id,
-        ]
-        .into_iter()
-        .flatten()
-        {
+        for text in [&mut message.reasoning, &mut message.name, &mut message.tool_call_id].into_iter().flatten() {
             self.text(text, &range);
         }
         for call in &mut message.tool_calls {
@@ -181,18 +149,11 @@ impl Pass<'_> {
         for found in self.finder.find_iter(&**text) {
             let token = &self.tokens[found.pattern().as_usize()];
             let (code, message) = match self.action {
-                OnControlToken::Reject => (
-                    Code::ControlToken,
-                    format!("the text holds `{token}`, which is a control token"),
-                ),
-                OnControlToken::Text => (
-                    Code::ControlTokenAsText,
-                    format!("`{token}` was encoded as ordinary text"),
-                ),
-                OnControlToken::Allow => (
-                    Code::ControlTokenAllowed,
-                    format!("`{token}` became the token itself"),
-                ),
+                OnControlToken::Reject => {
+                    (Code::ControlToken, format!("the text holds `{token}`, which is a control token"))
+                }
+                OnControlToken::Text => (Code::ControlTokenAsText, format!("`{token}` was encoded as ordinary text")),
+                OnControlToken::Allow => (Code::ControlTokenAllowed, format!("`{token}` became the token itself")),
             };
             let mut diagnostic = Diagnostic::new(code, message).at(range);
             if self.action == OnControlToken::Reject {

@@ -8,22 +8,10 @@ use tokenizers::Tokenizer as Reference;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Names of special tokens that transformers hands to templates (`SPECIAL_TOKENS_ATTRIBUTES`).
-const SPECIAL: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
+const SPECIAL: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 /// Files that are copied beside the shards, if they are there.
-const COMPANIONS: [&str; 4] = [
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-];
+const COMPANIONS: [&str; 4] =
+    ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"];
 /// A `model_max_length` above this is a placeholder (transformers writes 1e30).
 const LARGEST_SANE_LENGTH: u64 = 100_000_000;
 
@@ -41,31 +29,16 @@ pub struct TokenizerFiles {
 
 /// The tokenizer inside the wheel, trained by `scripts/train_tokenizer.py` on the project's own examples.
 const BUILTIN: [(&str, &[u8]); 4] = [
-    (
-        "tokenizer.json",
-        include_bytes!("../../assets/builtin/tokenizer.json"),
-    ),
-    (
-        "tokenizer_config.json",
-        include_bytes!("../../assets/builtin/tokenizer_config.json"),
-    ),
-    (
-        "chat_template.jinja",
-        include_bytes!("../../assets/builtin/chat_template.jinja"),
-    ),
-    (
-        "generation_config.json",
-        include_bytes!("../../assets/builtin/generation_config.json"),
-    ),
+    ("tokenizer.json", include_bytes!("../../assets/builtin/tokenizer.json")),
+    ("tokenizer_config.json", include_bytes!("../../assets/builtin/tokenizer_config.json")),
+    ("chat_template.jinja", include_bytes!("../../assets/builtin/chat_template.jinja")),
+    ("generation_config.json", include_bytes!("../../assets/builtin/generation_config.json")),
 ];
 
 impl TokenizerFiles {
     /// The embedded tokenizer.
     pub fn builtin() -> Self {
-        let files = BUILTIN
-            .iter()
-            .map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()))
-            .collect();
+        let files = BUILTIN.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
         Self::new("builtin".to_owned(), files).expect("the embedded files are read by a test")
     }
 
@@ -74,10 +47,7 @@ impl TokenizerFiles {
     /// # Errors
     /// [`ErrorKind::Io`] where it does not exist, [`ErrorKind::Tokenizer`] where it holds no `tokenizer.json`.
     pub fn load(path: &Path) -> Result<Self> {
-        let folder: PathBuf = if path
-            .file_name()
-            .is_some_and(|name| name == "tokenizer.json")
-        {
+        let folder: PathBuf = if path.file_name().is_some_and(|name| name == "tokenizer.json") {
             path.parent().map_or_else(PathBuf::new, Path::to_owned)
         } else {
             path.to_owned()
@@ -106,56 +76,38 @@ impl TokenizerFiles {
             let Some((_, bytes)) = files.iter().find(|(found, _)| found == name) else {
                 return Ok(Value::Null);
             };
-            serde_json::from_slice(bytes).map_err(|error| {
-                Error::new(
-                    ErrorKind::Tokenizer,
-                    format!("`{name}` of `{origin}`: {error}"),
-                )
-            })
+            serde_json::from_slice(bytes)
+                .map_err(|error| Error::new(ErrorKind::Tokenizer, format!("`{name}` of `{origin}`: {error}")))
         };
         let config = json("tokenizer_config.json")?;
         let special_tokens_map = json("special_tokens_map.json")?;
         let generation_config = json("generation_config.json")?;
-        Ok(Self {
-            origin,
-            files,
-            config,
-            special_tokens_map,
-            generation_config,
-        })
+        Ok(Self { origin, files, config, special_tokens_map, generation_config })
     }
 
     /// The bytes of a file.
     pub fn file(&self, name: &str) -> Option<&[u8]> {
-        self.files
-            .iter()
-            .find(|(found, _)| found == name)
-            .map(|(_, bytes)| bytes.as_slice())
+        self.files.iter().find(|(found, _)| found == name).map(|(_, bytes)| bytes.as_slice())
     }
 
     /// Puts the template that is really used beside the tokenizer, as transformers reads it.
     pub fn set_chat_template(&mut self, source: &str) {
         let name = "chat_template.jinja";
         self.files.retain(|(found, _)| found != name);
-        self.files
-            .push((name.to_owned(), source.as_bytes().to_vec()));
+        self.files.push((name.to_owned(), source.as_bytes().to_vec()));
     }
 
     /// Special tokens by name, as transformers hands them to templates.
     pub fn special_tokens(&self) -> Vec<(String, String)> {
         let text = |config: &Value, name: &str| match config.get(name) {
             Some(Value::String(text)) => Some(text.clone()),
-            Some(Value::Object(token)) => token
-                .get("content")
-                .and_then(Value::as_str)
-                .map(ToOwned::to_owned),
+            Some(Value::Object(token)) => token.get("content").and_then(Value::as_str).map(ToOwned::to_owned),
             _ => None,
         };
         SPECIAL
             .iter()
             .filter_map(|name| {
-                let text =
-                    text(&self.config, name).or_else(|| text(&self.special_tokens_map, name))?;
+                let text = text(&self.config, name).or_else(|| text(&self.special_tokens_map, name))?;
                 Some(((*name).to_owned(), text))
             })
             .collect()
@@ -170,28 +122,17 @@ impl TokenizerFiles {
     /// Ids that stop generation: `generation_config.json`, else the tokenizer's `eos_token`.
     pub fn stop_ids(&self, reference: &Reference) -> Vec<u32> {
         let ids: Vec<u32> = match self.generation_config.get("eos_token_id") {
-            Some(Value::Array(ids)) => ids
-                .iter()
-                .filter_map(Value::as_u64)
-                .filter_map(|id| id.try_into().ok())
-                .collect(),
-            Some(id) => id
-                .as_u64()
-                .and_then(|id| id.try_into().ok())
-                .into_iter()
-                .collect(),
+            Some(Value::Array(ids)) => {
+                ids.iter().filter_map(Value::as_u64).filter_map(|id| id.try_into().ok()).collect()
+            }
+            Some(id) => id.as_u64().and_then(|id| id.try_into().ok()).into_iter().collect(),
             None => Vec::new(),
         };
         if !ids.is_empty() {
             return ids;
         }
-        let eos = self
-            .special_tokens()
-            .into_iter()
-            .find(|(name, _)| name == "eos_token");
-        eos.and_then(|(_, text)| reference.token_to_id(&text))
-            .into_iter()
-            .collect()
+        let eos = self.special_tokens().into_iter().find(|(name, _)| name == "eos_token");
+        eos.and_then(|(_, text)| reference.token_to_id(&text)).into_iter().collect()
     }
 
     /// The chat template of this folder: the one called `name`, else the default one.
@@ -204,34 +145,21 @@ impl TokenizerFiles {
             listed
                 .iter()
                 .find(|entry| entry.get("name").and_then(Value::as_str) == Some(wanted))
-                .and_then(|entry| {
-                    entry
-                        .get("template")
-                        .and_then(Value::as_str)
-                        .map(ToOwned::to_owned)
-                })
+                .and_then(|entry| entry.get("template").and_then(Value::as_str).map(ToOwned::to_owned))
         };
         match name {
             Some(name) => by_name(name),
             None => self
                 .file("chat_template.jinja")
                 .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-                .or_else(|| {
-                    self.config
-                        .get("chat_template")
-                        .and_then(Value::as_str)
-                        .map(ToOwned::to_owned)
-                })
+                .or_else(|| self.config.get("chat_template").and_then(Value::as_str).map(ToOwned::to_owned))
                 .or_else(|| by_name("default")),
         }
     }
 }
 
 fn no_tokenizer_json(folder: &Path) -> Error {
-    let error = Error::new(
-        ErrorKind::Tokenizer,
-        format!("`{}` holds no `tokenizer.json`", folder.display()),
-    );
+    let error = Error::new(ErrorKind::Tokenizer, format!("`{}` holds no `tokenizer.json`", folder.display()));
     let has = |ending: &str| {
         std::fs::read_dir(folder)
             .into_iter()

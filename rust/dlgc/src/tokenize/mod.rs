@@ -79,45 +79,24 @@ impl Tokenizer {
     /// [`ErrorKind::Tokenizer`] where the reference cannot read it.
     pub fn load(files: &TokenizerFiles) -> Result<Self> {
         let json = files.file("tokenizer.json").unwrap_or_default().to_vec();
-        let reference = Self::reference(&json).map_err(|error| {
-            error.context(format!("while loading the tokenizer `{}`", files.origin))
-        })?;
+        let reference = Self::reference(&json)
+            .map_err(|error| error.context(format!("while loading the tokenizer `{}`", files.origin)))?;
         let decoder = reference.get_added_tokens_decoder();
         let added = decoder.keys().copied().collect();
-        let borders = decoder
-            .iter()
-            .filter(|(_, token)| !token.normalized)
-            .map(|(id, _)| *id)
-            .collect();
-        let mut special: Vec<String> = decoder
-            .values()
-            .filter(|token| token.special)
-            .map(|token| token.content.clone())
-            .collect();
+        let borders = decoder.iter().filter(|(_, token)| !token.normalized).map(|(id, _)| *id).collect();
+        let mut special: Vec<String> =
+            decoder.values().filter(|token| token.special).map(|token| token.content.clone()).collect();
         special.sort();
         let control = ControlTokens::new(special, ControlPolicy::default());
-        Ok(Self {
-            reference,
-            bare: std::sync::OnceLock::new(),
-            json,
-            added,
-            borders,
-            control,
-        })
+        Ok(Self { reference, bare: std::sync::OnceLock::new(), json, added, borders, control })
     }
 
     fn reference(json: &[u8]) -> Result<Reference> {
-        let mut reference = Reference::from_bytes(json).map_err(|error| {
-            Error::new(
-                ErrorKind::Tokenizer,
-                format!("`tokenizer.json` cannot be read: {error}"),
-            )
-        })?;
+        let mut reference = Reference::from_bytes(json)
+            .map_err(|error| Error::new(ErrorKind::Tokenizer, format!("`tokenizer.json` cannot be read: {error}")))?;
         // Padding and truncation saved by somebody's training script are not part of the text's ids.
         reference.with_padding(None);
-        reference
-            .with_truncation(None)
-            .map_err(|error| Error::new(ErrorKind::Tokenizer, error.to_string()))?;
+        reference.with_truncation(None).map_err(|error| Error::new(ErrorKind::Tokenizer, error.to_string()))?;
         Ok(reference)
     }
 
@@ -179,9 +158,7 @@ impl Tokenizer {
     /// [`ErrorKind::Tokenizer`] where the reference cannot decode them.
     pub fn decode(&self, ids: &[i32]) -> Result<String> {
         let ids: Vec<u32> = ids.iter().map(|&id| id.cast_unsigned()).collect();
-        self.reference
-            .decode(&ids, false)
-            .map_err(|error| Error::new(ErrorKind::Tokenizer, error.to_string()))
+        self.reference.decode(&ids, false).map_err(|error| Error::new(ErrorKind::Tokenizer, error.to_string()))
     }
 
     /// Ids of a text, without added special tokens.
@@ -189,19 +166,12 @@ impl Tokenizer {
     /// # Errors
     /// [`ErrorKind::Tokenizer`] where the reference fails.
     pub fn ids(&self, text: &str) -> Result<Vec<i32>> {
-        Ok(self
-            .encode(text, &[])?
-            .ids
-            .into_iter()
-            .map(u32::cast_signed)
-            .collect())
+        Ok(self.encode(text, &[])?.ids.into_iter().map(u32::cast_signed).collect())
     }
 
     fn encode(&self, text: &str, suppressed: &[usize]) -> Result<Encoded> {
         let whole = encode_with(&self.reference, text)?;
-        let hit = |index: usize| {
-            self.added.contains(&whole.ids[index]) && suppressed.contains(&whole.offsets[index].0)
-        };
+        let hit = |index: usize| self.added.contains(&whole.ids[index]) && suppressed.contains(&whole.offsets[index].0);
         if suppressed.is_empty() || !(0..whole.ids.len()).any(hit) {
             return Ok(whole);
         }
@@ -217,19 +187,9 @@ impl Tokenizer {
                 continue;
             }
             let real = |index: &usize| self.added.contains(&whole.ids[*index]) && !hit(*index);
-            let next = (index..whole.ids.len())
-                .find(real)
-                .unwrap_or(whole.ids.len());
-            let start = if index == 0 {
-                0
-            } else {
-                whole.offsets[index - 1].1
-            };
-            let end = if next < whole.ids.len() {
-                whole.offsets[next].0
-            } else {
-                text.len()
-            };
+            let next = (index..whole.ids.len()).find(real).unwrap_or(whole.ids.len());
+            let start = if index == 0 { 0 } else { whole.offsets[index - 1].1 };
+            let end = if next < whole.ids.len() { whole.offsets[next].0 } else { text.len() };
             if (index..next).any(hit) {
                 let piece = encode_with(bare, &text[start..end])?;
                 for (id, (from, to)) in piece.ids.into_iter().zip(piece.offsets) {
@@ -269,20 +229,12 @@ impl Tokenizer {
             Mask::Exact => {
                 for turn in &mut rendered.turns {
                     let Ok(target) = &turn.target else { continue };
-                    match self.trained_tokens(
-                        &encoded,
-                        &rendered.text,
-                        &rendered.suppressed,
-                        target,
-                    )? {
+                    match self.trained_tokens(&encoded, &rendered.text, &rendered.suppressed, target)? {
                         Ok(tokens) => {
                             if !self.ends_in_one_token(&encoded, &tokens, &target.stop) {
                                 let stop = &rendered.text[target.stop.clone()];
-                                let message =
-                                    format!("the stop `{stop}` is not one token of this tokenizer");
-                                rendered
-                                    .diagnostics
-                                    .push(Diagnostic::new(Code::StopNotAToken, message));
+                                let message = format!("the stop `{stop}` is not one token of this tokenizer");
+                                rendered.diagnostics.push(Diagnostic::new(Code::StopNotAToken, message));
                             }
                             trained_messages.push(turn.message);
                             targets.push(tokens);
@@ -308,13 +260,7 @@ impl Tokenizer {
         }
         let input_ids: Vec<i32> = encoded.ids.iter().map(|&id| id.cast_signed()).collect();
         let (text_hash, target_hash) = self.hashes(&input_ids, &labels)?;
-        Ok(Example {
-            input_ids,
-            labels,
-            trained_messages,
-            text_hash,
-            target_hash,
-        })
+        Ok(Example { input_ids, labels, trained_messages, text_hash, target_hash })
     }
 
     /// Hashes of the decoded ids and of the decoded targets: runs of trained tokens, each closed by a zero byte.
@@ -330,9 +276,7 @@ impl Tokenizer {
                 start += 1;
                 continue;
             }
-            let end = (start..labels.len())
-                .find(|&index| labels[index] == UNTRAINED)
-                .unwrap_or(labels.len());
+            let end = (start..labels.len()).find(|&index| labels[index] == UNTRAINED).unwrap_or(labels.len());
             targets.push_str(&self.decode(&labels[start..end])?);
             targets.push('\0');
             start = end;
@@ -348,41 +292,23 @@ impl Tokenizer {
         suppressed: &[usize],
         target: &Target,
     ) -> Result<std::result::Result<Range<usize>, Diagnostic>> {
-        let first = encoded
-            .offsets
-            .partition_point(|&(_, end)| end <= target.range.start);
-        let last = encoded
-            .offsets
-            .partition_point(|&(_, end)| end <= target.range.end);
+        let first = encoded.offsets.partition_point(|&(_, end)| end <= target.range.start);
+        let last = encoded.offsets.partition_point(|&(_, end)| end <= target.range.end);
         let edge = |what: &str| {
             let message = format!("the {what} of the target lies inside a token of the row");
             Ok(Err(Diagnostic::new(Code::PromptDiffers, message)))
         };
-        if encoded
-            .offsets
-            .get(first)
-            .is_none_or(|&(start, _)| start < target.range.start)
-        {
+        if encoded.offsets.get(first).is_none_or(|&(start, _)| start < target.range.start) {
             return edge("beginning");
         }
-        if encoded
-            .offsets
-            .get(last)
-            .is_some_and(|&(start, _)| start < target.range.end)
-        {
+        if encoded.offsets.get(last).is_some_and(|&(start, _)| start < target.range.end) {
             return edge("end");
         }
         // An added token stands in the prompt as in the row, and what comes after it is encoded by itself: it is
         // enough to encode the prompt from the last such token on.
-        let border = (0..first)
-            .rev()
-            .find(|&index| self.borders.contains(&encoded.ids[index]));
+        let border = (0..first).rev().find(|&index| self.borders.contains(&encoded.ids[index]));
         let (from, from_byte) = border.map_or((0, 0), |index| (index, encoded.offsets[index].0));
-        let shifted: Vec<usize> = suppressed
-            .iter()
-            .filter(|&&at| at >= from_byte)
-            .map(|at| at - from_byte)
-            .collect();
+        let shifted: Vec<usize> = suppressed.iter().filter(|&&at| at >= from_byte).map(|at| at - from_byte).collect();
         let prompt = self.encode(&text[from_byte..target.range.start], &shifted)?;
         if prompt.ids != encoded.ids[from..first] {
             let message = "the ids of the prompt are not how the row begins: a token joins the prompt and the answer";
@@ -391,15 +317,9 @@ impl Tokenizer {
         Ok(Ok(first..last))
     }
 
-    fn ends_in_one_token(
-        &self,
-        encoded: &Encoded,
-        tokens: &Range<usize>,
-        stop: &Range<usize>,
-    ) -> bool {
+    fn ends_in_one_token(&self, encoded: &Encoded, tokens: &Range<usize>, stop: &Range<usize>) -> bool {
         tokens.clone().next_back().is_some_and(|last| {
-            encoded.offsets[last] == (stop.start, stop.end)
-                && self.added.contains(&encoded.ids[last])
+            encoded.offsets[last] == (stop.start, stop.end) && self.added.contains(&encoded.ids[last])
         })
     }
 
@@ -410,9 +330,7 @@ impl Tokenizer {
     pub fn pieces(&self, rendered: &Rendered) -> Result<Vec<(i32, Range<usize>)>> {
         let encoded = self.encode(&rendered.text, &rendered.suppressed)?;
         let pieces = encoded.ids.iter().zip(&encoded.offsets);
-        Ok(pieces
-            .map(|(&id, &(start, end))| (id.cast_signed(), start..end))
-            .collect())
+        Ok(pieces.map(|(&id, &(start, end))| (id.cast_signed(), start..end)).collect())
     }
 }
 
@@ -424,45 +342,27 @@ impl Encoded {
 }
 
 fn encode_with(reference: &Reference, text: &str) -> Result<Encoded> {
-    let encoding = reference.encode(text, false).map_err(|error| {
-        Error::new(
-            ErrorKind::Tokenizer,
-            format!("the tokenizer failed: {error}"),
-        )
-    })?;
-    Ok(Encoded {
-        ids: encoding.get_ids().to_vec(),
-        offsets: encoding.get_offsets().to_vec(),
-    })
+    let encoding = reference
+        .encode(text, false)
+        .map_err(|error| Error::new(ErrorKind::Tokenizer, format!("the tokenizer failed: {error}")))?;
+    Ok(Encoded { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() })
 }
 
 /// Tokens that lie wholly inside a block.
 fn inside(encoded: &Encoded, block: &Range<usize>) -> Range<usize> {
-    let first = encoded
-        .offsets
-        .partition_point(|&(start, _)| start < block.start);
-    let last = encoded
-        .offsets
-        .partition_point(|&(_, end)| end <= block.end);
+    let first = encoded.offsets.partition_point(|&(start, _)| start < block.start);
+    let last = encoded.offsets.partition_point(|&(_, end)| end <= block.end);
     first..last.max(first)
 }
 
 /// The bits of transformers: from the token of the first character to the token of the last one, and to the end of
 /// the row where the last one has no token or is token 0 (transformers issue 47325).
 fn hf_compat(encoded: &Encoded, text: &str, block: &Range<usize>) -> Range<usize> {
-    let token_at = |byte: usize| {
-        encoded
-            .offsets
-            .iter()
-            .position(|&(start, end)| start <= byte && byte < end)
-    };
+    let token_at = |byte: usize| encoded.offsets.iter().position(|&(start, end)| start <= byte && byte < end);
     let Some(first) = token_at(block.start) else {
         return 0..0;
     };
-    let last_character = text[..block.end]
-        .char_indices()
-        .next_back()
-        .map_or(0, |(at, _)| at);
+    let last_character = text[..block.end].char_indices().next_back().map_or(0, |(at, _)| at);
     match token_at(last_character) {
         None | Some(0) => first..encoded.ids.len(),
         Some(last) => first..(last + 1).max(first),

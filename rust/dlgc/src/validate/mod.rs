@@ -41,20 +41,10 @@ pub fn validate<'a>(record: &Record<'a>) -> Validated<'a> {
     let dialogue = convert(record, &mut format, &mut diagnostics);
     if let Err(diagnostic) = dialogue {
         diagnostics.push(diagnostic);
-        return Validated {
-            dialogue: None,
-            format,
-            diagnostics,
-        };
+        return Validated { dialogue: None, format, diagnostics };
     }
-    let refused = diagnostics
-        .iter()
-        .any(|diagnostic| diagnostic.severity() == Severity::Error);
-    Validated {
-        dialogue: dialogue.ok().filter(|_| !refused),
-        format,
-        diagnostics,
-    }
+    let refused = diagnostics.iter().any(|diagnostic| diagnostic.severity() == Severity::Error);
+    Validated { dialogue: dialogue.ok().filter(|_| !refused), format, diagnostics }
 }
 
 fn convert<'a>(
@@ -65,11 +55,7 @@ fn convert<'a>(
     let parsed = json::parse(record.bytes).map_err(|error| syntax(error, record.bytes))?;
     for range in &parsed.duplicate_keys {
         diagnostics.push(
-            Diagnostic::new(
-                Code::DuplicateKey,
-                "the key stands twice in its object; the last value wins",
-            )
-            .at(range),
+            Diagnostic::new(Code::DuplicateKey, "the key stands twice in its object; the last value wins").at(range),
         );
     }
     let (name, native) = import::import(parsed.root)?;
@@ -85,21 +71,11 @@ fn convert<'a>(
 fn syntax(error: JsonError, bytes: &[u8]) -> Diagnostic {
     let place = error.offset..(error.offset + 1).min(bytes.len()).max(error.offset);
     let (code, message, label) = match error.kind {
-        JsonErrorKind::Syntax(expected) => (
-            Code::InvalidJson,
-            "the record is not JSON",
-            Some(format!("expected {expected}")),
-        ),
-        JsonErrorKind::Utf8 => (
-            Code::InvalidUtf8,
-            "the record is not UTF-8",
-            Some("first bad byte".to_owned()),
-        ),
-        JsonErrorKind::LoneSurrogate => (
-            Code::LoneSurrogate,
-            "a string holds half of a surrogate pair",
-            None,
-        ),
+        JsonErrorKind::Syntax(expected) => {
+            (Code::InvalidJson, "the record is not JSON", Some(format!("expected {expected}")))
+        }
+        JsonErrorKind::Utf8 => (Code::InvalidUtf8, "the record is not UTF-8", Some("first bad byte".to_owned())),
+        JsonErrorKind::LoneSurrogate => (Code::LoneSurrogate, "a string holds half of a surrogate pair", None),
         JsonErrorKind::NonFinite => (Code::NonFiniteNumber, "JSON has no such number", None),
         JsonErrorKind::TooDeep => (Code::JsonTooDeep, "the record is nested too deeply", None),
     };

@@ -10,58 +10,32 @@ pub(super) fn check(dialogue: &mut Dialogue<'_>, findings: &mut Vec<Diagnostic>)
     cut_trailing_context(dialogue, findings);
     tool_results_answer_calls(&dialogue.messages, findings);
     for message in &dialogue.messages {
-        let silent = message
-            .content
-            .as_deref()
-            .unwrap_or_default()
-            .trim()
-            .is_empty();
+        let silent = message.content.as_deref().unwrap_or_default().trim().is_empty();
         let says_nothing = silent && message.tool_calls.is_empty() && message.reasoning.is_none();
         if message.role == Role::Assistant && says_nothing && message.train {
-            findings.push(
-                Diagnostic::new(Code::EmptyTurn, "the assistant message says nothing")
-                    .at(&message.range),
-            );
+            findings.push(Diagnostic::new(Code::EmptyTurn, "the assistant message says nothing").at(&message.range));
         }
     }
     if dialogue.assistant_turns().next().is_none() {
-        findings.push(Diagnostic::new(
-            Code::NoAssistant,
-            "the dialogue has no assistant message",
-        ));
+        findings.push(Diagnostic::new(Code::NoAssistant, "the dialogue has no assistant message"));
     } else if !dialogue.messages.iter().any(|message| message.train) {
-        findings.push(Diagnostic::new(
-            Code::NothingToTrain,
-            "every assistant message is excluded from training",
-        ));
+        findings.push(Diagnostic::new(Code::NothingToTrain, "every assistant message is excluded from training"));
     }
 }
 
 /// U+FDD0 to U+FDD2 mark spans inside the compiler, so no text may hold them, written out or escaped.
 pub(super) fn reserved_characters(record: &[u8]) -> Option<Diagnostic> {
-    let literal = memchr::memmem::find_iter(record, b"\xef\xb7").find(|&at| {
-        record
-            .get(at + 2)
-            .is_some_and(|byte| (0x90..=0x92).contains(byte))
-    });
+    let literal = memchr::memmem::find_iter(record, b"\xef\xb7")
+        .find(|&at| record.get(at + 2).is_some_and(|byte| (0x90..=0x92).contains(byte)));
     let place = literal.map(|at| at..at + 3).or_else(|| {
         memchr::memmem::find_iter(record, b"\\u")
             .find(|&at| {
-                let digits = record
-                    .get(at + 2..at + 6)
-                    .unwrap_or_default()
-                    .to_ascii_lowercase();
+                let digits = record.get(at + 2..at + 6).unwrap_or_default().to_ascii_lowercase();
                 matches!(&digits[..], b"fdd0" | b"fdd1" | b"fdd2")
             })
             .map(|at| at..at + 6)
     })?;
-    Some(
-        Diagnostic::new(
-            Code::ReservedCharacter,
-            "the record holds a noncharacter that dlgc reserves",
-        )
-        .at(&place),
-    )
+    Some(Diagnostic::new(Code::ReservedCharacter, "the record holds a noncharacter that dlgc reserves").at(&place))
 }
 
 fn cut_trailing_context(dialogue: &mut Dialogue<'_>, findings: &mut Vec<Diagnostic>) {
@@ -96,11 +70,8 @@ fn tool_results_answer_calls(messages: &[Message<'_>], findings: &mut Vec<Diagno
         }
         if calls[open_from..].iter().any(|call| !call.answered) {
             findings.push(
-                Diagnostic::new(
-                    Code::UnansweredToolCall,
-                    "a tool call before this message has no result",
-                )
-                .at(&message.range),
+                Diagnostic::new(Code::UnansweredToolCall, "a tool call before this message has no result")
+                    .at(&message.range),
             );
         }
         open_from = calls.len();
@@ -120,27 +91,18 @@ fn answered_call(calls: &[Call<'_>], message: &Message<'_>) -> Option<usize> {
         return by_id;
     }
     let open = |call: &Call<'_>| !call.answered && (id.is_none() || call.id.is_none());
-    let by_name = calls
-        .iter()
-        .position(|call| open(call) && message.name.as_deref() == Some(call.name));
+    let by_name = calls.iter().position(|call| open(call) && message.name.as_deref() == Some(call.name));
     by_name.or_else(|| calls.iter().position(open))
 }
 
 fn orphan(calls: &[Call<'_>], message: &Message<'_>) -> Diagnostic {
-    let diagnostic = Diagnostic::new(
-        Code::OrphanToolResult,
-        "the tool result answers no tool call",
-    )
-    .at(&message.range)
-    .label("no earlier assistant message makes this call");
+    let diagnostic = Diagnostic::new(Code::OrphanToolResult, "the tool result answers no tool call")
+        .at(&message.range)
+        .label("no earlier assistant message makes this call");
     if calls.is_empty() {
         return diagnostic.help("no tool call comes before it");
     }
-    let names: Vec<Cow<'_, str>> = calls
-        .iter()
-        .rev()
-        .take(8)
-        .map(|call| format!("`{}`", call.id.unwrap_or(call.name)).into())
-        .collect();
+    let names: Vec<Cow<'_, str>> =
+        calls.iter().rev().take(8).map(|call| format!("`{}`", call.id.unwrap_or(call.name)).into()).collect();
     diagnostic.help(format!("the calls made so far are {}", names.join(", ")))
 }

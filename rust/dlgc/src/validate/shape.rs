@@ -40,15 +40,8 @@ impl<'a> Fields<'a> {
     fn of(node: Node<'a>, what: &str) -> Result<Self, Diagnostic> {
         let kind = node.kind();
         match node.value {
-            Json::Object(members) => Ok(Self {
-                range: node.range,
-                members,
-            }),
-            _ => Err(wrong_type(
-                &node.range,
-                &format!("{what} must be an object"),
-                kind,
-            )),
+            Json::Object(members) => Ok(Self { range: node.range, members }),
+            _ => Err(wrong_type(&node.range, &format!("{what} must be an object"), kind)),
         }
     }
 
@@ -58,21 +51,13 @@ impl<'a> Fields<'a> {
         Some(self.members.remove(index).node).filter(|node| !node.is_null())
     }
 
-    fn string(
-        &mut self,
-        key: &str,
-        findings: &mut Findings,
-    ) -> Option<(Range<usize>, Cow<'a, str>)> {
+    fn string(&mut self, key: &str, findings: &mut Findings) -> Option<(Range<usize>, Cow<'a, str>)> {
         let node = self.take(key)?;
         let kind = node.kind();
         match node.value {
             Json::String(text) => Some((node.range, text)),
             _ => {
-                findings.push(wrong_type(
-                    &node.range,
-                    &format!("`{key}` must be a string"),
-                    kind,
-                ));
+                findings.push(wrong_type(&node.range, &format!("`{key}` must be a string"), kind));
                 None
             }
         }
@@ -81,11 +66,7 @@ impl<'a> Fields<'a> {
     fn object(&mut self, key: &str, findings: &mut Findings) -> Option<Node<'a>> {
         let node = self.take(key)?;
         if node.as_object().is_none() {
-            findings.push(wrong_type(
-                &node.range,
-                &format!("`{key}` must be an object"),
-                node.kind(),
-            ));
+            findings.push(wrong_type(&node.range, &format!("`{key}` must be an object"), node.kind()));
             return None;
         }
         Some(node)
@@ -94,17 +75,10 @@ impl<'a> Fields<'a> {
     fn list_of_objects(&mut self, key: &str, findings: &mut Findings) -> Option<Node<'a>> {
         let node = self.take(key)?;
         let Some(elements) = node.as_array() else {
-            findings.push(wrong_type(
-                &node.range,
-                &format!("`{key}` must be a list of objects"),
-                node.kind(),
-            ));
+            findings.push(wrong_type(&node.range, &format!("`{key}` must be a list of objects"), node.kind()));
             return None;
         };
-        if let Some(element) = elements
-            .iter()
-            .find(|element| element.as_object().is_none())
-        {
+        if let Some(element) = elements.iter().find(|element| element.as_object().is_none()) {
             let message = format!("`{key}` must be a list of objects");
             findings.push(wrong_type(&element.range, &message, element.kind()));
             return None;
@@ -114,9 +88,7 @@ impl<'a> Fields<'a> {
 }
 
 fn wrong_type(range: &Range<usize>, message: &str, found: &str) -> Diagnostic {
-    Diagnostic::new(Code::WrongType, message)
-        .at(range)
-        .label(format!("found {found}"))
+    Diagnostic::new(Code::WrongType, message).at(range).label(format!("found {found}"))
 }
 
 pub(super) fn dialogue<'a>(
@@ -127,51 +99,33 @@ pub(super) fn dialogue<'a>(
     let mut fields = Fields::of(native, "a record")?;
     let list = match (fields.take("conversation"), fields.take("messages")) {
         (Some(_), Some(second)) => {
-            return Err(Diagnostic::new(
-                Code::WrongType,
-                "the record has both `conversation` and `messages`",
-            )
-            .at(&second.range));
+            return Err(
+                Diagnostic::new(Code::WrongType, "the record has both `conversation` and `messages`").at(&second.range)
+            );
         }
         (Some(list), None) | (None, Some(list)) => list,
         (None, None) => {
-            return Err(Diagnostic::new(
-                Code::EmptyDialogue,
-                "the record has no messages",
-            ));
+            return Err(Diagnostic::new(Code::EmptyDialogue, "the record has no messages"));
         }
     };
     let id = match fields.take("id") {
-        Some(Node {
-            value: Json::String(id) | Json::Number(id),
-            ..
-        }) => id,
+        Some(Node { value: Json::String(id) | Json::Number(id), .. }) => id,
         Some(node) => {
-            findings.push(wrong_type(
-                &node.range,
-                "`id` must be a string or a number",
-                node.kind(),
-            ));
+            findings.push(wrong_type(&node.range, "`id` must be a string or a number", node.kind()));
             "".into()
         }
         None => location.to_string().into(),
     };
-    let kind = fields
-        .string("type", findings)
-        .and_then(|(range, name)| match &*name {
-            "chat" => Some(DialogueType::Chat),
-            "task" => Some(DialogueType::Task),
-            "tool" => Some(DialogueType::Tool),
-            _ => {
-                let message = "`type` must be `chat`, `task` or `tool`";
-                findings.push(
-                    Diagnostic::new(Code::WrongType, message)
-                        .at(&range)
-                        .label(format!("found `{name}`")),
-                );
-                None
-            }
-        });
+    let kind = fields.string("type", findings).and_then(|(range, name)| match &*name {
+        "chat" => Some(DialogueType::Chat),
+        "task" => Some(DialogueType::Task),
+        "tool" => Some(DialogueType::Tool),
+        _ => {
+            let message = "`type` must be `chat`, `task` or `tool`";
+            findings.push(Diagnostic::new(Code::WrongType, message).at(&range).label(format!("found `{name}`")));
+            None
+        }
+    });
     let tools = fields.take("tools").and_then(|node| tools(node, findings));
     let documents = fields.list_of_objects("documents", findings);
     let template_kwargs = fields.object("chat_template_kwargs", findings);
@@ -182,11 +136,7 @@ pub(super) fn dialogue<'a>(
             return Some(split);
         }
         let message = "`split` must be `train`, `validation` or `test`";
-        findings.push(
-            Diagnostic::new(Code::WrongType, message)
-                .at(&range)
-                .label(format!("found `{split}`")),
-        );
+        findings.push(Diagnostic::new(Code::WrongType, message).at(&range).label(format!("found `{split}`")));
         None
     });
     let goal = fields.take("goal");
@@ -210,26 +160,11 @@ pub(super) fn dialogue<'a>(
         }
     }
     let kind = kind.unwrap_or_else(|| infer_type(&messages, tools.as_ref()));
-    Ok(Dialogue {
-        id,
-        kind,
-        messages,
-        tools,
-        documents,
-        template_kwargs,
-        goal,
-        metadata,
-        group,
-        split,
-    })
+    Ok(Dialogue { id, kind, messages, tools, documents, template_kwargs, goal, metadata, group, split })
 }
 
 fn infer_type(messages: &[Message<'_>], tools: Option<&Node<'_>>) -> DialogueType {
-    if tools.is_some()
-        || messages
-            .iter()
-            .any(|message| message.role == Role::Tool || !message.tool_calls.is_empty())
-    {
+    if tools.is_some() || messages.iter().any(|message| message.role == Role::Tool || !message.tool_calls.is_empty()) {
         DialogueType::Tool
     } else if messages.iter().any(|message| message.state.is_some()) {
         DialogueType::Task
@@ -243,8 +178,7 @@ fn with_rest<'a>(metadata: Option<Node<'a>>, rest: Vec<Member<'a>>) -> Option<No
     if rest.is_empty() {
         return metadata;
     }
-    let mut metadata =
-        metadata.unwrap_or_else(|| Node::new(rest[0].node.range.clone(), Json::Object(Vec::new())));
+    let mut metadata = metadata.unwrap_or_else(|| Node::new(rest[0].node.range.clone(), Json::Object(Vec::new())));
     if let Json::Object(members) = &mut metadata.value {
         for member in rest {
             if !members.iter().any(|known| known.key == member.key) {
@@ -264,11 +198,7 @@ fn tools<'a>(node: Node<'a>, findings: &mut Findings) -> Option<Node<'a>> {
             Ok(parsed) if parsed.root.is_null() => return None,
             Ok(parsed) => parsed.root.into_owned_at(&range),
             Err(_) => {
-                findings.push(wrong_type(
-                    &range,
-                    "`tools` must be a list, or a string that holds one",
-                    "other text",
-                ));
+                findings.push(wrong_type(&range, "`tools` must be a list, or a string that holds one", "other text"));
                 return None;
             }
         },
@@ -276,11 +206,7 @@ fn tools<'a>(node: Node<'a>, findings: &mut Findings) -> Option<Node<'a>> {
     };
     let found = node.kind();
     let Json::Array(elements) = node.value else {
-        findings.push(wrong_type(
-            &range,
-            "`tools` must be a list of objects",
-            found,
-        ));
+        findings.push(wrong_type(&range, "`tools` must be a list of objects", found));
         return None;
     };
     if elements.is_empty() {
@@ -289,22 +215,13 @@ fn tools<'a>(node: Node<'a>, findings: &mut Findings) -> Option<Node<'a>> {
     let mut tools = Vec::with_capacity(elements.len());
     for tool in elements {
         if tool.as_object().is_none() {
-            findings.push(wrong_type(
-                &tool.range,
-                "`tools` must be a list of objects",
-                tool.kind(),
-            ));
+            findings.push(wrong_type(&tool.range, "`tools` must be a list of objects", tool.kind()));
             return None;
         }
         let place = tool.range.clone();
-        let bare = tool.get("name").is_some()
-            && tool.get("function").is_none()
-            && tool.get("type").is_none();
+        let bare = tool.get("name").is_some() && tool.get("function").is_none() && tool.get("type").is_none();
         tools.push(if bare {
-            object(
-                &place,
-                vec![("type", string(&place, "function")), ("function", tool)],
-            )
+            object(&place, vec![("type", string(&place, "function")), ("function", tool)])
         } else {
             tool
         });
@@ -317,15 +234,12 @@ fn summaries(fields: &mut Fields<'_>, findings: &mut Findings) {
         return;
     };
     for summary in node.as_array().unwrap_or_default() {
-        let upto = summary.get("upto").is_some_and(|upto| {
-            matches!(&upto.value, Json::Number(number) if number.bytes().all(|byte| byte.is_ascii_digit()))
-        });
-        let text = summary
-            .get("text")
-            .is_some_and(|text| text.as_str().is_some());
+        let upto = summary.get("upto").is_some_and(
+            |upto| matches!(&upto.value, Json::Number(number) if number.bytes().all(|byte| byte.is_ascii_digit())),
+        );
+        let text = summary.get("text").is_some_and(|text| text.as_str().is_some());
         if !upto || !text {
-            let message =
-                "a summary must have `upto`, the index of a message, and `text`, a string";
+            let message = "a summary must have `upto`, the index of a message, and `text`, a string";
             findings.push(Diagnostic::new(Code::WrongType, message).at(&summary.range));
         }
     }
@@ -338,11 +252,9 @@ fn message<'a>(element: Node<'a>, findings: &mut Findings) -> Result<Message<'a>
         return Err(Diagnostic::new(Code::WrongType, "the message has no `role`").at(&range));
     };
     let Some(role) = Role::ALL.into_iter().find(|role| role.name() == role_name) else {
-        return Err(
-            Diagnostic::new(Code::UnknownRole, format!("`{role_name}` is no role"))
-                .at(&role_range)
-                .help("roles are system, developer, user, assistant and tool"),
-        );
+        return Err(Diagnostic::new(Code::UnknownRole, format!("`{role_name}` is no role"))
+            .at(&role_range)
+            .help("roles are system, developer, user, assistant and tool"));
     };
     let mut content_range = range.clone();
     let mut content = fields.take("content").and_then(|node| {
@@ -377,44 +289,21 @@ fn message<'a>(element: Node<'a>, findings: &mut Findings) -> Result<Message<'a>
     let state = fields.object("state", findings);
     let train = train(&mut fields, findings) && role == Role::Assistant;
     expect(&mut fields, findings);
-    if let Some(node) = fields
-        .take("citations")
-        .filter(|node| node.as_array().is_none())
-    {
-        findings.push(wrong_type(
-            &node.range,
-            "`citations` must be a list",
-            node.kind(),
-        ));
+    if let Some(node) = fields.take("citations").filter(|node| node.as_array().is_none()) {
+        findings.push(wrong_type(&node.range, "`citations` must be a list", node.kind()));
     }
     for member in &fields.members {
         if !MESSAGE_FIELDS.contains(&&*member.key) && !member.node.is_null() {
             findings.push(unknown_field(member));
         }
     }
-    Ok(Message {
-        role,
-        content,
-        reasoning,
-        tool_calls,
-        name,
-        tool_call_id,
-        state,
-        train,
-        range,
-        content_range,
-    })
+    Ok(Message { role, content, reasoning, tool_calls, name, tool_call_id, state, train, range, content_range })
 }
 
 fn unknown_field(member: &Member<'_>) -> Diagnostic {
-    let diagnostic = Diagnostic::new(
-        Code::UnknownField,
-        format!("the field `{}` is ignored", member.key),
-    );
+    let diagnostic = Diagnostic::new(Code::UnknownField, format!("the field `{}` is ignored", member.key));
     let diagnostic = diagnostic.at(&member.key_range);
-    let near = MESSAGE_FIELDS
-        .iter()
-        .find(|known| is_near(known, &member.key));
+    let near = MESSAGE_FIELDS.iter().find(|known| is_near(known, &member.key));
     match near {
         Some(known) => diagnostic.help(format!("did you mean `{known}`?")),
         None => diagnostic,
@@ -424,11 +313,7 @@ fn unknown_field(member: &Member<'_>) -> Diagnostic {
 /// Whether two names have the same letters but for one more, one less, or their order.
 fn is_near(known: &str, found: &str) -> bool {
     let sorted = |text: &str| {
-        let mut letters: Vec<char> = text
-            .to_lowercase()
-            .chars()
-            .filter(|c| c.is_alphanumeric())
-            .collect();
+        let mut letters: Vec<char> = text.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect();
         letters.sort_unstable();
         letters
     };
@@ -454,11 +339,7 @@ fn content<'a>(node: Node<'a>, findings: &mut Findings) -> Option<Cow<'a, str>> 
             for part in parts {
                 texts.push(text_part(part, findings)?);
             }
-            if texts.len() == 1 {
-                texts.pop()
-            } else {
-                Some(texts.concat().into())
-            }
+            if texts.len() == 1 { texts.pop() } else { Some(texts.concat().into()) }
         }
         _ => {
             let message = "`content` must be a string, null or a list of text parts";
@@ -473,22 +354,13 @@ fn text_part<'a>(part: Node<'a>, findings: &mut Findings) -> Option<Cow<'a, str>
     let found = part.kind();
     let mut fields = match part.value {
         Json::String(text) => return Some(text),
-        Json::Object(members) => Fields {
-            range: range.clone(),
-            members,
-        },
+        Json::Object(members) => Fields { range: range.clone(), members },
         _ => {
-            findings.push(wrong_type(
-                &range,
-                "a content part must be an object or a string",
-                found,
-            ));
+            findings.push(wrong_type(&range, "a content part must be an object or a string", found));
             return None;
         }
     };
-    let kind = fields
-        .string("type", findings)
-        .map_or("text".into(), |(_, kind)| kind);
+    let kind = fields.string("type", findings).map_or("text".into(), |(_, kind)| kind);
     if kind != "text" {
         let message = format!("content parts of type `{kind}` are not supported");
         findings.push(Diagnostic::new(Code::UnsupportedContent, message).at(&range));
@@ -497,10 +369,7 @@ fn text_part<'a>(part: Node<'a>, findings: &mut Findings) -> Option<Cow<'a, str>
     match fields.string("text", findings) {
         Some((_, text)) => Some(text),
         None => {
-            findings.push(
-                Diagnostic::new(Code::WrongType, "a text part must have `text`, a string")
-                    .at(&range),
-            );
+            findings.push(Diagnostic::new(Code::WrongType, "a text part must have `text`, a string").at(&range));
             None
         }
     }
@@ -523,10 +392,7 @@ fn tool_calls<'a>(fields: &mut Fields<'a>, findings: &mut Findings) -> Vec<ToolC
             findings.push(Diagnostic::new(Code::InvalidToolCall, message).at(&call.range));
         }
     }
-    nodes
-        .into_iter()
-        .filter_map(|node| tool_call(node, findings))
-        .collect()
+    nodes.into_iter().filter_map(|node| tool_call(node, findings)).collect()
 }
 
 fn tool_call<'a>(node: Node<'a>, findings: &mut Findings) -> Option<ToolCall<'a>> {
@@ -536,10 +402,7 @@ fn tool_call<'a>(node: Node<'a>, findings: &mut Findings) -> Option<ToolCall<'a>
         findings.push(invalid("a tool call must be an object"));
         return None;
     };
-    let mut fields = Fields {
-        range: range.clone(),
-        members,
-    };
+    let mut fields = Fields { range: range.clone(), members };
     let id = fields.string("id", findings).map(|(_, id)| id);
     if let Some(function) = fields.take("function") {
         let Json::Object(members) = function.value else {
@@ -548,16 +411,11 @@ fn tool_call<'a>(node: Node<'a>, findings: &mut Findings) -> Option<ToolCall<'a>
         };
         fields.members = members;
     }
-    let Some((_, name)) = fields
-        .string("name", findings)
-        .filter(|(_, name)| !name.is_empty())
-    else {
+    let Some((_, name)) = fields.string("name", findings).filter(|(_, name)| !name.is_empty()) else {
         findings.push(invalid("the tool call has no `name`"));
         return None;
     };
-    let arguments = fields
-        .take("arguments")
-        .unwrap_or_else(|| Node::new(range.clone(), Json::Object(Vec::new())));
+    let arguments = fields.take("arguments").unwrap_or_else(|| Node::new(range.clone(), Json::Object(Vec::new())));
     if !matches!(arguments.value, Json::Object(_) | Json::String(_)) {
         let message = "`arguments` must be an object, or a string that holds one";
         findings.push(
@@ -567,11 +425,7 @@ fn tool_call<'a>(node: Node<'a>, findings: &mut Findings) -> Option<ToolCall<'a>
         );
         return None;
     }
-    Some(ToolCall {
-        id,
-        name,
-        arguments,
-    })
+    Some(ToolCall { id, name, arguments })
 }
 
 fn train(fields: &mut Fields<'_>, findings: &mut Findings) -> bool {
@@ -579,11 +433,7 @@ fn train(fields: &mut Fields<'_>, findings: &mut Findings) -> bool {
     if let Some(node) = fields.take("train") {
         match node.as_bool() {
             Some(value) => train = value,
-            None => findings.push(wrong_type(
-                &node.range,
-                "`train` must be true or false",
-                node.kind(),
-            )),
+            None => findings.push(wrong_type(&node.range, "`train` must be true or false", node.kind())),
         }
     }
     for key in ["weight", "loss_weight"] {
@@ -591,20 +441,14 @@ fn train(fields: &mut Fields<'_>, findings: &mut Findings) -> bool {
             continue;
         };
         let Json::Number(lexeme) = &node.value else {
-            findings.push(wrong_type(
-                &node.range,
-                &format!("`{key}` must be 0 or 1"),
-                node.kind(),
-            ));
+            findings.push(wrong_type(&node.range, &format!("`{key}` must be 0 or 1"), node.kind()));
             continue;
         };
         match lexeme.parse::<f64>() {
             Ok(0.0) => train = false,
             Ok(1.0) => {}
-            _ => findings.push(
-                Diagnostic::new(Code::UnsupportedWeight, format!("`{key}` must be 0 or 1"))
-                    .at(&node.range),
-            ),
+            _ => findings
+                .push(Diagnostic::new(Code::UnsupportedWeight, format!("`{key}` must be 0 or 1")).at(&node.range)),
         }
     }
     train
@@ -616,10 +460,6 @@ fn expect(fields: &mut Fields<'_>, findings: &mut Findings) {
     };
     if !["clarify", "refuse", "call", "answer"].contains(&&*expect) {
         let message = "`expect` must be `clarify`, `refuse`, `call` or `answer`";
-        findings.push(
-            Diagnostic::new(Code::WrongType, message)
-                .at(&range)
-                .label(format!("found `{expect}`")),
-        );
+        findings.push(Diagnostic::new(Code::WrongType, message).at(&range).label(format!("found `{expect}`")));
     }
 }

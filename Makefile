@@ -1,0 +1,62 @@
+# `make help` lists the targets. Two of them do everything on a fresh machine with cargo and CPython 3.11:
+# `make demo` and `make test`.
+
+PYTHON ?= python3.11
+DLGC_CACHE ?= $(HOME)/.cache/dlgc
+# One environment for each set of pins; a change of the pins makes a new one.
+ENV := $(DLGC_CACHE)/env-$(shell sha256sum requirements-dev.txt | cut -c1-12)
+BIN := $(ENV)/bin
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test env build lint test-rust test-python specs bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build ## build, compile the examples, train a few steps, show what is trained
+	rm -rf demo
+	$(BIN)/dlgc compile examples/dialogues -o demo/shards --state json-after
+	$(BIN)/dlgc show examples/dialogues/guide.jsonl:3
+	$(BIN)/python -m dlgc.train demo/shards --max_steps 30 --output_dir demo/model --sample
+
+test: lint test-rust test-python ## everything that CI runs
+
+env: $(ENV)/ready ## the cached environment with the pinned Python packages
+
+$(ENV)/ready: requirements-dev.txt
+	rm -rf $(ENV)
+	$(PYTHON) -m venv $(ENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+build: env ## the extension, optimised, into the environment
+	VIRTUAL_ENV=$(ENV) $(BIN)/maturin develop --release --quiet
+
+lint: build ## rustfmt, clippy, ruff, mypy, stubs
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --package dlgc --no-deps --quiet
+	$(BIN)/ruff format --check --quiet python tests scripts examples
+	$(BIN)/ruff check --quiet python tests scripts examples
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest dlgc._dlgc
+
+test-rust: ## the core's tests and doctests
+	cargo test --quiet --package dlgc
+
+test-python: build ## everything a user would do
+	$(BIN)/python scripts/train_tokenizer.py --check
+	$(BIN)/python -m pytest --quiet
+
+specs: build ## write the generated contracts in specs/
+	$(BIN)/python -c "from dlgc import _dlgc; print(_dlgc.explain(), end='')" > specs/diagnostics.md
+
+bench: build ## MB/s of compile beside TRL's own preparation, in one run
+	$(BIN)/python scripts/bench.py
+
+clean: ## what this folder's builds left; the cached environment stays
+	cargo clean --quiet
+	rm -rf demo python/dlgc/_dlgc*.so
