@@ -80,8 +80,8 @@ def main() -> None:
     if not tokenizer.is_dir():
         sys.exit("skipped: Qwen3's tokenizer is not in the cache; `make test` fetches it")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         raw = data(arguments.megabytes, folder)
         size = raw.stat().st_size / 1e6
         common = ["--tokenizer", str(tokenizer), "--chat-template", str(template), "--max-length", "none", "--json"]

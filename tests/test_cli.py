@@ -10,7 +10,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import dlgc
-import pytest
 from dlgc import _dlgc
 
 if TYPE_CHECKING:
@@ -19,7 +18,12 @@ if TYPE_CHECKING:
 
 def run(*arguments: str | Path, cwd: Path | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "dlgc", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, input=stdin, check=False
+        [sys.executable, "-m", "dlgc", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        input=stdin,
+        check=False,
     )
 
 
@@ -65,7 +69,7 @@ def test_show_as_json_is_what_render_gives(examples: Path) -> None:
     shown = json.loads(run("show", f"{path}[2]", "--json", "--state", "json-after").stdout)
     rendered = dlgc.render(path.read_text().splitlines()[1], state="json-after")
     assert shown["input_ids"] == rendered.input_ids
-    assert "<state>\n{\"intent\": \"book_train\"" in rendered.text
+    assert '<state>\n{"intent": "book_train"' in rendered.text
     trained = "".join(
         rendered.text.encode()[span.start : span.end].decode() for span in rendered.spans if span.trained is not None
     )

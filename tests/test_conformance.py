@@ -6,13 +6,14 @@ on the messages that were handed to the template.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-import dlgc
 import pytest
+
+import dlgc
 from dlgc import _dlgc
 
 if TYPE_CHECKING:
@@ -77,7 +78,15 @@ DIALOGUES: dict[str, list[Message]] = {
     "parts": [user([{"type": "text", "text": "q1"}]), assistant("a1")],
     "tool_dict": [user("q1"), calling(OBJECT), result(), assistant("a1")],
     "tool_str": [user("q1"), calling('{"from":"重庆", "n":2.50}'), result(), assistant("a1")],
-    "tool_two": [user("q1"), calling({"from": "a"}, 2), result(), result(1), assistant("a1"), user("q2"), assistant("a2")],
+    "tool_two": [
+        user("q1"),
+        calling({"from": "a"}, 2),
+        result(),
+        result(1),
+        assistant("a1"),
+        user("q2"),
+        assistant("a2"),
+    ],
     "reasoning": [
         user("q1"),
         assistant("a1", reasoning_content="r1"),
@@ -86,7 +95,12 @@ DIALOGUES: dict[str, list[Message]] = {
     ],
     "think_tags": [user("q1"), assistant("<think>\nhm\n</think>\n\na1"), user("q2"), assistant("a2")],
     "white_space": [user(" q1\n"), assistant("\n  a1 \n\n"), user("q2"), assistant("  a2\n")],
-    "scripts": [user("naïve café 👩‍👩‍👧 １２３ ﬁ"), assistant("下午3:45 以后 العربية\u200b\r\nかな"), user("e\u0301"), assistant("ok")],
+    "scripts": [
+        user("naïve café 👩‍👩‍👧 １２３ ﬁ"),
+        assistant("下午3:45 以后 العربية\u200b\r\nかな"),
+        user("e\u0301"),
+        assistant("ok"),
+    ],
 }
 KWARGS: dict[str, dict[str, object]] = {"no_thinking": {"enable_thinking": False}}
 
@@ -106,7 +120,7 @@ def tokenizer(qwen3: Path) -> Any:  # noqa: ANN401  # transformers ships no type
 
 
 def renderer(path: Path, qwen3: Path, mask: str) -> _dlgc.Renderer:
-    today = datetime.datetime.now().astimezone().date().isoformat()
+    today = dt.datetime.now().astimezone().date().isoformat()
     options = {"tokenizer": str(qwen3), "chat_template": str(path), "mask": mask, "date": today}
     return _dlgc.Renderer(dlgc.CompileOptions.of(options).to_json())
 

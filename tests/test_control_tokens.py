@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import dlgc
 import pytest
+
+import dlgc
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,9 @@ def test_control_tokens_are_rejected_wherever_they_stand() -> None:
 
 def test_marks_of_reasoning_are_no_control_tokens(qwen3: Path, shared: Path) -> None:
     template = str(shared / "templates" / "trl" / "qwen3_training.jinja")
-    rendered = dlgc.render(dialogue("what is <think>?", "<think>\nhm\n</think>\n\nit is"), tokenizer=str(qwen3), chat_template=template)
+    rendered = dlgc.render(
+        dialogue("what is <think>?", "<think>\nhm\n</think>\n\nit is"), tokenizer=str(qwen3), chat_template=template
+    )
     assert "<think>\nhm\n</think>\n\nit is<|im_end|>" in rendered.text
     with pytest.raises(dlgc.RejectedError):
         dlgc.render(dialogue("what is <tool_response>?"), tokenizer=str(qwen3), chat_template=template)

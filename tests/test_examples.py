@@ -8,9 +8,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import dlgc
 import pytest
 from jsonschema import Draft202012Validator
+
+import dlgc
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "examples" / "dialogues"

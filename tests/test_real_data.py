@@ -6,8 +6,9 @@ import gzip
 import json
 from typing import TYPE_CHECKING
 
-import dlgc
 import pytest
+
+import dlgc
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +70,11 @@ def test_rejected_records_are_kept_byte_for_byte(shared: Path, tmp_path: Path) -
 
 def test_tool_calls_of_tau_bench_arrive_as_they_are(shared: Path) -> None:
     path = shared / "data" / "tau-bench" / "gpt-4o-airline.trials01.json.gz"
-    record = next(item for item in json.loads(gzip.decompress(path.read_bytes())) if any(m.get("tool_calls") for m in item["traj"]))
+    record = next(
+        item
+        for item in json.loads(gzip.decompress(path.read_bytes()))
+        if any(m.get("tool_calls") for m in item["traj"])
+    )
     rendered = dlgc.render(record, max_length="none")
     calls = [call for message in record["traj"] for call in message.get("tool_calls") or []]
     assert calls

@@ -10,14 +10,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dlgc
 import pyarrow as pa
 import pytest
-from dlgc import _dlgc
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
+
+import dlgc
+from dlgc import _dlgc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +55,6 @@ LEFT_OUT = {
     "field-lost": "depends on the template; the built-in one prints every field",
     "internal-error": "a bug",
     "no-stop-token": "depends on the template; the built-in one closes every turn",
-    "prompt-differs": "depends on the template; in the built-in one every prompt is how the row begins",
     "template-limit": "depends on the template; the built-in one does no more work than there is input",
     "template-refused": "depends on the template",
     "truncated-gzip": "about a file, not a record",
@@ -242,7 +242,8 @@ ASK, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content"
 CALL = {"name": "f", "arguments": {"x": 1}}
 # Each object that has a shape of its own, with the names of its fields and the record around it.
 OBJECTS: dict[str, tuple[dict[str, Any], list[str], Callable[[Any], Any]]] = {
-    "record": ({"messages": [ASK, ANSWER]}, RECORD_NAMES, lambda record: record),
+    "record": ({"conversation": [ASK, ANSWER]}, RECORD_NAMES, lambda record: record),
+    "openai-record": ({"messages": [ASK, ANSWER]}, RECORD_NAMES, lambda record: record),
     "question": (ASK, MESSAGE_NAMES, lambda message: {"messages": [message, ANSWER]}),
     "answer": (ANSWER, MESSAGE_NAMES, lambda message: {"messages": [ASK, message]}),
     "one-call": ({"role": "assistant", "tool_call": CALL}, MESSAGE_NAMES, lambda message: {"messages": [ASK, message]}),

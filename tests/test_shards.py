@@ -13,10 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-import dlgc
 import polars as pl
 import pyarrow as pa
 import pytest
+
+import dlgc
 from dlgc import shards as shards_
 
 datasets = pytest.importorskip("datasets", reason="datasets is not installed")

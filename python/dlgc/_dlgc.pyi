@@ -1,16 +1,17 @@
 from collections.abc import Callable
 from os import PathLike
-from typing import final
+from typing import TypeAlias, final
 
 __version__: str
 OPTIMISED: bool
 
-_Progress = Callable[[int, int | None, int, int, int], None]
+_Progress: TypeAlias = Callable[[int, int | None, int, int, int], None]
 
 def compile(options: str, progress: _Progress | None = None) -> str: ...  # noqa: A001
 def check(options: str, progress: _Progress | None = None) -> str: ...
 def verify(folder: str | PathLike[str]) -> str: ...
 def explain(code: str | None = None) -> str | None: ...
+
 @final
 class Renderer:
     def __new__(cls, options: str) -> Renderer: ...

@@ -147,6 +147,8 @@ pub struct Message<'a> {
     pub range: Range<usize>,
     /// Where its content stood.
     pub content_range: Range<usize>,
+    /// Where its `tool_call_id` stood, else the message.
+    pub call_id_range: Range<usize>,
 }
 
 /// The assistant's request to a tool.

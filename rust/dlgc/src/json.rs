@@ -75,7 +75,12 @@ pub enum JsonErrorKind {
     NonFinite,
     /// Nested deeper than [`MAX_DEPTH`].
     TooDeep,
+    /// A noncharacter that the compiler keeps for its own marks: U+FDD0, U+FDD1 or U+FDD2.
+    Reserved,
 }
+
+/// Noncharacters that mark places inside the compiler, so no text that is read may hold them.
+pub const RESERVED: std::ops::RangeInclusive<char> = '\u{FDD0}'..='\u{FDD2}';
 
 /// Where and why reading failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,6 +211,11 @@ pub fn object<'a>(range: &Range<usize>, members: Vec<(&'static str, Node<'a>)>) 
 pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>, JsonError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| JsonError { kind: JsonErrorKind::Utf8, offset: error.valid_up_to() })?;
+    let reserved = memchr::memmem::find_iter(bytes, b"\xef\xb7")
+        .find(|&at| bytes.get(at + 2).is_some_and(|byte| (0x90..=0x92).contains(byte)));
+    if let Some(offset) = reserved {
+        return Err(JsonError { kind: JsonErrorKind::Reserved, offset });
+    }
     let mut parser = Parser { text, bytes, at: 0, duplicate_keys: Vec::new() };
     parser.skip_space();
     let root = parser.value(0)?;
@@ -370,7 +380,11 @@ impl<'a> Parser<'a> {
                     }
                     _ => first,
                 };
-                return char::from_u32(code).ok_or(lone);
+                let character = char::from_u32(code).ok_or(lone)?;
+                if RESERVED.contains(&character) {
+                    return Err(JsonError { kind: JsonErrorKind::Reserved, offset: start });
+                }
+                return Ok(character);
             }
             _ => {
                 self.at = start;
@@ -666,6 +680,9 @@ mod tests {
         assert_eq!(kind("[01]"), JsonErrorKind::Syntax("`,` or `]`"));
         assert_eq!(kind("\"a\nb\""), JsonErrorKind::Syntax("a control character to be escaped"));
         assert_eq!(kind(r#""\u12"#), JsonErrorKind::Syntax("four hexadecimal digits"));
+        assert_eq!(kind("\"\u{fdd1}\""), JsonErrorKind::Reserved);
+        assert_eq!(kind(r#""\ufdd2""#), JsonErrorKind::Reserved);
+        assert!(parse(br#""\\ufdd2""#).is_ok(), "an escaped backslash and four letters");
         assert_eq!(parse(b"\"\xff\"").expect_err("not UTF-8").kind, JsonErrorKind::Utf8);
     }
 

@@ -291,6 +291,12 @@ fn kwargs(value: &Value) -> Result<Node<'static>> {
     if parsed.root.as_object().is_none() {
         return Err(Error::new(ErrorKind::Options, "`template_kwargs` must be a JSON object"));
     }
+    for name in crate::validate::RESERVED_ARGUMENTS {
+        if parsed.root.get(name).is_some() {
+            let message = format!("`{name}` cannot be a template argument: it comes from the dialogue");
+            return Err(Error::new(ErrorKind::Options, message));
+        }
+    }
     Ok(parsed.root.into_owned_at(&(0..0)))
 }
 

@@ -19,6 +19,7 @@ fn list_name(record: &Node<'_>) -> Option<&'static str> {
             Some(first) => first.get("role").is_some() && !has_foreign_parts(first),
             None => true,
         },
+        Some(Json::Null) => false,
         // A list of the wrong type is the native shape with a mistake, which validation explains.
         Some(_) => matches!(*name, "conversation" | "messages"),
         None => false,
@@ -28,7 +29,7 @@ fn list_name(record: &Node<'_>) -> Option<&'static str> {
 /// Content parts that keep their text under `value` are another format.
 fn has_foreign_parts(message: &Node<'_>) -> bool {
     let first = message.get("content").and_then(Node::as_array).and_then(<[_]>::first);
-    first.is_some_and(|part| part.get("value").is_some())
+    first.is_some_and(|part| part.get("value").is_some() && part.get("text").is_none())
 }
 
 pub(super) fn import(mut record: Node<'_>) -> Result<Node<'_>, Diagnostic> {

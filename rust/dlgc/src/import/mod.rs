@@ -8,7 +8,7 @@ mod messages;
 mod sharegpt;
 
 use crate::diagnostic::{Code, Diagnostic};
-use crate::json::{Json, Node};
+use crate::json::{Json, JsonError, JsonErrorKind, Node};
 
 /// One format: how it is recognised and how it becomes native.
 struct Importer {
@@ -41,7 +41,7 @@ pub fn import(record: Node<'_>) -> Result<(&'static str, Node<'_>), Diagnostic> 
 
 /// A record that holds answers which must not be trained as they are.
 fn preference(record: &Node<'_>) -> Option<Diagnostic> {
-    let pair = record.get("chosen").is_some() && record.get("rejected").is_some();
+    let pair = record.get_some("chosen").is_some() && record.get_some("rejected").is_some();
     let label = record.get("label").and_then(Node::as_bool).is_some();
     let field = if pair {
         "rejected"
@@ -75,9 +75,19 @@ fn unknown(record: &Node<'_>) -> Diagnostic {
         )
 }
 
-/// Reads JSON that stands inside a JSON string; its parts are placed where the string stands.
-fn embedded<'a>(node: &Node<'a>) -> Option<Node<'a>> {
-    let text = node.as_str()?;
-    let parsed = crate::json::parse(text.as_bytes()).ok()?;
-    Some(parsed.root.into_owned_at(&node.range))
+/// Reads JSON that stands inside a JSON string; its parts are placed where the string stands. `None` where there is no
+/// string, or it holds something else.
+///
+/// # Errors
+/// [`Code::ReservedCharacter`], which must not come in by this door either.
+pub(crate) fn embedded<'a>(node: &Node<'a>) -> Result<Option<Node<'a>>, Diagnostic> {
+    let Some(text) = node.as_str() else { return Ok(None) };
+    match crate::json::parse(text.as_bytes()) {
+        Ok(parsed) => Ok(Some(parsed.root.into_owned_at(&node.range))),
+        Err(JsonError { kind: JsonErrorKind::Reserved, .. }) => {
+            let message = "the text holds a noncharacter that dlgc reserves";
+            Err(Diagnostic::new(Code::ReservedCharacter, message).at(&node.range))
+        }
+        Err(_) => Ok(None),
+    }
 }

@@ -28,7 +28,7 @@ pub(super) fn import(record: Node<'_>) -> Result<Node<'_>, Diagnostic> {
                 member.node = messages(member.node)?;
                 native.push(member);
             }
-            "system" => system = Some(member.node).filter(|node| node.as_str().is_some_and(|text| !text.is_empty())),
+            "system" => system = Some(member.node).filter(|node| !node.is_null() && node.as_str() != Some("")),
             _ => native.push(member),
         }
     }
@@ -57,6 +57,10 @@ fn message(message: Node<'_>) -> Result<Node<'_>, Diagnostic> {
     };
     let from = take(&mut members, "from");
     let value = take(&mut members, "value").unwrap_or(Node::new(range.clone(), Json::Null));
+    if let Some(content) = members.iter().find(|member| member.key == "content") {
+        let message = "the message has both `value` and `content`";
+        return Err(Diagnostic::new(Code::WrongType, message).at(&content.key_range));
+    }
     let Some(from) = from else {
         return Err(Diagnostic::new(Code::WrongType, "the message has no `from`").at(&range));
     };
@@ -85,7 +89,7 @@ fn message(message: Node<'_>) -> Result<Node<'_>, Diagnostic> {
 }
 
 fn calls<'a>(value: &Node<'a>) -> Result<Node<'a>, Diagnostic> {
-    let calls = match embedded(value) {
+    let calls = match embedded(value)? {
         Some(Node { value: Json::Array(calls), .. }) => calls,
         Some(call @ Node { value: Json::Object(_), .. }) => vec![call],
         _ => {

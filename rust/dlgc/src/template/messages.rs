@@ -169,12 +169,12 @@ fn call(call: &ToolCall<'_>, abilities: &Abilities) -> Result<Node<'static>, Dia
     let place = 0..0;
     let arguments = match &call.arguments.value {
         Json::String(text) if !abilities.takes_string_arguments => {
-            let parsed = json::parse(text.as_bytes()).ok().filter(|parsed| parsed.root.as_object().is_some());
-            let Some(parsed) = parsed else {
-                return Err(Diagnostic::new(Code::InvalidToolCall, "`arguments` is no JSON object")
+            // Validation let only strings through that hold an object, so what fails here is a mark.
+            let parsed = json::parse(text.as_bytes()).map_err(|_| {
+                Diagnostic::new(Code::ControlToken, "the text of a control token in arguments that are a string")
                     .at(&call.arguments.range)
-                    .help("this template prints arguments from an object; the string must hold one"));
-            };
+                    .help("give the arguments as an object, where it can be kept as text")
+            })?;
             parsed.root.into_owned_at(&place)
         }
         Json::Object(_) if !abilities.takes_object_arguments => string(&place, json::dumps(&call.arguments)),

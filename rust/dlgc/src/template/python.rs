@@ -273,6 +273,11 @@ const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursd
 impl Date {
     /// Reads `YYYY-MM-DD`.
     pub fn parse(text: &str) -> Option<Self> {
+        let shape =
+            |(index, byte): (usize, u8)| if matches!(index, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
+        if text.len() != 10 || !text.bytes().enumerate().all(shape) {
+            return None;
+        }
         let mut parts = text.splitn(3, '-').map(str::parse::<u32>);
         let (Some(Ok(year)), Some(Ok(month)), Some(Ok(day))) = (parts.next(), parts.next(), parts.next()) else {
             return None;
@@ -344,7 +349,9 @@ mod tests {
         let date = Date::parse("2024-07-26").expect("a date");
         assert_eq!(date.strftime("%d %b %Y, %A %-m %y%%"), "26 Jul 2024, Friday 7 24%");
         assert_eq!(Date::parse("2023-02-29"), None);
-        assert_eq!(Date::parse("2024-13-01"), None);
+        for wrong in ["2024-13-01", "2026-2-8", "+026-01-01", "2026/01/01", "0000-01-01"] {
+            assert_eq!(Date::parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@
 mod rules;
 mod shape;
 
+pub(crate) use shape::RESERVED_ARGUMENTS;
+
 use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::dialogue::Dialogue;
 use crate::import;
@@ -60,9 +62,6 @@ fn convert<'a>(
     }
     let (name, native) = import::import(parsed.root)?;
     *format = Some(name);
-    if let Some(diagnostic) = rules::reserved_characters(record.bytes) {
-        return Err(diagnostic);
-    }
     let mut dialogue = shape::dialogue(native, &record.location, diagnostics)?;
     rules::check(&mut dialogue, diagnostics);
     Ok(dialogue)
@@ -77,6 +76,9 @@ fn syntax(error: JsonError, bytes: &[u8]) -> Diagnostic {
         JsonErrorKind::Utf8 => (Code::InvalidUtf8, "the record is not UTF-8", Some("first bad byte".to_owned())),
         JsonErrorKind::LoneSurrogate => (Code::LoneSurrogate, "a string holds half of a surrogate pair", None),
         JsonErrorKind::NonFinite => (Code::NonFiniteNumber, "JSON has no such number", None),
+        JsonErrorKind::Reserved => {
+            (Code::ReservedCharacter, "the record holds a noncharacter that dlgc reserves", None)
+        }
         JsonErrorKind::TooDeep => (Code::JsonTooDeep, "the record is nested too deeply", None),
     };
     let mut diagnostic = Diagnostic::new(code, message).at(&place);

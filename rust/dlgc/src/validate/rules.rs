@@ -23,21 +23,6 @@ pub(super) fn check(dialogue: &mut Dialogue<'_>, findings: &mut Vec<Diagnostic>)
     }
 }
 
-/// U+FDD0 to U+FDD2 mark spans inside the compiler, so no text may hold them, written out or escaped.
-pub(super) fn reserved_characters(record: &[u8]) -> Option<Diagnostic> {
-    let literal = memchr::memmem::find_iter(record, b"\xef\xb7")
-        .find(|&at| record.get(at + 2).is_some_and(|byte| (0x90..=0x92).contains(byte)));
-    let place = literal.map(|at| at..at + 3).or_else(|| {
-        memchr::memmem::find_iter(record, b"\\u")
-            .find(|&at| {
-                let digits = record.get(at + 2..at + 6).unwrap_or_default().to_ascii_lowercase();
-                matches!(&digits[..], b"fdd0" | b"fdd1" | b"fdd2")
-            })
-            .map(|at| at..at + 6)
-    })?;
-    Some(Diagnostic::new(Code::ReservedCharacter, "the record holds a noncharacter that dlgc reserves").at(&place))
-}
-
 fn cut_trailing_context(dialogue: &mut Dialogue<'_>, findings: &mut Vec<Diagnostic>) {
     let Some(last) = dialogue.assistant_turns().last() else {
         return;
@@ -97,7 +82,7 @@ fn answered_call(calls: &[Call<'_>], message: &Message<'_>) -> Option<usize> {
 
 fn orphan(calls: &[Call<'_>], message: &Message<'_>) -> Diagnostic {
     let diagnostic = Diagnostic::new(Code::OrphanToolResult, "the tool result answers no tool call")
-        .at(&message.range)
+        .at(&message.call_id_range)
         .label("no earlier assistant message makes this call");
     if calls.is_empty() {
         return diagnostic.help("no tool call comes before it");

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::{Dialogue, DialogueType, Location, Message, Role, ToolCall};
+use crate::import::embedded;
 use crate::json::{self, Json, Member, Node, object, string};
 
 type Findings = Vec<Diagnostic>;
@@ -29,6 +30,9 @@ const MESSAGE_FIELDS: [&str; 17] = [
     "result",
     "id",
 ];
+
+/// Names under which the dialogue itself reaches a template.
+pub(crate) const RESERVED_ARGUMENTS: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
 
 /// The members of an object, taken out one by one.
 struct Fields<'a> {
@@ -129,6 +133,12 @@ pub(super) fn dialogue<'a>(
     let tools = fields.take("tools").and_then(|node| tools(node, findings));
     let documents = fields.list_of_objects("documents", findings);
     let template_kwargs = fields.object("chat_template_kwargs", findings);
+    for member in template_kwargs.as_ref().and_then(Node::as_object).unwrap_or_default() {
+        if RESERVED_ARGUMENTS.contains(&&*member.key) {
+            let message = format!("`{}` cannot be a template argument: it comes from the dialogue", member.key);
+            findings.push(Diagnostic::new(Code::WrongType, message).at(&member.key_range));
+        }
+    }
     let metadata = fields.object("metadata", findings);
     let group = fields.string("group", findings).map(|(_, group)| group);
     let split = fields.string("split", findings).and_then(|(range, split)| {
@@ -194,10 +204,14 @@ fn tools<'a>(node: Node<'a>, findings: &mut Findings) -> Option<Node<'a>> {
     let range = node.range.clone();
     let node = match &node.value {
         Json::String(text) if text.trim().is_empty() => return None,
-        Json::String(text) => match json::parse(text.as_bytes()) {
-            Ok(parsed) if parsed.root.is_null() => return None,
-            Ok(parsed) => parsed.root.into_owned_at(&range),
-            Err(_) => {
+        Json::String(_) => match embedded(&node) {
+            Ok(Some(parsed)) if parsed.is_null() => return None,
+            Ok(Some(parsed)) => parsed,
+            Err(diagnostic) => {
+                findings.push(diagnostic);
+                return None;
+            }
+            Ok(None) => {
                 findings.push(wrong_type(&range, "`tools` must be a list, or a string that holds one", "other text"));
                 return None;
             }
@@ -234,9 +248,10 @@ fn summaries(fields: &mut Fields<'_>, findings: &mut Findings) {
         return;
     };
     for summary in node.as_array().unwrap_or_default() {
-        let upto = summary.get("upto").is_some_and(
-            |upto| matches!(&upto.value, Json::Number(number) if number.bytes().all(|byte| byte.is_ascii_digit())),
-        );
+        let upto = summary.get("upto").is_some_and(|upto| {
+            matches!(&upto.value, Json::Number(number)
+                if number.parse::<f64>().is_ok_and(|index| index >= 0.0 && index.fract() == 0.0))
+        });
         let text = summary.get("text").is_some_and(|text| text.as_str().is_some());
         if !upto || !text {
             let message = "a summary must have `upto`, the index of a message, and `text`, a string";
@@ -275,7 +290,11 @@ fn message<'a>(element: Node<'a>, findings: &mut Findings) -> Result<Message<'a>
     }
     let mut reasoning = None;
     for key in ["reasoning_content", "thinking", "reasoning"] {
-        if let Some((_, text)) = fields.string(key, findings) {
+        if let Some((place, text)) = fields.string(key, findings) {
+            if reasoning.as_ref().is_some_and(|known| *known != text) {
+                let message = format!("`{key}` differs from the reasoning under another name");
+                findings.push(Diagnostic::new(Code::WrongType, message).at(&place));
+            }
             reasoning = reasoning.or(Some(text));
         }
     }
@@ -285,7 +304,11 @@ fn message<'a>(element: Node<'a>, findings: &mut Findings) -> Result<Message<'a>
         findings.push(Diagnostic::new(Code::InvalidToolCall, message).at(&range));
     }
     let name = fields.string("name", findings).map(|(_, name)| name);
-    let tool_call_id = fields.string("tool_call_id", findings).map(|(_, id)| id);
+    let mut call_id_range = range.clone();
+    let tool_call_id = fields.string("tool_call_id", findings).map(|(place, id)| {
+        call_id_range = place;
+        id
+    });
     let state = fields.object("state", findings);
     let train = train(&mut fields, findings) && role == Role::Assistant;
     expect(&mut fields, findings);
@@ -297,7 +320,19 @@ fn message<'a>(element: Node<'a>, findings: &mut Findings) -> Result<Message<'a>
             findings.push(unknown_field(member));
         }
     }
-    Ok(Message { role, content, reasoning, tool_calls, name, tool_call_id, state, train, range, content_range })
+    Ok(Message {
+        role,
+        content,
+        reasoning,
+        tool_calls,
+        name,
+        tool_call_id,
+        state,
+        train,
+        range,
+        content_range,
+        call_id_range,
+    })
 }
 
 fn unknown_field(member: &Member<'_>) -> Diagnostic {
@@ -409,7 +444,11 @@ fn tool_call<'a>(node: Node<'a>, findings: &mut Findings) -> Option<ToolCall<'a>
             findings.push(invalid("`function` must be an object"));
             return None;
         };
-        fields.members = members;
+        for member in std::mem::replace(&mut fields.members, members) {
+            if member.key != "type" && !member.node.is_null() {
+                findings.push(unknown_field(&member));
+            }
+        }
     }
     let Some((_, name)) = fields.string("name", findings).filter(|(_, name)| !name.is_empty()) else {
         findings.push(invalid("the tool call has no `name`"));
@@ -424,6 +463,17 @@ fn tool_call<'a>(node: Node<'a>, findings: &mut Findings) -> Option<ToolCall<'a>
                 .label(format!("found {}", arguments.kind())),
         );
         return None;
+    }
+    if arguments.as_str().is_some() {
+        match embedded(&arguments) {
+            Ok(Some(parsed)) if parsed.as_object().is_some() => {}
+            Err(diagnostic) => findings.push(diagnostic),
+            _ => findings.push(
+                Diagnostic::new(Code::InvalidToolCall, "`arguments` is a string that holds no JSON object")
+                    .at(&arguments.range)
+                    .help("a call without arguments has `{}`"),
+            ),
+        }
     }
     Some(ToolCall { id, name, arguments })
 }
