@@ -44,7 +44,7 @@ def test_show_prints_exactly_the_assistants_words_and_stop_tokens_as_trained(exa
     stop = "<|im_end|>"
     for number, line in enumerate((examples / "guide.jsonl").read_text().splitlines(), start=1):
         shown = run("show", f"{examples / 'guide.jsonl'}:{number}").stdout
-        shown = re.sub("×[0-9]+", "", shown)  # noqa: RUF001  # the sign for several tokens in one character
+        shown = re.sub("×[0-9]+", "", shown)  # the sign for several tokens in one character
         parts = re.findall(r"\[\[(.*?)\]\]", shown, re.DOTALL)[1:]
         trained = [part.replace("|", "").replace("⏎\n", "\n") for part in parts]
         expected = []

@@ -82,7 +82,7 @@ def report(report: Report, output: str | None) -> None:
         if tally["severity"] == "note":
             continue
         for example in tally["examples"]:
-            say(_painted(example["rendered"], tally["severity"], color))
+            sys.stderr.write(_painted(example["rendered"], tally["severity"], color) + "\n")
         more = tally["count"] - len(tally["examples"])
         if more > 0:
             say(f"{tally['severity']}[{code}]: {more:,} more like these\n")
