@@ -4,6 +4,7 @@ from typing import TypeAlias, final
 
 __version__: str
 OPTIMISED: bool
+__all__ = ["OPTIMISED", "Renderer", "__version__", "check", "compile", "explain", "verify"]
 
 _Progress: TypeAlias = Callable[[int, int | None, int, int, int], None]
 
