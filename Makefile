@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test env build lint test-rust test-python specs bench clean
+.PHONY: help demo test env build lint test-rust test-python specs conformance bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ test: lint test-rust test-python ## everything that CI runs
 
 env: $(ENV)/ready ## the cached environment with the pinned Python packages
 
-$(ENV)/ready: requirements-dev.txt
+$(ENV)/ready:
 	rm -rf $(ENV)
 	$(PYTHON) -m venv $(ENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -53,6 +53,9 @@ test-python: build ## everything a user would do
 
 specs: build ## write the generated contracts in specs/
 	$(BIN)/python -c "from dlgc import _dlgc; print(_dlgc.explain(), end='')" > specs/diagnostics.md
+
+conformance: build ## real templates and tokenizers against transformers: specs/conformance.md
+	$(BIN)/python scripts/conformance.py
 
 bench: build ## MB/s of compile beside TRL's own preparation, in one run
 	$(BIN)/python scripts/bench.py

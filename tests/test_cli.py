@@ -68,7 +68,7 @@ def test_show_as_json_is_what_render_gives(examples: Path) -> None:
     path = examples / "guide.jsonl"
     shown = json.loads(run("show", f"{path}[2]", "--json", "--state", "json-after").stdout)
     rendered = dlgc.render(path.read_text().splitlines()[1], state="json-after")
-    assert shown["input_ids"] == rendered.input_ids
+    assert shown["rows"][0]["input_ids"] == rendered.input_ids
     assert '<state>\n{"intent": "book_train"' in rendered.text
     trained = "".join(
         rendered.text.encode()[span.start : span.end].decode() for span in rendered.spans if span.trained is not None

@@ -205,7 +205,7 @@ def test_a_dataset_is_replaced_only_when_asked(examples: Path, tmp_path: Path) -
 
 
 def test_a_run_that_cannot_start_writes_nothing(examples: Path, tmp_path: Path) -> None:
-    (tmp_path / "plain.jinja").write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    (tmp_path / "plain.jinja").write_text("{% for message in messages %}{{ message.content }}{% endif %}")
     failing: list[dict[str, object]] = [
         {"chat_template": str(tmp_path / "plain.jinja")},
         {"chat_template": "no-such-template"},

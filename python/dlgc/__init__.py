@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 
 from dlgc._dlgc import OPTIMISED, __version__
-from dlgc.api import Rendered, Report, Span, Verdict, check, compile, render, verify  # noqa: A004
+from dlgc.api import Rendered, RenderedRow, Report, Span, Verdict, check, compile, render, verify  # noqa: A004
 from dlgc.exceptions import DlgcError, OptionsError, RejectedError, ShardError, TemplateError, TokenizerError
 from dlgc.options import CompileOptions
 from dlgc.shards import manifest, scan, scan_dialogues
@@ -26,6 +26,7 @@ __all__ = [
     "OptionsError",
     "RejectedError",
     "Rendered",
+    "RenderedRow",
     "Report",
     "ShardError",
     "Span",

@@ -26,7 +26,8 @@ class Report:
         diagnostics: By code: severity, count and the first few examples.
         formats: Records by the format they had.
         rows: Rows.
-        tokens: Tokens.
+        tokens: Tokens of the rows.
+        source_tokens: Tokens of the compiled dialogues, each counted once: fewer where turns have rows of their own.
         trained_tokens: Tokens that are trained.
         skipped: Files that were not read, each with the reason.
         failure: Why the run is a failure although it went through to its end; None for a success.
@@ -38,6 +39,7 @@ class Report:
     formats: dict[str, int]
     rows: int
     tokens: int
+    source_tokens: int
     trained_tokens: int
     skipped: list[tuple[str, str]]
     failure: str | None
@@ -67,28 +69,69 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """A dialogue, rendered and tokenised.
+class RenderedRow:
+    """One row of a dialogue.
 
     Attributes:
-        text: The rendered text; what transformers' `apply_chat_template(messages, ...)` gives.
+        text: Its text.
         input_ids: Token ids, length n.
         labels: The id where it is trained, -100 elsewhere; length n.
         offsets: Byte range of each token in `text`; length n.
-        spans: Pieces that tile the text.
-        turns: One verdict for each assistant message that is to be trained.
-        messages: The messages as they were handed to the template.
-        diagnostics: Everything found.
+        trained_messages: Indices of the messages that are trained in it.
     """
 
     text: str
     input_ids: list[int]
     labels: list[int]
     offsets: list[tuple[int, int]]
+    trained_messages: list[int]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A dialogue, rendered and tokenised.
+
+    Attributes:
+        text: The rendered text; what transformers' `apply_chat_template(messages, ...)` gives.
+        rows: The rows that it becomes: one for all turns whose prompts nest in `text`, one for each other turn.
+        spans: Pieces that tile `text`.
+        turns: One verdict for each assistant message that is to be trained.
+        messages: The messages as they were handed to the template.
+        diagnostics: Everything found.
+    """
+
+    text: str
+    rows: list[RenderedRow]
     spans: list[Span]
     turns: list[dict[str, Any]]
     messages: list[dict[str, Any]]
     diagnostics: list[dict[str, Any]]
+
+    @property
+    def row(self) -> RenderedRow:
+        """The only row.
+
+        Raises:
+            ValueError: There are several.
+        """
+        if len(self.rows) != 1:
+            raise ValueError(f"the dialogue becomes {len(self.rows)} rows: see `rows`")
+        return self.rows[0]
+
+    @property
+    def input_ids(self) -> list[int]:
+        """Token ids of the only row."""
+        return self.row.input_ids
+
+    @property
+    def labels(self) -> list[int]:
+        """Labels of the only row."""
+        return self.row.labels
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """Byte ranges of the tokens of the only row."""
+        return self.row.offsets
 
     @classmethod
     def from_json(cls, text: str) -> Rendered:
@@ -102,7 +145,9 @@ class Rendered:
             errors = [item["rendered"] for item in found["diagnostics"] if item["severity"] == "error"]
             raise RejectedError("the dialogue was rejected\n" + "\n".join(errors), found["diagnostics"])
         found["spans"] = [Span(**span) for span in found["spans"]]
-        found["offsets"] = [(start, end) for start, end in found["offsets"]]
+        for row in found["rows"]:
+            row["offsets"] = [(start, end) for start, end in row["offsets"]]
+        found["rows"] = [RenderedRow(**row) for row in found["rows"]]
         found["messages"] = json.loads(found["messages"])
         return cls(**found)
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dlgc.api import Progress, Rendered, Report
+    from dlgc.api import Progress, Rendered, RenderedRow, Report
 
 GREEN, RED, YELLOW, CYAN, BOLD, DIM, RESET = (f"\033[{code}m" for code in ("32", "31", "33", "36", "1", "2", "0"))
 IGNORED = -100
+TOO_MUCH = 3.0
+"""Amplification above which a user is warned."""
 LOG_SECONDS = 10.0
 BAR_SECONDS = 0.1
 
@@ -122,6 +124,16 @@ def summary(report: Report, output: str | None) -> list[str]:
     share = 100 * report.trained_tokens / report.tokens if report.tokens else 0.0
     trained = f"{report.trained_tokens:,} trained ({share:.1f} %)"
     lines.append(f"tokens     {report.tokens:>12,} in {report.rows:,} rows, {trained}")
+    amplification = report.tokens / report.source_tokens if report.source_tokens else 1.0
+    if amplification > 1:
+        lines.append(
+            f"amplified  {amplification:>11.1f}x {report.source_tokens:,} tokens of dialogues, shown again as prompts"
+        )
+    if amplification > TOO_MUCH:
+        lines.append(
+            "           this template changes history, so most turns need a row of their own; "
+            "`--train-on last_turn`, or a template whose prompts nest, costs less"
+        )
     if report.manifest:
         length = report.manifest["max_length"]
         lines.append(f"max_length {length if length is not None else 'none':>12}")
@@ -153,14 +165,26 @@ def show(rendered: Rendered, name: str, color: bool) -> None:  # noqa: FBT001  #
     Tokens are separated by a bar; what is trained is green, or stands in [[ ]] without colour. A line break inside a
     token is written as the sign for it; characters that take several tokens are followed by their number.
     """
-    text = rendered.text.encode()
-    trained = sum(label != IGNORED for label in rendered.labels)
     write = sys.stdout.write
-    write(f"{name}: {len(rendered.input_ids):,} tokens, {trained:,} trained")
-    write(" (green)\n\n" if color else ", in [[ ]]\n\n")
+    for number, row in enumerate(rendered.rows, start=1):
+        trained = sum(label != IGNORED for label in row.labels)
+        which = f", row {number} of {len(rendered.rows)}" if len(rendered.rows) > 1 else ""
+        write(f"{name}{which}: {len(row.input_ids):,} tokens, {trained:,} trained")
+        write(" (green)\n\n" if color else ", in [[ ]]\n\n")
+        _show_row(row, color)
+    for turn in rendered.turns:
+        if "code" in turn:
+            write(f"\nmessage {turn['message']} is not trained: {turn['code']}: {turn['reason']}\n")
+    findings = [item for item in rendered.diagnostics if item["severity"] == "warning"]
+    for item in findings:
+        write(f"\n{item['severity']}[{item['code']}]: {item['message']}\n")
+
+
+def _show_row(row: RenderedRow, color: bool) -> None:  # noqa: FBT001  # private
+    write = sys.stdout.write
     inside = False
     line: list[str] = []
-    for piece, is_trained in _pieces(rendered, text):
+    for piece, is_trained in _pieces(row):
         if is_trained != inside:
             line.append(_edge(is_trained, color))
             inside = is_trained
@@ -173,12 +197,6 @@ def show(rendered: Rendered, name: str, color: bool) -> None:  # noqa: FBT001  #
     if inside:
         line.append(_edge(False, color))
     write("".join(line) + "\n")
-    for turn in rendered.turns:
-        if "code" in turn:
-            write(f"\nmessage {turn['message']} is not trained: {turn['code']}: {turn['reason']}\n")
-    findings = [item for item in rendered.diagnostics if item["severity"] == "warning"]
-    for item in findings:
-        write(f"\n{item['severity']}[{item['code']}]: {item['message']}\n")
 
 
 def _edge(opens: bool, color: bool) -> str:  # noqa: FBT001  # private
@@ -187,16 +205,17 @@ def _edge(opens: bool, color: bool) -> str:  # noqa: FBT001  # private
     return "[[" if opens else "]]"
 
 
-def _pieces(rendered: Rendered, text: bytes) -> Iterator[tuple[str, bool]]:
+def _pieces(row: RenderedRow) -> Iterator[tuple[str, bool]]:
     """Yields tokens as text; tokens that share characters come as one, with their number."""
+    text = row.text.encode()
     index = 0
-    while index < len(rendered.offsets):
-        start, end = rendered.offsets[index]
+    while index < len(row.offsets):
+        start, end = row.offsets[index]
         last = index
-        while last + 1 < len(rendered.offsets) and rendered.offsets[last + 1][0] < end:
+        while last + 1 < len(row.offsets) and row.offsets[last + 1][0] < end:
             last += 1
-            end = max(end, rendered.offsets[last][1])
+            end = max(end, row.offsets[last][1])
         piece = text[start:end].decode("utf-8", "replace")
         count = last - index + 1
-        yield piece + (f"×{count}" if count > 1 else ""), rendered.labels[index] != IGNORED  # noqa: RUF001  # a sign
+        yield piece + (f"×{count}" if count > 1 else ""), row.labels[index] != IGNORED  # noqa: RUF001  # a sign
         index = last + 1

@@ -53,14 +53,10 @@ fn spans_tile_the_text() {
 #[test]
 fn tokens_decode_to_the_text_and_trained_ones_to_the_targets() {
     for_each_shown(StateMode::JsonAfter, |name, shown, compiler| {
-        let example = &shown.example;
+        let [example] = shown.examples.as_slice() else { panic!("{name}: the template's prompts nest") };
         assert_eq!(compiler.tokenizer.decode(&example.input_ids).expect("decodes"), shown.rendered.text, "{name}");
-        let targets: String = shown
-            .rendered
-            .turns
-            .iter()
-            .map(|turn| &shown.rendered.text[turn.target.as_ref().expect("proved").range.clone()])
-            .collect();
+        let targets: String =
+            shown.rendered.turns.iter().map(|turn| turn.target.as_ref().expect("proved").text.as_str()).collect();
         let trained: Vec<i32> = example.labels.iter().copied().filter(|&label| label != UNTRAINED).collect();
         assert_eq!(compiler.tokenizer.decode(&trained).expect("decodes"), targets, "{name}");
     });
@@ -70,11 +66,12 @@ fn tokens_decode_to_the_text_and_trained_ones_to_the_targets() {
 fn every_trained_turn_follows_exactly_its_prompt() {
     for_each_shown(StateMode::Context, |name, shown, compiler| {
         for turn in &shown.rendered.turns {
-            let target = turn.target.as_ref().expect("proved");
-            let prompt = compiler.tokenizer.ids(&shown.rendered.text[..target.range.start]).expect("encodes");
-            assert_eq!(shown.example.input_ids[..prompt.len()], prompt, "{name}");
-            assert_ne!(shown.example.labels[prompt.len()], UNTRAINED, "{name}");
-            assert!(shown.rendered.text[target.range.clone()].ends_with("<|im_end|>"), "{name}");
+            let range = turn.target.as_ref().expect("proved").range().expect("shared");
+            let prompt = compiler.tokenizer.ids(&shown.rendered.text[..range.start]).expect("encodes");
+            let example = &shown.examples[0];
+            assert_eq!(example.input_ids[..prompt.len()], prompt, "{name}");
+            assert_ne!(example.labels[prompt.len()], UNTRAINED, "{name}");
+            assert!(shown.rendered.text[range].ends_with("<|im_end|>"), "{name}");
         }
     });
 }
@@ -84,7 +81,7 @@ fn state_as_json_is_part_of_what_the_assistant_says() {
     let mut states = 0;
     for_each_shown(StateMode::JsonBefore, |_, shown, _| {
         for turn in &shown.rendered.turns {
-            let target = &shown.rendered.text[turn.target.as_ref().expect("proved").range.clone()];
+            let target = &turn.target.as_ref().expect("proved").text;
             states += usize::from(target.contains("<state>\n{\"intent\":"));
         }
     });

@@ -40,8 +40,10 @@ pub struct Compiler {
 pub(super) struct Outcome {
     /// The format it had.
     pub(super) format: Option<&'static str>,
-    /// The row, if it was compiled.
-    pub(super) row: Option<Row>,
+    /// The rows; none if it was rejected.
+    pub(super) rows: Vec<Row>,
+    /// Tokens of the whole dialogue, each counted once.
+    pub(super) source_tokens: u64,
     /// About the dialogue, if it became one.
     pub(super) dialogue: Option<DialogueRow>,
     /// Turns that are trained.
@@ -57,10 +59,8 @@ pub(super) struct Outcome {
 pub struct Shown {
     /// The rendering with its verdicts.
     pub rendered: Rendered,
-    /// Ids and labels.
-    pub example: Example,
-    /// Each token's bytes in the text.
-    pub pieces: Vec<(i32, std::ops::Range<usize>)>,
+    /// Its rows.
+    pub examples: Vec<Example>,
     /// Everything found.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -93,6 +93,10 @@ impl Compiler {
             state: options.state,
         };
         let template = Template::load(&source, &template_options)?;
+        if options.mask != MaskOption::Exact && !template.is_tagged() {
+            let message = "the chat template has no `{% generation %}` blocks, which this mask asks for";
+            return Err(Error::new(ErrorKind::Template, message).hint("`--mask exact` needs none"));
+        }
         let scaffold = template.scaffold(&tokenizer.plain_added_tokens());
         tokenizer.set_control(scaffold, ControlPolicy::parse(&options.control_tokens)?);
         files.set_chat_template(&source);
@@ -122,23 +126,22 @@ impl Compiler {
         let trainable = dialogue.messages.iter().filter(|message| message.train).count() as u64;
         match self.lower(&mut dialogue, &mut outcome.diagnostics)? {
             Err(code) => *outcome.untrained.entry(code.name()).or_default() += trainable,
-            Ok((rendered, example)) => {
-                self.account(&rendered, &example, trainable, &mut outcome);
-                if outcome.trained > 0 {
-                    outcome.row = Some(row(&dialogue, &record.location, example));
-                }
+            Ok((rendered, examples)) => {
+                self.account(&rendered, &examples, trainable, &mut outcome);
+                outcome.source_tokens = rendered.tokens as u64;
+                let rows = examples.into_iter().map(|example| row(&dialogue, &record.location, example));
+                outcome.rows = rows.collect();
             }
         }
         let codes: std::collections::BTreeSet<_> =
             outcome.diagnostics.iter().map(|diagnostic| diagnostic.code.name().to_owned()).collect();
         if let Some(about) = &mut outcome.dialogue {
             about.codes = codes.into_iter().collect();
-            if let Some(row) = &outcome.row {
-                let trained = row.labels.iter().filter(|&&label| label != UNTRAINED).count();
-                about.counts[2] = outcome.trained as i64;
-                about.counts[3] = row.input_ids.len() as i64;
-                about.counts[4] = trained as i64;
-                about.counts[5] = 1;
+            about.counts[2] = outcome.trained as i64;
+            for row in &outcome.rows {
+                about.counts[3] += row.input_ids.len() as i64;
+                about.counts[4] += row.labels.iter().filter(|&&label| label != UNTRAINED).count() as i64;
+                about.counts[5] += 1;
             }
         }
         Ok(outcome)
@@ -155,11 +158,10 @@ impl Compiler {
             return Ok(Err(diagnostics));
         };
         self.select_turns(&mut dialogue, &mut BTreeMap::new());
-        let Ok((rendered, example)) = self.lower(&mut dialogue, &mut diagnostics)? else {
+        let Ok((rendered, examples)) = self.lower(&mut dialogue, &mut diagnostics)? else {
             return Ok(Err(diagnostics));
         };
-        let pieces = self.tokenizer.pieces(&rendered)?;
-        Ok(Ok(Shown { rendered, example, pieces, diagnostics }))
+        Ok(Ok(Shown { rendered, examples, diagnostics }))
     }
 
     /// Leaves `train` set on the messages that are to be trained, and counts the others.
@@ -183,7 +185,7 @@ impl Compiler {
         &self,
         dialogue: &mut Dialogue<'_>,
         diagnostics: &mut Vec<Diagnostic>,
-    ) -> Result<std::result::Result<(Rendered, Example), Code>> {
+    ) -> Result<std::result::Result<(Rendered, Vec<Example>), Code>> {
         let before = diagnostics.len();
         self.tokenizer.guard(dialogue, diagnostics);
         if let Some(error) = diagnostics[before..].iter().find(|found| found.severity() == Severity::Error) {
@@ -203,29 +205,46 @@ impl Compiler {
             MaskOption::Template => Mask::Template,
             MaskOption::HfCompat => Mask::HfCompat,
         };
-        let example = self.tokenizer.example(&mut rendered, mask)?;
+        let mut examples = self.tokenizer.examples(&mut rendered, mask)?;
         diagnostics.append(&mut rendered.diagnostics);
-        diagnostics.extend(rendered.turns.iter().filter_map(|turn| turn.target.as_ref().err().cloned()));
-        if let Some(max_length) = self.max_length
-            && example.input_ids.len() as u64 > max_length
-        {
-            let message = format!("the dialogue has {} tokens, `max_length` is {max_length}", example.input_ids.len());
-            diagnostics.push(
-                Diagnostic::new(Code::DialogueTooLong, message)
-                    .help("raise `--max-length`, or leave it out; windows are not built yet"),
-            );
-            return Ok(Err(Code::DialogueTooLong));
+        let mut failed: Vec<Diagnostic> =
+            rendered.turns.iter().filter_map(|turn| turn.target.as_ref().err().cloned()).collect();
+        let max_length = self.max_length.unwrap_or(u64::MAX);
+        examples.retain(|example| {
+            let length = example.input_ids.len() as u64;
+            if length <= max_length {
+                return true;
+            }
+            let message = format!("the dialogue has {length} tokens, `max_length` is {max_length}");
+            let help = "raise `--max-length`, or leave it out; windows are not built yet";
+            let diagnostic = Diagnostic::new(Code::DialogueTooLong, message).help(help);
+            for turn in rendered.turns.iter_mut().filter(|turn| example.trained_messages.contains(&turn.message)) {
+                turn.target = Err(diagnostic.clone());
+            }
+            failed.push(diagnostic);
+            false
+        });
+        diagnostics.extend(failed.iter().cloned());
+        if examples.is_empty() {
+            if failed.is_empty() {
+                let message = "the template's marks hold no token that could be trained";
+                failed.push(Diagnostic::new(Code::NothingToTrain, message));
+                diagnostics.extend(failed.iter().cloned());
+            }
+            // A dialogue of which nothing remains is rejected for what befell its last turn.
+            return Ok(Err(failed.last().expect("filled above").code));
         }
-        Ok(Ok((rendered, example)))
+        Ok(Ok((rendered, examples)))
     }
 
     /// Enters each trainable turn in the ledger, as trained or with its code.
-    fn account(&self, rendered: &Rendered, example: &Example, trainable: u64, outcome: &mut Outcome) {
-        let any = example.labels.iter().any(|&label| label != UNTRAINED);
+    fn account(&self, rendered: &Rendered, examples: &[Example], trainable: u64, outcome: &mut Outcome) {
         let mut entered = 0;
         for turn in &rendered.turns {
             match &turn.target {
-                Ok(_) if any && example.trained_messages.contains(&turn.message) => outcome.trained += 1,
+                Ok(_) if examples.iter().any(|example| example.trained_messages.contains(&turn.message)) => {
+                    outcome.trained += 1;
+                }
                 Ok(_) => *outcome.untrained.entry(Code::NothingToTrain.name()).or_default() += 1,
                 Err(diagnostic) => *outcome.untrained.entry(diagnostic.code.name()).or_default() += 1,
             }
@@ -251,9 +270,9 @@ impl Compiler {
                 Ok(Canary {
                     name: (*name).to_owned(),
                     record: (*record).to_owned(),
-                    refused: refused.filter(|_| outcome.row.is_none()).map(|found| found.code.name().to_owned()),
-                    text_hash: outcome.row.as_ref().map(|row| row.provenance[0].text_hash),
-                    ids: outcome.row.map(|row| row.input_ids).unwrap_or_default(),
+                    refused: refused.filter(|_| outcome.rows.is_empty()).map(|found| found.code.name().to_owned()),
+                    text_hash: outcome.rows.first().map(|row| row.provenance[0].text_hash),
+                    ids: outcome.rows.into_iter().flat_map(|row| row.input_ids).collect(),
                 })
             })
             .collect()
@@ -404,17 +423,23 @@ impl Shown {
             .turns
             .iter()
             .map(|turn| match &turn.target {
-                Ok(target) => json!({"message": turn.message, "start": target.range.start, "end": target.range.end,
-                    "stop": rendered.text[target.stop.clone()]}),
+                Ok(target) => json!({"message": turn.message, "target": target.text,
+                    "stop": target.text[target.text.len() - target.stop..], "own_row": target.shared.is_none()}),
                 Err(found) => json!({"message": turn.message, "code": found.code.name(), "reason": found.message}),
+            })
+            .collect();
+        let rows: Vec<Value> = self
+            .examples
+            .iter()
+            .map(|example| {
+                json!({"text": example.text, "input_ids": example.input_ids, "labels": example.labels,
+                    "offsets": example.offsets, "trained_messages": example.trained_messages})
             })
             .collect();
         let messages: Vec<String> = rendered.messages.iter().map(json::dumps).collect();
         json!({
             "text": rendered.text,
-            "input_ids": self.example.input_ids,
-            "labels": self.example.labels,
-            "offsets": self.pieces.iter().map(|(_, range)| [range.start, range.end]).collect::<Vec<_>>(),
+            "rows": rows,
             "spans": spans,
             "turns": turns,
             "messages": format!("[{}]", messages.join(", ")),

@@ -179,10 +179,10 @@ impl Sink {
         if let Some(dialogue) = outcome.dialogue {
             writer.dialogue(dialogue)?;
         }
-        match outcome.row {
-            Some(row) => writer.row(&split, row),
-            None => writer.reject(&record.location, record.bytes, rejected),
+        if outcome.rows.is_empty() {
+            return writer.reject(&record.location, record.bytes, rejected);
         }
+        outcome.rows.into_iter().try_for_each(|row| writer.row(&split, row))
     }
 }
 
@@ -306,7 +306,7 @@ fn process(compiler: &Compiler, chunk: Chunk) -> Result<Processed> {
             Some(fault) => Outcome { diagnostics: vec![fault.clone()], ..Outcome::default() },
             None => compile_caught(compiler, &record)?,
         };
-        let located = if outcome.row.is_none() {
+        let located = if outcome.rows.is_empty() {
             let worst = outcome.diagnostics.iter().filter(|found| found.severity() == Severity::Error);
             worst.map(|diagnostic| locate(diagnostic, &record.location, record.bytes)).collect()
         } else {

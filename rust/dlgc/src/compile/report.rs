@@ -41,6 +41,7 @@ pub(super) struct Tallies {
     pub(super) tally: Tally,
     pub(super) formats: BTreeMap<String, u64>,
     pub(super) tokens: u64,
+    pub(super) source_tokens: u64,
     pub(super) trained_tokens: u64,
     pub(super) rows: u64,
 }
@@ -67,17 +68,18 @@ impl Tallies {
                 for (reason, count) in &outcome.untrained {
                     *ledger.turns.untrained.entry((*reason).to_owned()).or_default() += count;
                 }
-                if outcome.row.is_some() {
+                if !outcome.rows.is_empty() {
                     ledger.dialogues.compiled += 1;
                 } else {
                     ledger.dialogues.rejected += 1;
                 }
             }
         }
-        if let (Some(row), Some(dialogue)) = (&outcome.row, &outcome.dialogue) {
-            self.rows += 1;
-            self.tokens += row.input_ids.len() as u64;
+        if let Some(dialogue) = &outcome.dialogue {
+            self.tokens += dialogue.counts[3] as u64;
+            self.source_tokens += outcome.source_tokens;
             self.trained_tokens += dialogue.counts[4] as u64;
+            self.rows += dialogue.counts[5] as u64;
         }
         for diagnostic in &outcome.diagnostics {
             self.tally.add(diagnostic.code, || locate(diagnostic, &record.location, record.bytes));
@@ -96,8 +98,10 @@ pub struct CompileReport {
     pub formats: BTreeMap<String, u64>,
     /// Rows.
     pub rows: u64,
-    /// Tokens.
+    /// Tokens of the rows.
     pub tokens: u64,
+    /// Tokens of the compiled dialogues, each counted once: fewer where turns have rows of their own.
+    pub source_tokens: u64,
     /// Tokens that are trained.
     pub trained_tokens: u64,
     /// Files of named folders that were not read, with the reason.
@@ -134,6 +138,7 @@ impl CompileReport {
             formats: tallies.formats,
             rows: tallies.rows,
             tokens: tallies.tokens,
+            source_tokens: tallies.source_tokens,
             trained_tokens: tallies.trained_tokens,
             skipped: skipped.collect(),
             failure,

@@ -218,10 +218,16 @@ catalogue! {
         remedy: "Choose a template that prints it, or remove it from the data.",
     }
     PromptDiffers "prompt-differs" Error {
-        meaning: "The prompt that a server would send for this turn is not what stands before it in the row.",
+        meaning: "What the template shows of this turn does not follow the prompt that a server would send for it.",
         why: "The model would be trained on a context that it never sees.",
-        example: "a template that drops earlier reasoning from history",
-        remedy: "The turn stays untrained; expanding such dialogues into several rows is not built yet.",
+        example: "an assistant message with nothing before it; a template that changes history in the prompt",
+        remedy: "The turn stays untrained; look at it with `dlgc show`.",
+    }
+    TargetUnproved "target-unproved" Error {
+        meaning: "It cannot be proved that the turn is made of its own strings and the template's scaffold.",
+        why: "A string may be missing or changed, or another message's may stand in it.",
+        example: "a template that rewrites what the assistant said",
+        remedy: "The turn stays untrained; look at it with `dlgc show`.",
     }
     NoStopToken "no-stop-token" Error {
         meaning: "An assistant turn does not end in a stop token.",
@@ -293,6 +299,18 @@ catalogue! {
         meaning: "Consecutive messages of one role were merged, because the template refuses them.",
         why: "The joined text is what the model sees.",
         example: "two user messages in a row with Gemma's template",
+        remedy: "Nothing to do.",
+    }
+    OwnRow "own-row" Note {
+        meaning: "A turn has a row of its own, because its prompt is not the beginning of the whole dialogue.",
+        why: "Its context is trained as a server would send it; rows and tokens grow.",
+        example: "a template that drops earlier reasoning, or whose last turn differs from history",
+        remedy: "Nothing to do; a template that changes nothing in history needs fewer rows.",
+    }
+    StopAppended "stop-appended" Note {
+        meaning: "The template prints no stop after its last turn, so the model's own was put there.",
+        why: "It is what the server waits for.",
+        example: "a template that prints the end of turn with the next user message",
         remedy: "Nothing to do.",
     }
     ControlTokenAsText "control-token-as-text" Note {

@@ -1,4 +1,5 @@
-//! `{% generation %}` for an engine without custom tags.
+//! What a template's source needs before the engine reads it: `{% generation %}`, and loops that are as strict as
+//! Python's.
 //!
 //! transformers marks what the assistant says with a tag of its own. minijinja has no custom tags, so the pair is
 //! rewritten at load: `{% with %}{% filter __generation %}…{% endfilter %}{% endwith %}`. The filter brackets the
@@ -6,11 +7,20 @@
 //! block. transformers builds the tag from a call block, in which assignments stay inside; `with` keeps them inside
 //! here. (A call block would not do: the engine gives it no access to namespaces that it only assigns to.)
 
-/// Name of the filter.
+/// Name of the filter that brackets a block.
 pub(super) const FILTER: &str = "__generation";
+/// Name of the filter that lets everything through but none, over which Python does not loop.
+pub(super) const ITERABLE: &str = "__iterable";
 
-/// Rewrites the tags of a template; `None` if it has none.
-pub(super) fn rewrite(source: &str) -> Option<String> {
+/// A source that the engine can read.
+pub(super) struct Rewritten {
+    pub(super) source: String,
+    /// Whether it has `{% generation %}` blocks.
+    pub(super) tagged: bool,
+}
+
+/// Rewrites `generation` and `for` tags, and nothing else.
+pub(super) fn rewrite(source: &str) -> Rewritten {
     let mut out = String::with_capacity(source.len() + 64);
     let mut at = 0;
     let mut found = false;
@@ -26,7 +36,7 @@ pub(super) fn rewrite(source: &str) -> Option<String> {
         // An unclosed tag is a syntax error, which the engine reports better.
         let Some(close) = close else {
             out.push_str(&source[open..]);
-            return found.then_some(out);
+            return Rewritten { source: out, tagged: found };
         };
         let tag = &source[open..close];
         let body = tag[2..tag.len() - 2].trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
@@ -42,12 +52,54 @@ pub(super) fn rewrite(source: &str) -> Option<String> {
                 at = end;
                 continue;
             }
+            ("{%", _) => out.push_str(&strict_loop(tag).unwrap_or_else(|| tag.to_owned())),
             _ => out.push_str(tag),
         }
         at = close;
     }
     out.push_str(&source[at..]);
-    found.then_some(out)
+    Rewritten { source: out, tagged: found }
+}
+
+/// A `for` tag whose iterable passes through [`ITERABLE`]; other tags stay.
+fn strict_loop(tag: &str) -> Option<String> {
+    let inside = &tag[2..tag.len() - 2];
+    let lead = inside.len() - inside.trim_start_matches(['-', '+']).trim_start().len();
+    let body = &inside[lead..];
+    if !body.starts_with("for") || !body[3..].starts_with(char::is_whitespace) {
+        return None;
+    }
+    let found = words(body);
+    let start = found.iter().find(|(_, word)| *word == "in").map(|(at, word)| at + word.len())?;
+    let end = found.iter().filter(|(at, _)| *at > start).find(|(_, word)| matches!(*word, "if" | "recursive"));
+    let end = end.map_or(body.trim_end_matches(['-', '+']).len(), |(at, _)| *at);
+    let expression = body[start..end].trim();
+    let (before, after) = (&tag[..2 + lead + start], &tag[2 + lead + end..]);
+    Some(format!("{before} ({expression})|{ITERABLE} {after}"))
+}
+
+/// Words outside strings and brackets, with their places.
+fn words(code: &str) -> Vec<(usize, &str)> {
+    let (mut found, mut depth, mut quote, mut start) = (Vec::new(), 0_usize, None, None);
+    let bytes = code.as_bytes();
+    for (at, &byte) in bytes.iter().enumerate().chain([(code.len(), &b' ')]) {
+        let is_word = quote.is_none() && depth == 0 && (byte.is_ascii_alphanumeric() || byte == b'_');
+        if let (Some(begin), false) = (start, is_word) {
+            found.push((begin, &code[begin..at]));
+            start = None;
+        } else if start.is_none() && is_word {
+            start = Some(at);
+        }
+        match (quote, byte) {
+            (Some(open), byte) if byte == open && bytes[at - 1] != b'\\' => quote = None,
+            (Some(_), _) => {}
+            (None, b'"' | b'\'') => quote = Some(byte),
+            (None, b'(' | b'[' | b'{') => depth += 1,
+            (None, b')' | b']' | b'}') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    found
 }
 
 /// The end of a tag or an expression, strings inside it passed over.
@@ -77,14 +129,30 @@ mod tests {
     #[test]
     fn only_tags_are_rewritten() {
         let source = "{# {% generation %} #}{{ '{% generation %}' }}{%- generation -%}x{% endgeneration %}";
+        let found = rewrite(source);
+        assert!(found.tagged);
         assert_eq!(
-            rewrite(source).as_deref(),
-            Some(
-                "{# {% generation %} #}{{ '{% generation %}' }}{%- with %}{% filter __generation -%}\
-                  x{% endfilter %}{% endwith %}"
-            )
+            found.source,
+            "{# {% generation %} #}{{ '{% generation %}' }}{%- with %}{% filter __generation -%}\
+             x{% endfilter %}{% endwith %}"
         );
-        assert_eq!(rewrite("{% raw %}{% generation %}{% endraw %}"), None);
-        assert_eq!(rewrite("{% if generation %}{% endif %}"), None);
+        assert!(!rewrite("{% raw %}{% generation %}{% endraw %}").tagged);
+        assert!(!rewrite("{% if generation %}{% endif %}").tagged);
+    }
+
+    #[test]
+    fn loops_pass_through_the_filter_whatever_stands_in_them() {
+        for (tag, strict) in [
+            ("{%- for m in messages[::-1] -%}", "{%- for m in (messages[::-1])|__iterable -%}"),
+            (
+                "{% for k, v in x.items() if k in 'a if b' %}",
+                "{% for k, v in (x.items())|__iterable if k in 'a if b' %}",
+            ),
+            ("{% for x in (a if b else c) recursive %}", "{% for x in ((a if b else c))|__iterable recursive %}"),
+            ("{%for x in y['in if']%}", "{%for x in (y['in if'])|__iterable %}"),
+        ] {
+            assert_eq!(rewrite(tag).source, strict);
+        }
+        assert_eq!(rewrite("{% format in x %}").source, "{% format in x %}");
     }
 }

@@ -16,7 +16,7 @@ pub(super) const END: char = '\u{FDD1}';
 pub const SUPPRESS: char = '\u{FDD2}';
 
 /// A rendering without its marks, and where they stood.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Unmarked {
     pub(super) text: String,
     /// Texts of blocks, in order of their ends.

@@ -1,21 +1,19 @@
 //! Rendering: a dialogue becomes text, and the targets in it are found and proved on the text.
 //!
 //! In: a [`Dialogue`]. Out: a [`Rendered`]: the text that transformers' `apply_chat_template` would give for
-//! [`Rendered::messages`], byte for byte, and a verdict for each assistant message. A target is proved here on the
-//! text, in three steps; [`crate::tokenize`] proves it again on ids:
-//! - the prompt: what the template renders for the messages before it, with the generation prompt, is the beginning
-//!   of the row's text, and the target begins where it ends;
-//! - the turn as the newest: what the template renders up to this message shows the same target;
-//! - the stop: the target ends in a stop that the template prints or the model declares.
+//! [`Rendered::messages`], byte for byte, and a verdict for each assistant message. How a target is found and proved
+//! on the text is in [`law`]; [`crate::tokenize`] proves it again on ids. Nothing here knows a template by name, and no
+//! template needs `{% generation %}` tags: they only serve those who ask for what the tags mark.
 //!
-//! Templates mark what the assistant says with `{% generation %}` blocks; a template without them is refused at load.
 //! Templates are programs from strangers: they run with bounded fuel, depth and output, without loaders or files.
 
 mod generation;
+mod law;
 mod marks;
 mod messages;
 mod probe;
 mod python;
+mod skeleton;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,13 +21,15 @@ use std::sync::Arc;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, UndefinedBehavior};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::{Dialogue, Role};
 use crate::error::{Error, ErrorKind, Result};
-use crate::json::{Json, Node};
+use crate::json::{self, Json, Node};
 
 use marks::Unmarked;
+use skeleton::Skeleton;
 
 pub use marks::SUPPRESS;
 pub use messages::StateMode;
@@ -51,6 +51,14 @@ pub struct Template {
     kwargs: Vec<(String, Value)>,
     abilities: Abilities,
     stops: Vec<String>,
+    /// Stops that the model declares, whether the template prints them or not.
+    declared_stops: Vec<String>,
+    /// Whether the template prints a stop after its last turn.
+    prints_stop: bool,
+    /// What the template prints after the stop of its last turn.
+    after_stop: String,
+    tagged: bool,
+    outlines: law::Outlines,
     state: StateMode,
 }
 
@@ -91,6 +99,8 @@ pub struct Rendered {
     pub suppressed: Vec<usize>,
     /// One verdict for each assistant message that is to be trained, in order.
     pub turns: Vec<Turn>,
+    /// Tokens of the whole text; counted when it is tokenised.
+    pub tokens: usize,
     /// What was normalised, and what is doubtful.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -104,13 +114,28 @@ pub struct Turn {
     pub target: std::result::Result<Target, Diagnostic>,
 }
 
-/// What the model has to generate, in the text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the model has to generate.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target {
-    /// From the end of the prompt to the end of the stop.
-    pub range: Range<usize>,
-    /// The stop, at the end of `range`.
-    pub stop: Range<usize>,
+    /// Its text, from the end of the prompt to the end of the stop.
+    pub text: String,
+    /// Length of the stop at its end, in bytes.
+    pub stop: usize,
+    /// Where it begins in [`Rendered::text`], if that begins with its prompt and goes on with it.
+    pub shared: Option<usize>,
+    /// Whether the template prints no stop, and the model's own was put at the end.
+    pub appended_stop: bool,
+    /// Where texts of control tokens begin in it that are to be encoded as ordinary text.
+    pub suppressed: Vec<usize>,
+    /// The prompt, and where such texts begin in it; only for a target that is not shared.
+    pub prompt: Option<(String, Vec<usize>)>,
+}
+
+impl Target {
+    /// Its bytes in [`Rendered::text`], if it is shared.
+    pub fn range(&self) -> Option<Range<usize>> {
+        self.shared.map(|start| start..start + self.text.len())
+    }
 }
 
 /// A piece of the rendered text.
@@ -127,7 +152,7 @@ impl Rendered {
     ///
     /// ```
     /// use dlgc::template::{Rendered, Target, Turn};
-    /// let target = Target { range: 2..4, stop: 3..4 };
+    /// let target = Target { text: "cd".into(), stop: 1, shared: Some(2), ..Target::default() };
     /// let turns = vec![Turn { message: 1, target: Ok(target) }];
     /// let rendered =
     ///     Rendered { text: "abcdef".into(), turns, ..Rendered::default() };
@@ -138,12 +163,12 @@ impl Rendered {
         let mut spans = Vec::new();
         let mut at = 0;
         for turn in &self.turns {
-            let Ok(target) = &turn.target else { continue };
-            if at < target.range.start {
-                spans.push(Span { range: at..target.range.start, trained: None });
+            let Some(range) = turn.target.as_ref().ok().and_then(Target::range) else { continue };
+            if at < range.start {
+                spans.push(Span { range: at..range.start, trained: None });
             }
-            spans.push(Span { range: target.range.clone(), trained: Some(turn.message) });
-            at = target.range.end;
+            at = range.end;
+            spans.push(Span { range, trained: Some(turn.message) });
         }
         if at < self.text.len() {
             spans.push(Span { range: at..self.text.len(), trained: None });
@@ -156,19 +181,14 @@ impl Template {
     /// Compiles a template and probes what it can do.
     ///
     /// # Errors
-    /// [`ErrorKind::Template`] for a syntax error, a template without `{% generation %}` blocks, one that needs the
-    /// date where none is given, and one that cannot render a plain dialogue.
+    /// [`ErrorKind::Template`] for a syntax error, a template that needs the date where none is given, and one that
+    /// cannot render a plain dialogue.
     pub fn load(source: &str, options: &TemplateOptions) -> Result<Self> {
         let fail = |message: String| Error::new(ErrorKind::Template, message);
         if source.len() > MAX_SOURCE {
             return Err(fail(format!("the chat template is larger than {MAX_SOURCE} bytes")));
         }
-        let Some(rewritten) = generation::rewrite(source) else {
-            return Err(fail("the chat template has no `{% generation %}` blocks".to_owned()).hint(
-                "targets for templates without them are not built yet; give a template with them by \
-                 `--chat-template FILE`, such as TRL's `*_training.jinja`",
-            ));
-        };
+        let generation::Rewritten { source: rewritten, tagged } = generation::rewrite(source);
         let mut environment = Environment::new();
         // Jinja drops one line break at the end of a template, and so does the engine's default.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -191,6 +211,11 @@ impl Template {
             kwargs,
             abilities: Abilities::default(),
             stops: options.stops.clone(),
+            declared_stops: options.stops.clone(),
+            prints_stop: true,
+            after_stop: String::new(),
+            tagged,
+            outlines: law::Outlines::default(),
             state: options.state,
         };
         template.probe()?;
@@ -200,6 +225,11 @@ impl Template {
     /// The source as it was given.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// Whether it has `{% generation %}` blocks.
+    pub fn is_tagged(&self) -> bool {
+        self.tagged
     }
 
     /// What probing found.
@@ -221,76 +251,33 @@ impl Template {
         let mut prepared = messages::prepare(dialogue, &self.abilities, self.state, &mut diagnostics)?;
         let mut around = [&dialogue.tools, &dialogue.documents, &dialogue.template_kwargs].map(Clone::clone);
         let scene = Scene::of(&prepared, &around);
-        let Unmarked { text, blocks, suppressed } = self.run(&scene, scene.messages.len(), false)?;
-        if !suppressed.is_empty() {
+        let row = self.run(&scene, scene.messages.len(), false)?;
+        if !row.suppressed.is_empty() {
             prepared.iter_mut().for_each(|message| marks::unmark(&mut message.node));
             around.iter_mut().flatten().for_each(marks::unmark);
             let plain = self.run(&Scene::of(&prepared, &around), prepared.len(), false)?;
-            if plain.text != text {
+            if plain.text != row.text {
                 let message = "the template looks into the text of a control token, so it cannot be told from one";
                 return Err(Diagnostic::new(Code::ControlToken, message));
             }
         }
-        messages::nothing_lost(&around, &prepared, &text, &mut diagnostics)?;
+        messages::nothing_lost(&around, &prepared, &row.text, &mut diagnostics)?;
         let (blocks, turns) = match mode {
             Mode::Prove => {
+                // Proved on the messages as they are, marks and all: the marks are no part of any text.
+                let skeleton = Skeleton::of(&prepared.iter().map(|message| &message.node).collect::<Vec<_>>());
                 let turns = prepared.iter().enumerate().filter(|(_, message)| message.train);
                 let verdict = |(position, message): (usize, &messages::Prepared)| {
-                    let target = self.target(&scene, position, &text, &blocks);
+                    let target = self.prove(&scene, &skeleton, position, &row);
                     Turn { message: message.source, target: target.map_err(|found| found.at(&message.range)) }
                 };
                 let turns = turns.map(verdict).collect();
-                (blocks, turns)
+                (row.blocks, turns)
             }
-            Mode::Blocks => by_block(&prepared, blocks)?,
+            Mode::Blocks => by_block(&prepared, row.blocks, &row.text)?,
         };
         let messages = prepared.into_iter().map(|message| message.node).collect();
-        Ok(Rendered { text, messages, blocks, suppressed, turns, diagnostics })
-    }
-
-    /// The prompt that a server would send for the message at `position`, and the proof that it stands in `text`.
-    fn target(
-        &self,
-        scene: &Scene,
-        position: usize,
-        text: &str,
-        blocks: &[Range<usize>],
-    ) -> std::result::Result<Target, Diagnostic> {
-        if position == 0 {
-            let message = "no message comes before this turn: no server would ask for it";
-            return Err(Diagnostic::new(Code::PromptDiffers, message));
-        }
-        let prompt = self.run(scene, position, true)?.text;
-        if !text.starts_with(&prompt) {
-            let common = prompt.bytes().zip(text.bytes()).take_while(|(left, right)| left == right).count();
-            let message = format!(
-                "the prompt for this turn is not how the row begins: they differ at byte {common}, `{}` against `{}`",
-                excerpt(&prompt, common),
-                excerpt(text, common)
-            );
-            return Err(Diagnostic::new(Code::PromptDiffers, message));
-        }
-        let start = prompt.len();
-        let Some(block) = blocks.iter().find(|block| block.start <= start && start < block.end) else {
-            let message = "the prompt for this turn does not end where the template marks what the assistant says";
-            return Err(Diagnostic::new(Code::PromptDiffers, message));
-        };
-        let end = start + text[start..block.end].trim_end().len();
-        let target = &text[start..end];
-        if position + 1 < scene.messages.len() {
-            let newest = self.run(scene, position + 1, false)?.text;
-            let same_prompt = newest.get(..start) == Some(prompt.as_str());
-            if !same_prompt || newest.get(start..).map(str::trim_end) != Some(target) {
-                let message = "as the newest turn it reads differently from how it stands in the row";
-                return Err(Diagnostic::new(Code::PromptDiffers, message));
-            }
-        }
-        let Some(stop) = self.stops.iter().filter(|stop| target.ends_with(stop.as_str())).max_by_key(|stop| stop.len())
-        else {
-            let message = format!("the turn ends in `{}`, which is no stop token", tail(target));
-            return Err(Diagnostic::new(Code::NoStopToken, message));
-        };
-        Ok(Target { range: start..end, stop: end - stop.len()..end })
+        Ok(Rendered { text: row.text, messages, blocks, suppressed: row.suppressed, turns, tokens: 0, diagnostics })
     }
 
     /// Runs the template over the first `count` messages of a scene.
@@ -325,10 +312,11 @@ impl Template {
 fn by_block(
     prepared: &[messages::Prepared],
     blocks: Vec<Range<usize>>,
+    text: &str,
 ) -> std::result::Result<(Vec<Range<usize>>, Vec<Turn>), Diagnostic> {
     let assistants: Vec<_> = prepared.iter().filter(|message| message.role == Role::Assistant).collect();
     let turn = |message: usize, block: &Range<usize>| {
-        let target = Target { range: block.clone(), stop: block.end..block.end };
+        let target = Target { text: text[block.clone()].to_owned(), shared: Some(block.start), ..Target::default() };
         Turn { message, target: Ok(target) }
     };
     if assistants.len() == blocks.len() {
@@ -358,16 +346,33 @@ struct Scene {
     tools: Value,
     documents: Value,
     kwargs: Vec<(String, Value)>,
+    /// A hash of everything but the messages.
+    around: u128,
 }
 
 impl Scene {
     /// Messages, and around them tools, documents and template arguments.
-    fn of(prepared: &[messages::Prepared], [tools, documents, kwargs]: &[Option<Node<'_>>; 3]) -> Self {
+    fn of(prepared: &[messages::Prepared], around: &[Option<Node<'_>>; 3]) -> Self {
+        let [tools, documents, kwargs] = around;
+        let hashed: String =
+            around.iter().map(|node| node.as_ref().map_or_else(String::new, json::dumps) + "\0").collect();
         Self {
+            around: xxh3_128(hashed.as_bytes()),
             messages: prepared.iter().map(|message| messages::value(&message.node)).collect(),
             tools: tools.as_ref().map_or(Value::from(()), python::value),
             documents: documents.as_ref().map_or(Value::from(()), python::value),
             kwargs: kwargs.as_ref().map(members).unwrap_or_default(),
+        }
+    }
+
+    /// The same around other messages.
+    fn with_messages(&self, messages: &[Node<'static>]) -> Self {
+        Self {
+            messages: messages.iter().map(messages::value).collect(),
+            tools: self.tools.clone(),
+            documents: self.documents.clone(),
+            kwargs: self.kwargs.clone(),
+            around: self.around,
         }
     }
 }

@@ -91,13 +91,6 @@ impl Template {
         };
         self.learn_stop(&plain, "Ab2 answer");
         let (ask, answer) = if self.abilities.takes_parts_only { (ASK_PARTS, ANSWER_PARTS) } else { (ASK, ANSWER) };
-        // In history a turn may end otherwise than as the newest.
-        if let Ok(text) = self.show(&[ask, answer, ask, answer], None)
-            && let Some(end) = text.find("Ab2 answer")
-        {
-            let next = text[end..].find("Qa1").map_or(text.len(), |next| end + next);
-            self.learn_stop_of_history(&text[..next], "Ab2 answer");
-        }
         self.abilities.takes_repeated_user = self.shows(&[ask, ask, answer], "Ab2 answer");
         self.abilities.takes_repeated_assistant = self.shows(&[ask, answer, answer], "Ab2 answer");
         let silent = self.show(&[ask, r#"{"role": "assistant"}"#], None);
@@ -187,23 +180,25 @@ impl Template {
         }
     }
 
-    /// The stop of plain turns: what the template prints after the content, white space aside.
+    /// The stop of plain turns: one that the model declares, else the first tag after the content.
     fn learn_stop(&mut self, text: &str, content: &str) {
-        let Some(at) = text.rfind(content) else {
+        let Some(at) = text.rfind(content) else { return };
+        let after = &text[at + content.len()..];
+        let declared =
+            self.declared_stops.iter().filter_map(|stop| after.find(stop.as_str()).map(|at| at + stop.len()));
+        if let Some(end) = declared.min() {
+            self.after_stop = after[end..].to_owned();
+            return;
+        }
+        let open = after.find('<');
+        let close = open.and_then(|open| after[open..].find('>').map(|close| open + close + 1));
+        let (Some(open), Some(close)) = (open, close) else {
+            self.prints_stop = false;
             return;
         };
-        self.add_stop(text[at + content.len()..].trim());
-    }
-
-    /// The stop of turns in history: the first control text after the content.
-    fn learn_stop_of_history(&mut self, text: &str, content: &str) {
-        let Some(at) = text.find(content) else { return };
-        let after = text[at + content.len()..].trim_start();
-        if after.starts_with('<')
-            && let Some(end) = after.find('>')
-        {
-            self.add_stop(&after[..=end]);
-        }
+        self.after_stop = after[close..].to_owned();
+        let stop = after[open..close].to_owned();
+        self.add_stop(&stop);
     }
 
     /// The stop of calling turns, where it is another: it must end the turn, and stand there once however many
@@ -245,6 +240,7 @@ impl Template {
             tools: tools.map_or(Value::from(()), value),
             documents: Value::from(()),
             kwargs: Vec::new(),
+            around: 0,
         };
         let rendered = self.run(&scene, scene.messages.len(), false);
         rendered.map(|unmarked| unmarked.text).map_err(|diagnostic| diagnostic.message)

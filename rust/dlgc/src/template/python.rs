@@ -75,6 +75,12 @@ pub(super) fn install(environment: &mut Environment<'static>, date: Option<Date>
         )),
     });
     environment.add_filter(generation::FILTER, |body: &str| format!("{}{body}{}", marks::BEGIN, marks::END));
+    environment.add_filter(generation::ITERABLE, |value: Value| {
+        if value.is_none() {
+            return Err(Error::new(ErrorKind::InvalidOperation, "none is not iterable"));
+        }
+        Ok(value)
+    });
     environment.set_unknown_method_callback(method);
     environment.set_formatter(|out, _, value| match value.kind() {
         ValueKind::Number if !value.is_integer() => {

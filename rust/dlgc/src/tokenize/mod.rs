@@ -42,7 +42,11 @@ pub struct Tokenizer {
 /// One tokenised rendering.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Example {
-    /// Token ids of the whole rendering.
+    /// The text.
+    pub text: String,
+    /// Each token's bytes in the text.
+    pub offsets: Vec<(usize, usize)>,
+    /// Token ids.
     pub input_ids: Vec<i32>,
     /// The id where it is trained, [`UNTRAINED`] elsewhere.
     pub labels: Vec<i32>,
@@ -216,51 +220,94 @@ impl Tokenizer {
         Ok(self.bare.get_or_init(|| bare))
     }
 
-    /// Turns a rendering into ids and labels; verdicts of turns that fail on ids become diagnostics.
+    /// Turns a rendering into rows: one for all turns whose prompts nest in it, one for each of the others.
     ///
     /// # Errors
     /// [`ErrorKind::Tokenizer`] where the reference fails.
-    pub fn example(&self, rendered: &mut Rendered, mask: Mask) -> Result<Example> {
+    pub fn examples(&self, rendered: &mut Rendered, mask: Mask) -> Result<Vec<Example>> {
         let encoded = self.encode(&rendered.text, &rendered.suppressed)?;
-        let mut labels = vec![UNTRAINED; encoded.ids.len()];
-        let mut trained_messages = Vec::new();
-        let mut targets = Vec::new();
+        rendered.tokens = encoded.ids.len();
+        let mut shared = Example::of(&rendered.text, &encoded);
+        let mut apart = Vec::new();
         match mask {
             Mask::Exact => {
-                for turn in &mut rendered.turns {
+                for turn in &rendered.turns {
                     let Ok(target) = &turn.target else { continue };
-                    match self.trained_tokens(&encoded, &rendered.text, &rendered.suppressed, target)? {
-                        Ok(tokens) => {
-                            if !self.ends_in_one_token(&encoded, &tokens, &target.stop) {
-                                let stop = &rendered.text[target.stop.clone()];
-                                let message = format!("the stop `{stop}` is not one token of this tokenizer");
-                                rendered.diagnostics.push(Diagnostic::new(Code::StopNotAToken, message));
-                            }
-                            trained_messages.push(turn.message);
-                            targets.push(tokens);
-                        }
-                        Err(diagnostic) => turn.target = Err(diagnostic),
+                    let tokens = match target.range() {
+                        Some(range) => self.trained_tokens(&encoded, &rendered.text, &rendered.suppressed, &range)?,
+                        None => None,
+                    };
+                    let own_row = tokens.is_none();
+                    let whole_stop = if let Some(tokens) = tokens {
+                        shared.train(turn.message, &tokens);
+                        self.is_added(encoded.ids[tokens.end - 1], encoded.offsets[tokens.end - 1], target.stop)
+                    } else {
+                        let (example, whole_stop) = self.own_row(rendered, turn.message, target)?;
+                        apart.push(example);
+                        whole_stop
+                    };
+                    let found = &mut rendered.diagnostics;
+                    if !whole_stop {
+                        let stop = &target.text[target.text.len() - target.stop..];
+                        let message = format!("the stop `{stop}` is not one token of this tokenizer");
+                        found.push(Diagnostic::new(Code::StopNotAToken, message));
+                    }
+                    if own_row {
+                        found.push(Diagnostic::new(Code::OwnRow, "the turn has a row of its own"));
+                    }
+                    if target.appended_stop {
+                        found.push(Diagnostic::new(Code::StopAppended, "the model's own stop was put at its end"));
                     }
                 }
             }
             Mask::Template | Mask::HfCompat => {
                 for block in &rendered.blocks {
-                    targets.push(match mask {
+                    let tokens = match mask {
                         Mask::HfCompat => hf_compat(&encoded, &rendered.text, block),
                         _ => inside(&encoded, block),
-                    });
+                    };
+                    shared.label(&tokens);
                 }
-                trained_messages.extend(rendered.turns.iter().map(|turn| turn.message));
+                shared.trained_messages.extend(rendered.turns.iter().map(|turn| turn.message));
             }
         }
-        for tokens in &targets {
-            for index in tokens.clone() {
-                labels[index] = encoded.ids[index].cast_signed();
-            }
+        let mut examples = Vec::with_capacity(1 + apart.len());
+        if shared.labels.iter().any(|&label| label != UNTRAINED) {
+            examples.push(shared);
         }
-        let input_ids: Vec<i32> = encoded.ids.iter().map(|&id| id.cast_signed()).collect();
-        let (text_hash, target_hash) = self.hashes(&input_ids, &labels)?;
-        Ok(Example { input_ids, labels, trained_messages, text_hash, target_hash })
+        examples.append(&mut apart);
+        for example in &mut examples {
+            (example.text_hash, example.target_hash) = self.hashes(&example.input_ids, &example.labels)?;
+        }
+        Ok(examples)
+    }
+
+    /// A row of its own: the ids of the prompt, then those of the target, encoded alone as a server would see them.
+    fn own_row(&self, rendered: &Rendered, message: usize, target: &Target) -> Result<(Example, bool)> {
+        let (prompt, suppressed) = match (&target.prompt, target.shared) {
+            (Some((prompt, suppressed)), _) => (prompt.as_str(), suppressed.clone()),
+            (None, start) => {
+                let start = start.expect("a target without a prompt is shared");
+                let suppressed = rendered.suppressed.iter().copied().filter(|&at| at < start).collect();
+                (&rendered.text[..start], suppressed)
+            }
+        };
+        let mut encoded = self.encode(prompt, &suppressed)?;
+        let first = encoded.ids.len();
+        let generated = self.encode(&target.text, &target.suppressed)?;
+        for (id, (start, end)) in generated.ids.into_iter().zip(generated.offsets) {
+            encoded.push(id, (start + prompt.len(), end + prompt.len()));
+        }
+        let mut example = Example::of(&format!("{prompt}{}", target.text), &encoded);
+        let last = encoded.ids.len();
+        let whole_stop = first < last && self.is_added(encoded.ids[last - 1], encoded.offsets[last - 1], target.stop);
+        example.train(message, &(first..last));
+        Ok((example, whole_stop))
+    }
+
+    /// Whether the stop at the end of a target is one added token.
+    fn is_added(&self, id: u32, (start, end): (usize, usize), stop: usize) -> bool {
+        self.added.contains(&id) && end - start == stop
     }
 
     /// Hashes of the decoded ids and of the decoded targets: runs of trained tokens, each closed by a zero byte.
@@ -284,53 +331,50 @@ impl Tokenizer {
         Ok((text_hash, xxh3_64(targets.as_bytes())))
     }
 
-    /// The tokens of a target, if the ids before them are exactly those of its prompt.
+    /// The tokens of a target in a row; `None` unless they lie wholly inside it, and the ids before them are exactly
+    /// those of its prompt.
     fn trained_tokens(
         &self,
         encoded: &Encoded,
         text: &str,
         suppressed: &[usize],
-        target: &Target,
-    ) -> Result<std::result::Result<Range<usize>, Diagnostic>> {
-        let first = encoded.offsets.partition_point(|&(_, end)| end <= target.range.start);
-        let last = encoded.offsets.partition_point(|&(_, end)| end <= target.range.end);
-        let edge = |what: &str| {
-            let message = format!("the {what} of the target lies inside a token of the row");
-            Ok(Err(Diagnostic::new(Code::PromptDiffers, message)))
-        };
-        if encoded.offsets.get(first).is_none_or(|&(start, _)| start < target.range.start) {
-            return edge("beginning");
-        }
-        if encoded.offsets.get(last).is_some_and(|&(start, _)| start < target.range.end) {
-            return edge("end");
+        target: &Range<usize>,
+    ) -> Result<Option<Range<usize>>> {
+        let first = encoded.offsets.partition_point(|&(_, end)| end <= target.start);
+        let last = encoded.offsets.partition_point(|&(_, end)| end <= target.end);
+        let starts_inside = encoded.offsets.get(first).is_none_or(|&(start, _)| start < target.start);
+        let ends_inside = encoded.offsets.get(last).is_some_and(|&(start, _)| start < target.end);
+        if starts_inside || ends_inside || first >= last {
+            return Ok(None);
         }
         // An added token stands in the prompt as in the row, and what comes after it is encoded by itself: it is
         // enough to encode the prompt from the last such token on.
         let border = (0..first).rev().find(|&index| self.borders.contains(&encoded.ids[index]));
         let (from, from_byte) = border.map_or((0, 0), |index| (index, encoded.offsets[index].0));
         let shifted: Vec<usize> = suppressed.iter().filter(|&&at| at >= from_byte).map(|at| at - from_byte).collect();
-        let prompt = self.encode(&text[from_byte..target.range.start], &shifted)?;
-        if prompt.ids != encoded.ids[from..first] {
-            let message = "the ids of the prompt are not how the row begins: a token joins the prompt and the answer";
-            return Ok(Err(Diagnostic::new(Code::PromptDiffers, message)));
+        let prompt = self.encode(&text[from_byte..target.start], &shifted)?;
+        Ok((prompt.ids == encoded.ids[from..first]).then_some(first..last))
+    }
+}
+
+impl Example {
+    fn of(text: &str, encoded: &Encoded) -> Self {
+        Self {
+            text: text.to_owned(),
+            input_ids: encoded.ids.iter().map(|&id| id.cast_signed()).collect(),
+            labels: vec![UNTRAINED; encoded.ids.len()],
+            offsets: encoded.offsets.clone(),
+            ..Self::default()
         }
-        Ok(Ok(first..last))
     }
 
-    fn ends_in_one_token(&self, encoded: &Encoded, tokens: &Range<usize>, stop: &Range<usize>) -> bool {
-        tokens.clone().next_back().is_some_and(|last| {
-            encoded.offsets[last] == (stop.start, stop.end) && self.added.contains(&encoded.ids[last])
-        })
+    fn label(&mut self, tokens: &Range<usize>) {
+        self.labels[tokens.clone()].copy_from_slice(&self.input_ids[tokens.clone()]);
     }
 
-    /// The tokens of an example with their bytes, for people: id, text, byte range in the rendered text.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Tokenizer`] where the reference fails.
-    pub fn pieces(&self, rendered: &Rendered) -> Result<Vec<(i32, Range<usize>)>> {
-        let encoded = self.encode(&rendered.text, &rendered.suppressed)?;
-        let pieces = encoded.ids.iter().zip(&encoded.offsets);
-        Ok(pieces.map(|(&id, &(start, end))| (id.cast_signed(), start..end)).collect())
+    fn train(&mut self, message: usize, tokens: &Range<usize>) {
+        self.label(tokens);
+        self.trained_messages.push(message);
     }
 }
 

@@ -1,0 +1,237 @@
+//! Skeletons: the messages with every string of theirs replaced by a word of its own.
+//!
+//! A template treats a skeleton as it treats the messages, unless it looks into what was replaced. What it prints is
+//! then scaffold and words, and each word says whose string stood there. Tags such as `<think>` and the white space
+//! around what is said stay as they are, because templates do look at them.
+
+use std::fmt::Write as _;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::json::{self, Json, Node};
+
+/// The messages with words for strings.
+pub(super) struct Skeleton {
+    /// As they are handed to the template.
+    pub(super) messages: Vec<Node<'static>>,
+    /// For each message, what its words stand for, in order.
+    pub(super) leaves: Vec<Vec<Leaf>>,
+    /// For each message, a hash of the skeleton up to it.
+    keys: Vec<u128>,
+}
+
+/// A string of a message, or a piece of one.
+pub(super) struct Leaf {
+    /// The word that stands for it.
+    word: String,
+    text: String,
+    /// Reasoning may be dropped by a template; what is said to others may not.
+    is_reasoning: bool,
+}
+
+/// Why a target is not its own leaves and scaffold.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unproved {
+    /// The texts differ, other than by what the words stand for.
+    Differs,
+    /// A string of another message stands in it.
+    Foreign,
+    /// A string of the message is missing, or stands there twice.
+    Leaf(String),
+}
+
+impl Skeleton {
+    pub(super) fn of(messages: &[&Node<'static>]) -> Self {
+        let mut skeleton = Self { messages: Vec::with_capacity(messages.len()), leaves: Vec::new(), keys: Vec::new() };
+        let mut key = 0_u128;
+        for (index, message) in messages.iter().enumerate() {
+            let mut words = Words { message: index, leaves: Vec::new(), in_reasoning: false };
+            let mut message = (*message).clone();
+            words.message(&mut message);
+            let mut hashed = json::dumps(&message).into_bytes();
+            hashed.extend(key.to_le_bytes());
+            key = xxh3_128(&hashed);
+            skeleton.keys.push(key);
+            skeleton.messages.push(message);
+            skeleton.leaves.push(words.leaves);
+        }
+        skeleton
+    }
+
+    /// What a rendering up to a message depends on: the skeleton so far, and what stands around it.
+    pub(super) fn key(&self, message: usize, around: u128) -> u128 {
+        self.keys[message] ^ around.rotate_left(1)
+    }
+
+    /// Where the last word of a message ends in a text; 0 where none stands in it.
+    pub(super) fn end_of_words(&self, message: usize, text: &str) -> usize {
+        let ends = self.leaves[message].iter().filter_map(|leaf| text.rfind(&leaf.word).map(|at| at + leaf.word.len()));
+        ends.max().unwrap_or(0)
+    }
+
+    /// Puts the strings of a message back into a text made from its words, and compares it with the beginning of the
+    /// real text; how much of that it is.
+    pub(super) fn matches(&self, message: usize, words: &str, real: &str) -> Result<usize, Unproved> {
+        let mut seen = vec![0; self.leaves[message].len()];
+        let (mut at, mut rest) = (0, words);
+        while !rest.is_empty() {
+            let next = rest.find(MARK).unwrap_or(rest.len());
+            if !real[at..].starts_with(&rest[..next]) {
+                return Err(Unproved::Differs);
+            }
+            at += next;
+            rest = &rest[next..];
+            if rest.is_empty() {
+                break;
+            }
+            let own = self.leaves[message].iter().position(|leaf| rest.starts_with(leaf.word.as_str()));
+            let Some(index) = own else { return Err(Unproved::Foreign) };
+            let leaf = &self.leaves[message][index];
+            let escaped = escaped(&leaf.text);
+            at += if real[at..].starts_with(&leaf.text) {
+                leaf.text.len()
+            } else if real[at..].starts_with(&escaped) {
+                escaped.len()
+            } else {
+                return Err(Unproved::Differs);
+            };
+            seen[index] += 1;
+            rest = &rest[leaf.word.len()..];
+        }
+        for (leaf, seen) in self.leaves[message].iter().zip(seen) {
+            if seen != 1 && !(leaf.is_reasoning && seen == 0) {
+                return Err(Unproved::Leaf(leaf.text.chars().take(24).collect()));
+            }
+        }
+        Ok(at)
+    }
+}
+
+/// What every word begins with; no scaffold holds it.
+const MARK: &str = "Qz7";
+
+fn escaped(text: &str) -> String {
+    let mut quoted = String::new();
+    json::write_string(&mut quoted, text, false);
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+struct Words {
+    message: usize,
+    leaves: Vec<Leaf>,
+    in_reasoning: bool,
+}
+
+impl Words {
+    fn message(&mut self, message: &mut Node<'static>) {
+        let Json::Object(members) = &mut message.value else { return };
+        for member in members {
+            self.in_reasoning = member.key == "reasoning_content";
+            match &*member.key {
+                "content" | "reasoning_content" => self.strings(&mut member.node, true),
+                "tool_calls" => {
+                    let Json::Array(calls) = &mut member.node.value else { continue };
+                    for call in calls {
+                        self.arguments(call);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Strings inside arguments; arguments that are a string themselves stay as they are.
+    fn arguments(&mut self, call: &mut Node<'static>) {
+        let Json::Object(members) = &mut call.value else { return };
+        for member in members {
+            match (&*member.key, &member.node.value) {
+                ("function", _) => self.arguments(&mut member.node),
+                ("arguments", Json::Object(_)) => self.strings(&mut member.node, true),
+                _ => {}
+            }
+        }
+    }
+
+    fn strings(&mut self, node: &mut Node<'static>, is_leaf: bool) {
+        match &mut node.value {
+            Json::String(text) if is_leaf => *text = self.words(text).into(),
+            Json::Array(elements) => elements.iter_mut().for_each(|element| self.strings(element, is_leaf)),
+            Json::Object(members) => {
+                for member in members {
+                    self.strings(&mut member.node, member.key != "type");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn words(&mut self, text: &str) -> String {
+        let mut out = String::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (said, tag) = until_tag(rest);
+            let core = said.trim();
+            if core.is_empty() {
+                out.push_str(said);
+            } else {
+                let lead = said.len() - said.trim_start().len();
+                let word = format!("{MARK}m{}n{}Zq", self.message, self.leaves.len());
+                let _ = write!(out, "{}{word}{}", &said[..lead], &said[lead + core.len()..]);
+                self.leaves.push(Leaf { word, text: core.to_owned(), is_reasoning: self.in_reasoning });
+            }
+            out.push_str(tag);
+            rest = &rest[said.len() + tag.len()..];
+        }
+        out
+    }
+}
+
+/// Text up to the next tag, and the tag: `<`, no white space or bracket, `>`.
+fn until_tag(text: &str) -> (&str, &str) {
+    for (open, _) in text.match_indices('<') {
+        let after = &text[open + 1..];
+        let close = after.find(|character: char| character == '>' || character == '<' || character.is_whitespace());
+        if let Some(close) = close.filter(|&close| close > 0 && close <= 64 && after[close..].starts_with('>')) {
+            return (&text[..open], &text[open..open + close + 2]);
+        }
+    }
+    (text, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn skeleton(messages: &[&str]) -> Skeleton {
+        let nodes: Vec<Node<'static>> = messages
+            .iter()
+            .map(|text| json::parse(text.as_bytes()).expect("JSON").root.into_owned_at(&(0..0)))
+            .collect();
+        Skeleton::of(&nodes.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn tags_and_white_space_stay_and_strings_become_words() {
+        let found = skeleton(&[r#"{"role": "assistant", "content": "<think>\nhm, 1 < 2\n</think>\n\n yes ",
+                "tool_calls": [{"function": {"name": "f", "arguments": {"a": ["x", 1, ""]}}}]}"#]);
+        assert_eq!(
+            json::dumps(&found.messages[0]),
+            r#"{"role": "assistant", "content": "<think>\nQz7m0n0Zq\n</think>\n\n Qz7m0n1Zq ", "tool_calls": "#
+                .to_owned()
+                + r#"[{"function": {"name": "f", "arguments": {"a": ["Qz7m0n2Zq", 1, ""]}}}]}"#
+        );
+        let texts: Vec<&str> = found.leaves[0].iter().map(|leaf| leaf.text.as_str()).collect();
+        assert_eq!(texts, ["hm, 1 < 2", "yes", "x"]);
+    }
+
+    #[test]
+    fn a_target_is_its_own_leaves_each_once_and_scaffold() {
+        let found = skeleton(&[r#"{"role": "user", "content": "q"}"#, r#"{"role": "assistant", "content": "a\"b"}"#]);
+        assert_eq!(found.matches(1, "[Qz7m1n0Zq]", "[a\"b]rest"), Ok(5));
+        assert_eq!(found.matches(1, "[\"Qz7m1n0Zq\"]", "[\"a\\\"b\"]"), Ok(8));
+        assert_eq!(found.matches(1, "[Qz7m1n0Zq]", "[ab]"), Err(Unproved::Differs));
+        assert_eq!(found.matches(1, "[Qz7m0n0Zq]", "[q]"), Err(Unproved::Foreign));
+        assert_eq!(found.matches(1, "[]", "[]"), Err(Unproved::Leaf("a\"b".into())));
+        assert_eq!(found.matches(1, "Qz7m1n0Zq Qz7m1n0Zq", "a\"b a\"b"), Err(Unproved::Leaf("a\"b".into())));
+    }
+}
