@@ -203,25 +203,24 @@ pub(super) fn value(node: &Node<'static>) -> Value {
     python::value(&aliased)
 }
 
-/// Refuses a dialogue of which a field leaves no trace in the text; lost reasoning is a warning.
+/// Warns where the reasoning of a message leaves no trace in `text`.
+pub(super) fn reasoning_lost(message: &Prepared, text: &str) -> Option<Diagnostic> {
+    let reasoning = message.node.get("reasoning_content").and_then(Node::as_str)?;
+    let lost = || Diagnostic::new(Code::ReasoningLost, "the reasoning of this turn is not printed").at(&message.range);
+    (!shows(text, reasoning)).then(lost)
+}
+
+/// Refuses a dialogue of which a field leaves no trace in the text.
 pub(super) fn nothing_lost(
     [tools, documents, _]: &[Option<Node<'_>>; 3],
     prepared: &[Prepared],
     text: &str,
-    findings: &mut Vec<Diagnostic>,
 ) -> Result<(), Diagnostic> {
     let lost = |what: String| {
         Diagnostic::new(Code::FieldLost, format!("{what} leaves no trace in the rendered text"))
             .help("the template does not print it; choose one that does, or remove it from the data")
     };
     for message in prepared {
-        if let Some(reasoning) = message.node.get("reasoning_content").and_then(Node::as_str)
-            && !shows(text, reasoning)
-        {
-            findings.push(
-                Diagnostic::new(Code::ReasoningLost, "the reasoning of this turn is not printed").at(&message.range),
-            );
-        }
         let content = message.node.get("content").map_or(Cow::Borrowed(""), text_of);
         // Templates cut reasoning out of the assistant's content at this mark; what follows it is the answer.
         let answer = match message.role {

@@ -2,7 +2,7 @@
 //!
 //! In: a [`Dialogue`]. Out: a [`Rendered`]: the text that transformers' `apply_chat_template` would give for
 //! [`Rendered::messages`], byte for byte, and a verdict for each assistant message. How a target is found and proved
-//! on the text is in [`law`]; [`crate::tokenize`] proves it again on ids. Nothing here knows a template by name, and no
+//! on the text is in `law`; [`crate::tokenize`] proves it again on ids. Nothing here knows a template by name, and no
 //! template needs `{% generation %}` tags: they only serve those who ask for what the tags mark.
 //!
 //! Templates are programs from strangers: they run with bounded fuel, depth and output, without loaders or files.
@@ -261,20 +261,29 @@ impl Template {
                 return Err(Diagnostic::new(Code::ControlToken, message));
             }
         }
-        messages::nothing_lost(&around, &prepared, &row.text, &mut diagnostics)?;
+        messages::nothing_lost(&around, &prepared, &row.text)?;
         let (blocks, turns) = match mode {
             Mode::Prove => {
                 // Proved on the messages as they are, marks and all: the marks are no part of any text.
-                let skeleton = Skeleton::of(&prepared.iter().map(|message| &message.node).collect::<Vec<_>>());
+                let skeleton =
+                    Skeleton::of(&prepared.iter().map(|message| &message.node).collect::<Vec<_>>(), &self.stops);
                 let turns = prepared.iter().enumerate().filter(|(_, message)| message.train);
                 let verdict = |(position, message): (usize, &messages::Prepared)| {
                     let target = self.prove(&scene, &skeleton, position, &row);
                     Turn { message: message.source, target: target.map_err(|found| found.at(&message.range)) }
                 };
-                let turns = turns.map(verdict).collect();
+                let turns: Vec<Turn> = turns.map(verdict).collect();
+                // A template may print reasoning for the newest turn only: what counts is the turn's own target.
+                for (message, turn) in prepared.iter().filter(|message| message.train).zip(&turns) {
+                    let target = turn.target.as_ref().ok();
+                    diagnostics.extend(target.and_then(|target| messages::reasoning_lost(message, &target.text)));
+                }
                 (row.blocks, turns)
             }
-            Mode::Blocks => by_block(&prepared, row.blocks, &row.text)?,
+            Mode::Blocks => {
+                diagnostics.extend(prepared.iter().filter_map(|message| messages::reasoning_lost(message, &row.text)));
+                by_block(&prepared, row.blocks, &row.text)?
+            }
         };
         let messages = prepared.into_iter().map(|message| message.node).collect();
         Ok(Rendered { text: row.text, messages, blocks, suppressed: row.suppressed, turns, tokens: 0, diagnostics })

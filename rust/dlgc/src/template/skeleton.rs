@@ -2,7 +2,8 @@
 //!
 //! A template treats a skeleton as it treats the messages, unless it looks into what was replaced. What it prints is
 //! then scaffold and words, and each word says whose string stood there. Tags such as `<think>` and the white space
-//! around what is said stay as they are, because templates do look at them.
+//! around what is said stay as they are, because templates do look at them; but the text of a stop is never scaffold
+//! where somebody said it.
 
 use std::fmt::Write as _;
 
@@ -41,11 +42,12 @@ pub(super) enum Unproved {
 }
 
 impl Skeleton {
-    pub(super) fn of(messages: &[&Node<'static>]) -> Self {
+    /// `stops` are the texts that may end a turn.
+    pub(super) fn of(messages: &[&Node<'static>], stops: &[String]) -> Self {
         let mut skeleton = Self { messages: Vec::with_capacity(messages.len()), leaves: Vec::new(), keys: Vec::new() };
         let mut key = 0_u128;
         for (index, message) in messages.iter().enumerate() {
-            let mut words = Words { message: index, leaves: Vec::new(), in_reasoning: false };
+            let mut words = Words { message: index, leaves: Vec::new(), in_reasoning: false, stops };
             let mut message = (*message).clone();
             words.message(&mut message);
             let mut hashed = json::dumps(&message).into_bytes();
@@ -116,13 +118,14 @@ fn escaped(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-struct Words {
+struct Words<'s> {
     message: usize,
     leaves: Vec<Leaf>,
     in_reasoning: bool,
+    stops: &'s [String],
 }
 
-impl Words {
+impl Words<'_> {
     fn message(&mut self, message: &mut Node<'static>) {
         let Json::Object(members) = &mut message.value else { return };
         for member in members {
@@ -169,7 +172,7 @@ impl Words {
         let mut out = String::new();
         let mut rest = text;
         while !rest.is_empty() {
-            let (said, tag) = until_tag(rest);
+            let (said, tag) = until_tag(rest, self.stops);
             let core = said.trim();
             if core.is_empty() {
                 out.push_str(said);
@@ -186,13 +189,16 @@ impl Words {
     }
 }
 
-/// Text up to the next tag, and the tag: `<`, no white space or bracket, `>`.
-fn until_tag(text: &str) -> (&str, &str) {
+/// Text up to the next tag, and the tag: `<`, no white space or bracket, `>`, and no stop.
+fn until_tag<'t>(text: &'t str, stops: &[String]) -> (&'t str, &'t str) {
     for (open, _) in text.match_indices('<') {
         let after = &text[open + 1..];
         let close = after.find(|character: char| character == '>' || character == '<' || character.is_whitespace());
         if let Some(close) = close.filter(|&close| close > 0 && close <= 64 && after[close..].starts_with('>')) {
-            return (&text[..open], &text[open..open + close + 2]);
+            let tag = &text[open..open + close + 2];
+            if !stops.iter().any(|stop| tag.contains(stop.as_str()) || stop.contains(tag)) {
+                return (&text[..open], tag);
+            }
         }
     }
     (text, "")
@@ -207,7 +213,7 @@ mod tests {
             .iter()
             .map(|text| json::parse(text.as_bytes()).expect("JSON").root.into_owned_at(&(0..0)))
             .collect();
-        Skeleton::of(&nodes.iter().collect::<Vec<_>>())
+        Skeleton::of(&nodes.iter().collect::<Vec<_>>(), &["<|end|>".to_owned()])
     }
 
     #[test]
@@ -222,6 +228,12 @@ mod tests {
         );
         let texts: Vec<&str> = found.leaves[0].iter().map(|leaf| leaf.text.as_str()).collect();
         assert_eq!(texts, ["hm, 1 < 2", "yes", "x"]);
+    }
+
+    #[test]
+    fn a_stop_that_was_said_is_part_of_the_word() {
+        let found = skeleton(&[r#"{"role": "assistant", "content": "<b>say <|end|>"}"#]);
+        assert_eq!(json::dumps(&found.messages[0]), r#"{"role": "assistant", "content": "<b>Qz7m0n0Zq"}"#);
     }
 
     #[test]

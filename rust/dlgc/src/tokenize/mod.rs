@@ -34,6 +34,9 @@ pub struct Tokenizer {
     bare: std::sync::OnceLock<Reference>,
     json: Vec<u8>,
     added: HashSet<u32>,
+    /// Whether the ids of two texts, one after the other, may decode to something else than the texts do: tokenizers
+    /// that put a space before every text.
+    joins: bool,
     /// Added tokens before which and after which the text is encoded independently.
     borders: HashSet<u32>,
     control: ControlTokens,
@@ -92,7 +95,8 @@ impl Tokenizer {
             decoder.values().filter(|token| token.special).map(|token| token.content.clone()).collect();
         special.sort();
         let control = ControlTokens::new(special, ControlPolicy::default());
-        Ok(Self { reference, bare: std::sync::OnceLock::new(), json, added, borders, control })
+        let joins = !matches!(reference.get_decoder(), Some(tokenizers::DecoderWrapper::ByteLevel(_)));
+        Ok(Self { reference, joins, bare: std::sync::OnceLock::new(), json, added, borders, control })
     }
 
     fn reference(json: &[u8]) -> Result<Reference> {
@@ -231,7 +235,8 @@ impl Tokenizer {
         let mut apart = Vec::new();
         match mask {
             Mask::Exact => {
-                for turn in &rendered.turns {
+                let mut turns = std::mem::take(&mut rendered.turns);
+                for turn in &mut turns {
                     let Ok(target) = &turn.target else { continue };
                     let tokens = match target.range() {
                         Some(range) => self.trained_tokens(&encoded, &rendered.text, &rendered.suppressed, &range)?,
@@ -242,9 +247,17 @@ impl Tokenizer {
                         shared.train(turn.message, &tokens);
                         self.is_added(encoded.ids[tokens.end - 1], encoded.offsets[tokens.end - 1], target.stop)
                     } else {
-                        let (example, whole_stop) = self.own_row(rendered, turn.message, target)?;
-                        apart.push(example);
-                        whole_stop
+                        match self.own_row(rendered, turn.message, target)? {
+                            Some((example, whole_stop)) => {
+                                apart.push(example);
+                                whole_stop
+                            }
+                            None => {
+                                let message = "encoded after its prompt the turn does not decode to what it says";
+                                turn.target = Err(Diagnostic::new(Code::TargetUnproved, message));
+                                continue;
+                            }
+                        }
                     };
                     let found = &mut rendered.diagnostics;
                     if !whole_stop {
@@ -259,6 +272,7 @@ impl Tokenizer {
                         found.push(Diagnostic::new(Code::StopAppended, "the model's own stop was put at its end"));
                     }
                 }
+                rendered.turns = turns;
             }
             Mask::Template | Mask::HfCompat => {
                 for block in &rendered.blocks {
@@ -283,7 +297,9 @@ impl Tokenizer {
     }
 
     /// A row of its own: the ids of the prompt, then those of the target, encoded alone as a server would see them.
-    fn own_row(&self, rendered: &Rendered, message: usize, target: &Target) -> Result<(Example, bool)> {
+    ///
+    /// Also whether its stop is one token; `None` if the ids decode to another text.
+    fn own_row(&self, rendered: &Rendered, message: usize, target: &Target) -> Result<Option<(Example, bool)>> {
         let (prompt, suppressed) = match (&target.prompt, target.shared) {
             (Some((prompt, suppressed)), _) => (prompt.as_str(), suppressed.clone()),
             (None, start) => {
@@ -302,7 +318,14 @@ impl Tokenizer {
         let last = encoded.ids.len();
         let whole_stop = first < last && self.is_added(encoded.ids[last - 1], encoded.offsets[last - 1], target.stop);
         example.train(message, &(first..last));
-        Ok((example, whole_stop))
+        if self.joins {
+            let whole = encode_with(&self.reference, &example.text)?;
+            let whole: Vec<i32> = whole.ids.into_iter().map(u32::cast_signed).collect();
+            if self.decode(&whole)? != self.decode(&example.input_ids)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some((example, whole_stop)))
     }
 
     /// Whether the stop at the end of a target is one added token.
