@@ -489,7 +489,6 @@ struct Scan {
     in_string: bool,
     escaped: bool,
     scalar: bool,
-    started: bool,
 }
 
 impl Scan {
@@ -535,7 +534,6 @@ impl Scan {
                 _ if self.depth == 0 => self.scalar = true,
                 _ => {}
             }
-            self.started = true;
         }
         (bytes.len(), false)
     }

@@ -139,11 +139,6 @@ impl Tokenizer {
         self.control.apply(dialogue, findings);
     }
 
-    /// The id of a token, if the text is one.
-    pub fn token_id(&self, text: &str) -> Option<u32> {
-        self.reference.token_to_id(text)
-    }
-
     /// The text of an id.
     pub fn token_text(&self, id: u32) -> Option<String> {
         self.reference.id_to_token(id)
