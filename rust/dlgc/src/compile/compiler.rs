@@ -424,7 +424,7 @@ impl Shown {
             .iter()
             .map(|turn| match &turn.target {
                 Ok(target) => json!({"message": turn.message, "target": target.text,
-                    "stop": target.text[target.text.len() - target.stop..], "own_row": target.shared.is_none()}),
+                    "stop": target.text[target.text.len() - target.stop..], "own_row": target.own_row}),
                 Err(found) => json!({"message": turn.message, "code": found.code.name(), "reason": found.message}),
             })
             .collect();

@@ -7,26 +7,48 @@
 //! the target of the real messages, letter by letter.
 //!
 //! Where the newest turn does not begin with the whole prompt (a template that opens a think block in the generation
-//! prompt and drops it from the rendering), the target begins at the last border that both share.
+//! prompt and drops it from the rendering), the target begins at the last border that both share. Where not even the
+//! history is the same (a template that drops reasoning from it once an answer is there), the target begins after the
+//! header that the generation prompt supplies, and reaches, word by word, to the end.
+//!
+//! Renderings of the first messages are branches of one recorded run (`machine`), and are compared with each other
+//! only where they part: the cost of a dialogue grows with its length, where the template lets it.
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::machine::{Recording, Stage};
+use super::marks::{self, Unmarked};
+use super::messages::{self, Prepared};
+use super::program::Program;
 use super::skeleton::{Skeleton, Unproved};
-use super::{Scene, Target, Template, Unmarked, excerpt, tail};
+use super::{Target, Template, Turn, excerpt, hash_of, refused, tail};
 use crate::diagnostic::{Code, Diagnostic};
+use crate::json::Node;
 
 /// A turn on its skeleton: scaffold and words.
 #[derive(Debug)]
 pub(super) struct Outline {
-    /// How the text before the prompt's header relates to it: what the header is, up to the target.
-    header: String,
-    /// Whether the newest turn begins with the whole prompt.
-    whole_prompt: bool,
+    start: Start,
     /// Scaffold and words of the target, up to the end of its stop.
     target: String,
     /// Length of the stop; 0 where the template prints none.
     stop: usize,
+    /// What the template prints after the target.
+    after: String,
+}
+
+/// Where a target begins in the rendering in which its turn is the newest.
+#[derive(Debug)]
+enum Start {
+    /// Where the prompt ends.
+    Prompt,
+    /// After what precedes the turn, and this piece of the header.
+    History(String),
+    /// After this header, wherever that is.
+    Header(String),
 }
 
 type Found<T> = Result<T, Diagnostic>;
@@ -55,42 +77,146 @@ impl Outlines {
     }
 }
 
+/// A rendering of all messages, from which those of the first ones can be had.
+pub(super) struct History<'a> {
+    recording: Recording<'a>,
+    /// The rendering of all messages.
+    pub(super) row: Unmarked,
+}
+
+/// A rendering of the first messages: it begins like the row and goes on by itself.
+struct Opening<'h> {
+    row: &'h Unmarked,
+    shared: usize,
+    rest: Unmarked,
+}
+
+impl<'a> History<'a> {
+    pub(super) fn new(program: &'a Program, stage: Stage<'a>) -> Found<Self> {
+        let recording = Recording::new(program, stage).map_err(refused)?;
+        let row = marks::strip(&recording.text);
+        Ok(Self { recording, row })
+    }
+
+    pub(super) fn into_row(self) -> Unmarked {
+        self.row
+    }
+
+    /// The rendering of the first `count` messages.
+    fn first(&self, count: usize, add_generation_prompt: bool) -> Found<Opening<'_>> {
+        let branch = self.recording.first(count, add_generation_prompt).map_err(refused)?;
+        Ok(Opening { row: &self.row, shared: self.row.place_of(branch.shared), rest: marks::strip(&branch.rest) })
+    }
+}
+
+impl Opening<'_> {
+    fn len(&self) -> usize {
+        self.shared + self.rest.text.len()
+    }
+
+    /// Its text from a place on.
+    fn from(&self, start: usize) -> Cow<'_, str> {
+        if start >= self.shared {
+            return Cow::Borrowed(&self.rest.text[start - self.shared..]);
+        }
+        let shared = &self.row.text[start..self.shared];
+        if self.rest.text.is_empty() {
+            Cow::Borrowed(shared)
+        } else {
+            Cow::Owned(format!("{shared}{}", self.rest.text))
+        }
+    }
+
+    /// How many bytes it and another one agree in, from the beginning.
+    fn common(&self, other: &Self) -> usize {
+        let start = self.shared.min(other.shared);
+        let (left, right) = (self.from(start), other.from(start));
+        start + left.bytes().zip(right.bytes()).take_while(|(left, right)| left == right).count()
+    }
+
+    /// Whether the row begins with it.
+    fn begins_row(&self) -> bool {
+        self.row.text[self.shared..].starts_with(&self.rest.text)
+    }
+
+    /// Where texts of control tokens begin in a piece of it, from the piece's beginning.
+    fn suppressed(&self, start: usize, end: usize) -> Vec<usize> {
+        let known = &self.row.suppressed;
+        let from = known.partition_point(|&at| at < start);
+        let to = known.partition_point(|&at| at < end.min(self.shared));
+        let in_rest = self.rest.suppressed.iter().map(|at| at + self.shared).filter(|at| (start..end).contains(at));
+        known[from..to.max(from)].iter().copied().chain(in_rest).map(|at| at - start).collect()
+    }
+}
+
 fn differs(message: impl Into<String>) -> Diagnostic {
     Diagnostic::new(Code::PromptDiffers, message)
 }
 
+/// A turn and all that it is proved with.
+struct Case<'c, 'a> {
+    history: &'c History<'a>,
+    skeleton: &'c Skeleton,
+    /// The renderings of the skeleton; made for the first outline that is not known yet.
+    words: &'c dyn Fn() -> Found<&'c History<'c>>,
+    /// A hash of what stands around the messages.
+    around: u128,
+    position: usize,
+}
+
 impl Template {
-    /// The target of the message at `position`, proved; `row` is the rendering of all messages.
-    pub(super) fn prove(&self, scene: &Scene, skeleton: &Skeleton, position: usize, row: &Unmarked) -> Found<Target> {
+    /// A verdict for each message that is to be trained.
+    pub(super) fn prove(
+        &self,
+        history: &History<'_>,
+        prepared: &[Prepared],
+        skeleton: &Skeleton,
+        around: &[Option<Node<'_>>; 3],
+    ) -> Vec<Turn> {
+        let aliased: Vec<Cow<'_, Node<'_>>> = skeleton.messages.iter().map(messages::aliased).collect();
+        let words: Vec<&Node<'_>> = aliased.iter().map(|node| &**node).collect();
+        let made: OnceCell<Found<History<'_>>> = OnceCell::new();
+        let words = || {
+            let made = made.get_or_init(|| History::new(&self.program, self.stage(&words, around)));
+            made.as_ref().map_err(Clone::clone)
+        };
+        let around = hash_of(around);
+        let turns = prepared.iter().enumerate().filter(|(_, message)| message.train);
+        let verdict = |(position, message): (usize, &Prepared)| {
+            let case = Case { history, skeleton, words: &words, around, position };
+            let target = self.prove_turn(&case).map_err(|found| found.at(&message.range));
+            Turn { message: message.source, target }
+        };
+        turns.map(verdict).collect()
+    }
+
+    fn prove_turn(&self, case: &Case<'_, '_>) -> Found<Target> {
+        let Case { history, skeleton, position, .. } = *case;
         if position == 0 {
             return Err(differs("no message comes before this turn: no server would ask for it"));
         }
-        let key = skeleton.key(position, scene.around);
-        let outline = self.outlines.get_or(key, || self.outline(scene, skeleton, position))?;
-        let prompt = self.run(scene, position, true)?;
-        let newest = if position + 1 == scene.messages.len() {
-            std::borrow::Cow::Borrowed(row)
-        } else {
-            std::borrow::Cow::Owned(self.run(scene, position + 1, false)?)
+        let key = skeleton.key(position, case.around);
+        let outline = self.outlines.get_or(key, || self.outline(case))?;
+        let prompt = history.first(position, true)?;
+        let newest = history.first(position + 1, false)?;
+        let start = match &outline.start {
+            Start::Prompt => Some(prompt.len()).filter(|&start| prompt.common(&newest) == start),
+            Start::History(header) => {
+                let before = history.first(position, false)?;
+                let start = before.len() + header.len();
+                let begins = before.len() <= newest.len()
+                    && before.common(&newest) == before.len()
+                    && newest.from(before.len()).starts_with(header)
+                    && prompt.common(&newest) >= start;
+                begins.then_some(start)
+            }
+            Start::Header(header) => self.after_header(case, &outline, header, &prompt, &newest),
         };
-        let start = if outline.whole_prompt {
-            prompt.text.len()
-        } else {
-            let before = self.run(scene, position, false)?.text;
-            before.len() + outline.header.len()
-        };
-        let begins = if outline.whole_prompt {
-            newest.text.starts_with(&prompt.text)
-        } else {
-            newest
-                .text
-                .get(..start)
-                .is_some_and(|text| text.ends_with(&outline.header) && prompt.text.starts_with(text))
-        };
-        if !begins {
+        let Some(start) = start else {
             return Err(differs("the prompt for this turn is not how its rendering as the newest turn begins"));
-        }
-        let length = skeleton.matches(position, &outline.target, &newest.text[start..]).map_err(|why| match why {
+        };
+        let turn = newest.from(start);
+        let length = skeleton.matches(position, &outline.target, &turn).map_err(|why| match why {
             Unproved::Differs => {
                 let message = "the turn is not made of its own strings and the template's scaffold";
                 Diagnostic::new(Code::TargetUnproved, message)
@@ -102,50 +228,66 @@ impl Template {
                 let message = format!("`{text}` does not stand exactly once in the turn");
                 Diagnostic::new(Code::TargetUnproved, message)
             }
+            Unproved::Name(name) => {
+                let message = format!("the call of `{name}` does not stand in the turn");
+                Diagnostic::new(Code::TargetUnproved, message)
+            }
         })?;
-        let text = &newest.text[start..start + length];
+        let text = &turn[..length];
+        let suppressed = newest.suppressed(start, start + length);
+        let whole_prompt = || Some((prompt.from(0).into_owned(), prompt.suppressed(0, prompt.len())));
         if outline.stop == 0 {
             let Some(stop) = self.declared_stops.first() else {
                 let message = format!("the turn ends in `{}`, and the model declares no stop token", tail(text));
                 return Err(Diagnostic::new(Code::NoStopToken, message));
             };
-            let suppressed = within(&newest, start, length);
             return Ok(Target {
                 text: format!("{text}{stop}"),
                 stop: stop.len(),
                 shared: None,
                 appended_stop: true,
+                own_row: true,
                 suppressed,
-                prompt: Some((prompt.text, prompt.suppressed)),
+                prompt: whole_prompt(),
             });
         }
-        let shared = outline.whole_prompt && row.text.starts_with(&prompt.text) && row.text[start..].starts_with(text);
+        let shared = matches!(outline.start, Start::Prompt)
+            && prompt.begins_row()
+            && history.row.text[prompt.len()..].starts_with(text);
         Ok(Target {
             text: text.to_owned(),
             stop: outline.stop,
             shared: shared.then_some(start),
             appended_stop: false,
-            suppressed: within(&newest, start, length),
-            prompt: (!shared).then_some((prompt.text, prompt.suppressed)),
+            own_row: !shared,
+            suppressed,
+            prompt: if shared { None } else { whole_prompt() },
         })
     }
 
-    fn outline(&self, scene: &Scene, skeleton: &Skeleton, position: usize) -> Found<Outline> {
-        let words = scene.with_messages(&skeleton.messages);
-        let prompt = self.run(&words, position, true)?.text;
-        let newest = self.run(&words, position + 1, false)?.text;
-        let (header, whole_prompt, start) = if newest.starts_with(&prompt) {
-            (String::new(), true, prompt.len())
+    fn outline(&self, case: &Case<'_, '_>) -> Found<Outline> {
+        let Case { skeleton, position, .. } = *case;
+        let words = (case.words)()?;
+        let prompt = words.first(position, true)?;
+        let newest = words.first(position + 1, false)?;
+        let common = prompt.common(&newest);
+        let (start, at) = if common == prompt.len() {
+            (Start::Prompt, prompt.len())
         } else {
-            let before = self.run(&words, position, false)?.text;
-            let common = border(&prompt, &newest);
-            if common <= before.len() || !newest.starts_with(&before) {
-                return Err(differs("the prompt and the turn as the newest have no header in common"));
+            let before = words.first(position, false)?;
+            let nested = before.len() <= common && before.common(&newest) == before.len();
+            let border = if nested { border(&prompt.from(before.len()), &newest.from(before.len())) } else { 0 };
+            if border > 0 {
+                (Start::History(newest.from(before.len())[..border].to_owned()), before.len() + border)
+            } else if nested && skeleton.begins_with_word(position, &newest.from(before.len())) {
+                // The newest turn shows no header at all; what was said stands right after the history.
+                (Start::History(String::new()), before.len())
+            } else {
+                self.header(case, &prompt, &before, &newest)?
             }
-            (newest[before.len()..common].to_owned(), false, common)
         };
-        let turn = &newest[start..];
-        let said = skeleton.end_of_words(position, turn);
+        let turn = newest.from(at);
+        let said = skeleton.end_of_words(position, &turn);
         let after = &turn[said..];
         let first = self
             .stops
@@ -156,7 +298,9 @@ impl Template {
             if self.prints_stop {
                 return Err(Diagnostic::new(Code::NoStopToken, "the turn ends without a stop token"));
             }
-            return Ok(Outline { header, whole_prompt, target: turn.trim_end().to_owned(), stop: 0 });
+            // What the template prints after every turn is not the turn's; white space that was said is.
+            let target = turn.strip_suffix(self.after_stop.as_str()).unwrap_or(&turn);
+            return Ok(Outline { start, target: target.to_owned(), stop: 0, after: turn[target.len()..].to_owned() });
         };
         let end = said + at + length.0;
         let rest = &turn[end..];
@@ -164,14 +308,55 @@ impl Template {
             let message = format!("after its stop the turn goes on: `{}`", excerpt(rest.trim_start(), 0));
             return Err(Diagnostic::new(Code::TargetUnproved, message));
         }
-        Ok(Outline { header, whole_prompt, target: turn[..end].to_owned(), stop: length.0 })
+        Ok(Outline { start, target: turn[..end].to_owned(), stop: length.0, after: rest.to_owned() })
     }
-}
 
-/// Marks of a rendering that stand in a piece of it, from the piece's beginning.
-fn within(rendering: &Unmarked, start: usize, length: usize) -> Vec<usize> {
-    let inside = rendering.suppressed.iter().filter(|&&at| (start..start + length).contains(&at));
-    inside.map(|at| at - start).collect()
+    /// The header that the generation prompt supplies, and where the turn begins after it on the skeleton: the last
+    /// place before the turn's own words, with no word of another message after it.
+    fn header(
+        &self,
+        case: &Case<'_, '_>,
+        prompt: &Opening<'_>,
+        before: &Opening<'_>,
+        newest: &Opening<'_>,
+    ) -> Found<(Start, usize)> {
+        let none = || differs("the prompt and the turn as the newest have no header in common");
+        if before.common(prompt) < before.len() {
+            return Err(none());
+        }
+        let header = prompt.from(before.len());
+        let text = newest.from(0);
+        let first = case.skeleton.start_of_words(case.position, &text).ok_or_else(none)?;
+        let place = if header.trim().is_empty() { None } else { text[..first].rfind(&*header) };
+        let start = place.ok_or_else(none)? + header.len();
+        if Skeleton::holds_word(&text[start..first]) || self.stops.iter().any(|stop| text[start..first].contains(stop))
+        {
+            return Err(none());
+        }
+        Ok((Start::Header(header.into_owned()), start))
+    }
+
+    /// Where the turn begins in the real rendering: after the last header from which it reaches, word by word, to the
+    /// end. The header must be the one that the real prompt ends in.
+    fn after_header(
+        &self,
+        case: &Case<'_, '_>,
+        outline: &Outline,
+        header: &str,
+        prompt: &Opening<'_>,
+        newest: &Opening<'_>,
+    ) -> Option<usize> {
+        if !prompt.from(0).ends_with(header) {
+            return None;
+        }
+        let text = newest.from(0);
+        let reaches = |start: &usize| {
+            let turn = &text[*start..];
+            let length = case.skeleton.matches(case.position, &outline.target, turn);
+            length.is_ok_and(|length| turn[length..] == outline.after)
+        };
+        text.rmatch_indices(header).map(|(at, _)| at + header.len()).find(reaches)
+    }
 }
 
 /// How far two texts agree, back to a border between pieces: not inside a tag, not inside a word.

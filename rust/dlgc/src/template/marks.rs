@@ -23,6 +23,15 @@ pub(super) struct Unmarked {
     pub(super) blocks: Vec<Range<usize>>,
     /// Offsets before which [`SUPPRESS`] stood.
     pub(super) suppressed: Vec<usize>,
+    /// Where marks of any kind stood in the text that had them.
+    pub(super) places: Vec<usize>,
+}
+
+impl Unmarked {
+    /// The place in the text that was this place before the marks were taken out.
+    pub(super) fn place_of(&self, marked: usize) -> usize {
+        marked - BEGIN.len_utf8() * self.places.partition_point(|&place| place < marked)
+    }
 }
 
 /// Takes the marks out.
@@ -33,6 +42,7 @@ pub(super) fn strip(marked: &str) -> Unmarked {
     while let Some(at) = rest.find([BEGIN, END, SUPPRESS]) {
         out.text.push_str(&rest[..at]);
         let mark = rest[at..].chars().next().expect("a mark stands here");
+        out.places.push(marked.len() - rest.len() + at);
         match mark {
             BEGIN => open.push(out.text.len()),
             END => out.blocks.extend(open.pop().map(|start| start..out.text.len())),
@@ -71,6 +81,8 @@ mod tests {
     #[test]
     fn marks_become_places() {
         let out = strip("a\u{FDD0}bc\u{FDD1}d\u{FDD0}\u{FDD1}\u{FDD2}e");
-        assert_eq!(out, Unmarked { text: "abcde".into(), blocks: vec![1..3, 4..4], suppressed: vec![4] });
+        let places = vec![1, 6, 10, 13, 16];
+        assert_eq!(out, Unmarked { text: "abcde".into(), blocks: vec![1..3, 4..4], suppressed: vec![4], places });
+        assert_eq!([0, 1, 5, 10, 19].map(|place| out.place_of(place)), [0, 1, 2, 4, 4]);
     }
 }

@@ -3,11 +3,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use minijinja::value::Value;
 use serde::{Deserialize, Serialize};
 
 use super::probe::Abilities;
-use super::python;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::{Dialogue, Message, Role, ToolCall};
 use crate::json::{self, Json, Member, Node, object, string};
@@ -191,23 +189,29 @@ fn call(call: &ToolCall<'_>, abilities: &Abilities) -> Result<Node<'static>, Dia
 }
 
 /// A message as transformers hands it over: reasoning under its other name too, as gpt-oss templates read it.
-pub(super) fn value(node: &Node<'static>) -> Value {
-    let Some(reasoning) = node.get("reasoning_content") else {
-        return python::value(node);
-    };
+pub(super) fn aliased<'n>(node: &'n Node<'static>) -> Cow<'n, Node<'static>> {
+    let Some(reasoning) = node.get("reasoning_content") else { return Cow::Borrowed(node) };
     let mut aliased = node.clone();
     if let Json::Object(members) = &mut aliased.value {
         let alias = Member { key: "thinking".into(), key_range: 0..0, node: reasoning.clone() };
         members.insert(0, alias);
     }
-    python::value(&aliased)
+    Cow::Owned(aliased)
 }
 
 /// Warns where the reasoning of a message leaves no trace in `text`.
 pub(super) fn reasoning_lost(message: &Prepared, text: &str) -> Option<Diagnostic> {
-    let reasoning = message.node.get("reasoning_content").and_then(Node::as_str)?;
     let lost = || Diagnostic::new(Code::ReasoningLost, "the reasoning of this turn is not printed").at(&message.range);
-    (!shows(text, reasoning)).then(lost)
+    let content = message.node.get("content").map_or(Cow::Borrowed(""), text_of);
+    let thoughts = match (message.node.get("reasoning_content").and_then(Node::as_str), content.rsplit_once("</think>"))
+    {
+        (Some(reasoning), _) => reasoning,
+        (None, Some((thoughts, _))) if message.role == Role::Assistant => {
+            thoughts.rsplit("<think>").next().unwrap_or_default()
+        }
+        _ => return None,
+    };
+    (!Reader::new(text).shows(thoughts)).then(lost)
 }
 
 /// Refuses a dialogue of which a field leaves no trace in the text.
@@ -220,6 +224,7 @@ pub(super) fn nothing_lost(
         Diagnostic::new(Code::FieldLost, format!("{what} leaves no trace in the rendered text"))
             .help("the template does not print it; choose one that does, or remove it from the data")
     };
+    let mut reader = Reader::new(text);
     for message in prepared {
         let content = message.node.get("content").map_or(Cow::Borrowed(""), text_of);
         // Templates cut reasoning out of the assistant's content at this mark; what follows it is the answer.
@@ -227,26 +232,26 @@ pub(super) fn nothing_lost(
             Role::Assistant => content.rsplit("</think>").next().unwrap_or_default(),
             _ => &content,
         };
-        if !shows(text, answer) {
+        if !reader.shows(answer) {
             return Err(lost(format!("the content of this `{}` message", message.role.name())).at(&message.range));
         }
         for call in message.node.get("tool_calls").and_then(Node::as_array).unwrap_or_default() {
             let function = call.get("function").expect("prepared with a function");
             let name = function.get("name").and_then(Node::as_str).unwrap_or_default();
-            if !shows(text, name) {
+            if !reader.shows(name) {
                 return Err(lost(format!("the call of `{name}`")).at(&message.range));
             }
         }
     }
     for tool in tools.as_ref().and_then(Node::as_array).unwrap_or_default() {
         let name = tool.get("function").unwrap_or(tool).get("name").and_then(Node::as_str).unwrap_or_default();
-        if !shows(text, name) {
+        if !reader.shows(name) {
             return Err(lost(format!("the tool `{name}`")).at(&tool.range));
         }
     }
     for document in documents.as_ref().and_then(Node::as_array).unwrap_or_default() {
         let body = document.get("text").or_else(|| document.get("content")).and_then(Node::as_str).unwrap_or_default();
-        if !shows(text, body) {
+        if !reader.shows(body) {
             return Err(lost("a document".to_owned()).at(&document.range));
         }
     }
@@ -263,13 +268,33 @@ fn text_of<'n>(content: &'n Node<'_>) -> Cow<'n, str> {
     }
 }
 
-/// Whether a field stands in the text, as it is or as a JSON string.
-fn shows(text: &str, field: &str) -> bool {
-    let field = field.trim();
-    if memchr::memmem::find(text.as_bytes(), field.as_bytes()).is_some() {
-        return true;
+/// Looks for fields in a text, from where the last one was found: they mostly stand in order.
+struct Reader<'t> {
+    text: &'t str,
+    at: usize,
+}
+
+impl<'t> Reader<'t> {
+    fn new(text: &'t str) -> Self {
+        Self { text, at: 0 }
     }
-    let mut quoted = String::new();
-    json::write_string(&mut quoted, field, false);
-    memchr::memmem::find(text.as_bytes(), &quoted.as_bytes()[1..quoted.len() - 1]).is_some()
+
+    /// Whether a field stands in the text, as it is or as a JSON string.
+    fn shows(&mut self, field: &str) -> bool {
+        let field = field.trim();
+        if self.finds(field) {
+            return true;
+        }
+        let mut quoted = String::new();
+        json::write_string(&mut quoted, field, false);
+        self.finds(&quoted[1..quoted.len() - 1])
+    }
+
+    fn finds(&mut self, field: &str) -> bool {
+        let find =
+            |from: usize| memchr::memmem::find(&self.text.as_bytes()[from..], field.as_bytes()).map(|at| from + at);
+        let found = find(self.at).or_else(|| find(0));
+        self.at = found.unwrap_or(self.at);
+        found.is_some()
+    }
 }

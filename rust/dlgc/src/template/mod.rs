@@ -7,48 +7,51 @@
 //!
 //! Templates are programs from strangers: they run with bounded fuel, depth and output, without loaders or files.
 
+mod date;
 mod generation;
 mod law;
+mod machine;
 mod marks;
 mod messages;
 mod probe;
-mod python;
+mod program;
 mod skeleton;
+mod traces;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Value;
-use minijinja::{Environment, UndefinedBehavior};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::{Dialogue, Role};
 use crate::error::{Error, ErrorKind, Result};
-use crate::json::{self, Json, Node};
+use crate::json::{self, Node};
 
+use law::History;
+use machine::{Failure, Stage};
 use marks::Unmarked;
+use program::Program;
 use skeleton::Skeleton;
 
+pub use date::Date;
 pub use marks::SUPPRESS;
 pub use messages::StateMode;
 pub use probe::Abilities;
-pub use python::Date;
 
-/// Work that one rendering may take: about as many instructions, or 64 bytes of data each.
-const FUEL: u64 = 20_000_000;
-/// How deeply calls and blocks of a template may nest.
-const RECURSION: usize = 200;
+/// Prefix of what `raise_exception` says, to tell a template's refusal from its mistakes.
+const SAYS: &str = "the template says: ";
 /// Longest template source that is read, in bytes.
 const MAX_SOURCE: usize = 1 << 20;
 
 /// A chat template, ready to render.
 pub struct Template {
-    environment: Environment<'static>,
+    program: Program,
     source: Arc<str>,
-    context: Vec<(String, Value)>,
-    kwargs: Vec<(String, Value)>,
+    tokens: Vec<(String, String)>,
+    kwargs: Option<Node<'static>>,
+    date: Option<Date>,
     abilities: Abilities,
     stops: Vec<String>,
     /// Stops that the model declares, whether the template prints them or not.
@@ -59,6 +62,7 @@ pub struct Template {
     after_stop: String,
     tagged: bool,
     outlines: law::Outlines,
+    traces: traces::Traces,
     state: StateMode,
 }
 
@@ -125,6 +129,8 @@ pub struct Target {
     pub shared: Option<usize>,
     /// Whether the template prints no stop, and the model's own was put at the end.
     pub appended_stop: bool,
+    /// Whether it has a row of its own: its prompt does not nest, as text or (found when it is tokenised) as ids.
+    pub own_row: bool,
     /// Where texts of control tokens begin in it that are to be encoded as ordinary text.
     pub suppressed: Vec<usize>,
     /// The prompt, and where such texts begin in it; only for a target that is not shared.
@@ -189,26 +195,14 @@ impl Template {
             return Err(fail(format!("the chat template is larger than {MAX_SOURCE} bytes")));
         }
         let generation::Rewritten { source: rewritten, tagged } = generation::rewrite(source);
-        let mut environment = Environment::new();
-        // Jinja drops one line break at the end of a template, and so does the engine's default.
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|error| fail(error.to_string()))?);
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-        environment.set_fuel(Some(FUEL));
-        environment.set_recursion_limit(RECURSION);
-        environment.set_debug(true);
-        python::install(&mut environment, options.date);
-        environment
-            .add_template_owned("chat", rewritten)
-            .map_err(|error| fail(describe(&error)).context("while reading the chat template"))?;
-        let context = options.special_tokens.iter().map(|(name, text)| (name.clone(), Value::from(text))).collect();
-        let kwargs = options.kwargs.as_ref().map(|node| members(node)).unwrap_or_default();
+        let program =
+            Program::read(&rewritten).map_err(|message| fail(message).context("while reading the chat template"))?;
         let mut template = Self {
-            environment,
+            program,
             source: source.into(),
-            context,
-            kwargs,
+            tokens: options.special_tokens.clone(),
+            kwargs: options.kwargs.clone(),
+            date: options.date,
             abilities: Abilities::default(),
             stops: options.stops.clone(),
             declared_stops: options.stops.clone(),
@@ -216,6 +210,7 @@ impl Template {
             after_stop: String::new(),
             tagged,
             outlines: law::Outlines::default(),
+            traces: traces::Traces::default(),
             state: options.state,
         };
         template.probe()?;
@@ -250,71 +245,85 @@ impl Template {
         let mut diagnostics = Vec::new();
         let mut prepared = messages::prepare(dialogue, &self.abilities, self.state, &mut diagnostics)?;
         let mut around = [&dialogue.tools, &dialogue.documents, &dialogue.template_kwargs].map(Clone::clone);
-        let scene = Scene::of(&prepared, &around);
-        let row = self.run(&scene, scene.messages.len(), false)?;
+        // Proofs are made on the messages as they are, marks and all: the marks are no part of any text.
+        let marked: Vec<Node<'static>> =
+            prepared.iter().map(|message| messages::aliased(&message.node).into_owned()).collect();
+        let marked_around = around.clone();
+        let shown: Vec<&Node<'_>> = marked.iter().collect();
+        let history = History::new(&self.program, self.stage(&shown, &marked_around))?;
+        let row = &history.row;
         if !row.suppressed.is_empty() {
             prepared.iter_mut().for_each(|message| marks::unmark(&mut message.node));
             around.iter_mut().flatten().for_each(marks::unmark);
-            let plain = self.run(&Scene::of(&prepared, &around), prepared.len(), false)?;
-            if plain.text != row.text {
+            let plain: Vec<Cow<'_, Node<'_>>> =
+                prepared.iter().map(|message| messages::aliased(&message.node)).collect();
+            let plain: Vec<&Node<'_>> = plain.iter().map(|node| &**node).collect();
+            if self.run(self.stage(&plain, &around), plain.len(), false)?.text != row.text {
                 let message = "the template looks into the text of a control token, so it cannot be told from one";
                 return Err(Diagnostic::new(Code::ControlToken, message));
             }
         }
         messages::nothing_lost(&around, &prepared, &row.text)?;
+        let skeleton = Skeleton::of(&prepared.iter().map(|message| &message.node).collect::<Vec<_>>(), &self.stops);
+        self.nothing_lost(&prepared, &around, &skeleton)?;
         let (blocks, turns) = match mode {
             Mode::Prove => {
-                // Proved on the messages as they are, marks and all: the marks are no part of any text.
-                let skeleton =
-                    Skeleton::of(&prepared.iter().map(|message| &message.node).collect::<Vec<_>>(), &self.stops);
-                let turns = prepared.iter().enumerate().filter(|(_, message)| message.train);
-                let verdict = |(position, message): (usize, &messages::Prepared)| {
-                    let target = self.prove(&scene, &skeleton, position, &row);
-                    Turn { message: message.source, target: target.map_err(|found| found.at(&message.range)) }
-                };
-                let turns: Vec<Turn> = turns.map(verdict).collect();
+                let turns = self.prove(&history, &prepared, &skeleton, &marked_around);
                 // A template may print reasoning for the newest turn only: what counts is the turn's own target.
                 for (message, turn) in prepared.iter().filter(|message| message.train).zip(&turns) {
                     let target = turn.target.as_ref().ok();
                     diagnostics.extend(target.and_then(|target| messages::reasoning_lost(message, &target.text)));
                 }
-                (row.blocks, turns)
+                (row.blocks.clone(), turns)
             }
             Mode::Blocks => {
                 diagnostics.extend(prepared.iter().filter_map(|message| messages::reasoning_lost(message, &row.text)));
-                by_block(&prepared, row.blocks, &row.text)?
+                by_block(&prepared, row.blocks.clone(), &row.text)?
             }
         };
         let messages = prepared.into_iter().map(|message| message.node).collect();
-        Ok(Rendered { text: row.text, messages, blocks, suppressed: row.suppressed, turns, tokens: 0, diagnostics })
+        let Unmarked { text, suppressed, .. } = history.into_row();
+        Ok(Rendered { text, messages, blocks, suppressed, turns, tokens: 0, diagnostics })
     }
 
-    /// Runs the template over the first `count` messages of a scene.
+    /// What the template is run on.
+    fn stage<'a>(&'a self, messages: &'a [&'a Node<'a>], around: &'a [Option<Node<'a>>; 3]) -> Stage<'a> {
+        let [tools, documents, arguments] = around;
+        Stage {
+            messages,
+            tools: tools.as_ref(),
+            documents: documents.as_ref(),
+            tokens: &self.tokens,
+            defaults: self.kwargs.as_ref().and_then(Node::as_object).unwrap_or_default(),
+            arguments: arguments.as_ref().and_then(Node::as_object).unwrap_or_default(),
+            date: self.date,
+        }
+    }
+
+    /// Runs the template over the first `count` messages.
     fn run(
         &self,
-        scene: &Scene,
+        stage: Stage<'_>,
         count: usize,
         add_generation_prompt: bool,
     ) -> std::result::Result<Unmarked, Diagnostic> {
-        let mut context: Vec<(Value, Value)> = Vec::with_capacity(self.context.len() + 8);
-        let mut set = |name: &str, value: Value| context.push((Value::from(name), value));
-        // The same order as in transformers: later ones win.
-        for (name, value) in self.context.iter().chain(&self.kwargs).chain(&scene.kwargs) {
-            set(name, value.clone());
-        }
-        set("messages", Value::from(scene.messages[..count].to_vec()));
-        set("tools", scene.tools.clone());
-        set("documents", scene.documents.clone());
-        set("add_generation_prompt", Value::from(add_generation_prompt));
-        let template = self.environment.get_template("chat").expect("added at load");
-        match template.render(Value::from_pairs(context)) {
-            Ok(marked) => Ok(marks::strip(&marked)),
-            Err(error) if error.kind() == minijinja::ErrorKind::OutOfFuel => {
-                Err(Diagnostic::new(Code::TemplateLimit, "rendering needs more work than a template may have"))
-            }
-            Err(error) => Err(Diagnostic::new(Code::TemplateRefused, describe(&error))),
-        }
+        let text = machine::run(&self.program, stage, count, add_generation_prompt).map_err(refused)?;
+        Ok(marks::strip(&text))
     }
+}
+
+/// Why a template gives no text, as a diagnostic.
+fn refused(failure: Failure) -> Diagnostic {
+    match failure {
+        Failure::Limit => Diagnostic::new(Code::TemplateLimit, "rendering needs more work than a template may have"),
+        Failure::Refused(message) => Diagnostic::new(Code::TemplateRefused, message),
+    }
+}
+
+/// A hash of what stands around the messages.
+fn hash_of(around: &[Option<Node<'_>>; 3]) -> u128 {
+    let hashed: String = around.iter().map(|node| node.as_ref().map_or_else(String::new, json::dumps) + "\0").collect();
+    xxh3_128(hashed.as_bytes())
 }
 
 /// Takes the template's word for it: each block is an assistant message, as many as there are of both.
@@ -347,64 +356,6 @@ fn by_block(
     let whole = blocks.first().map_or(0..0, |first| first.start..blocks.last().map_or(first.end, |last| last.end));
     let turns = assistants.iter().map(|message| turn(message.source, &whole)).collect();
     Ok((blocks, turns))
-}
-
-/// What a template is run on.
-struct Scene {
-    messages: Vec<Value>,
-    tools: Value,
-    documents: Value,
-    kwargs: Vec<(String, Value)>,
-    /// A hash of everything but the messages.
-    around: u128,
-}
-
-impl Scene {
-    /// Messages, and around them tools, documents and template arguments.
-    fn of(prepared: &[messages::Prepared], around: &[Option<Node<'_>>; 3]) -> Self {
-        let [tools, documents, kwargs] = around;
-        let hashed: String =
-            around.iter().map(|node| node.as_ref().map_or_else(String::new, json::dumps) + "\0").collect();
-        Self {
-            around: xxh3_128(hashed.as_bytes()),
-            messages: prepared.iter().map(|message| messages::value(&message.node)).collect(),
-            tools: tools.as_ref().map_or(Value::from(()), python::value),
-            documents: documents.as_ref().map_or(Value::from(()), python::value),
-            kwargs: kwargs.as_ref().map(members).unwrap_or_default(),
-        }
-    }
-
-    /// The same around other messages.
-    fn with_messages(&self, messages: &[Node<'static>]) -> Self {
-        Self {
-            messages: messages.iter().map(messages::value).collect(),
-            tools: self.tools.clone(),
-            documents: self.documents.clone(),
-            kwargs: self.kwargs.clone(),
-            around: self.around,
-        }
-    }
-}
-
-fn members(node: &Node<'_>) -> Vec<(String, Value)> {
-    match &node.value {
-        Json::Object(members) => {
-            members.iter().map(|member| (member.key.clone().into_owned(), python::value(&member.node))).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// An engine's error in one line: what the template said itself, or what went wrong and where.
-fn describe(error: &minijinja::Error) -> String {
-    let detail = error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned);
-    if detail.starts_with(python::RAISED) {
-        return detail;
-    }
-    match error.line() {
-        Some(line) => format!("{detail} (line {line} of the chat template)"),
-        None => detail,
-    }
 }
 
 /// A few characters of `text` around `at`, line breaks made visible.

@@ -3,11 +3,10 @@
 //! What templates do with odd input differs widely: some want arguments as an object, some as a string; some refuse
 //! null content, some print `None`; some take content as a list of parts only. Nothing here knows a template by name.
 
-use super::{Scene, Template, python};
+use super::Template;
 use crate::dialogue::Role;
 use crate::error::{Error, ErrorKind, Result};
-use crate::json;
-use minijinja::value::Value;
+use crate::json::{self, Node};
 
 /// What a template takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +25,8 @@ pub struct Abilities {
     pub takes_repeated_user: bool,
     /// Two assistant messages may follow each other.
     pub takes_repeated_assistant: bool,
+    /// Nothing is rendered without tools.
+    pub needs_tools: bool,
 }
 
 impl Default for Abilities {
@@ -38,6 +39,7 @@ impl Default for Abilities {
             takes_string_arguments: true,
             takes_repeated_user: true,
             takes_repeated_assistant: true,
+            needs_tools: false,
         }
     }
 }
@@ -75,7 +77,9 @@ const RESULT: &str = r#"{"role": "tool", "name": "find_it", "tool_call_id": "cal
 impl Template {
     /// Learns the abilities and the stops.
     pub(super) fn probe(&mut self) -> Result<()> {
-        let plain = match self.show(&[ASK, ANSWER], None) {
+        let plain = |template: &Self| template.show(&[ASK, ANSWER], None);
+        self.abilities.needs_tools = plain(self).is_err() && self.show(&[ASK, ANSWER], Some(TOOLS)).is_ok();
+        let plain = match plain(self) {
             Ok(text) if printed_plainly(&text) => text,
             first => match self.show(&[ASK_PARTS, ANSWER_PARTS], None) {
                 Ok(text) if printed_plainly(&text) => {
@@ -118,7 +122,11 @@ impl Template {
         let scaffold: String = scenes.iter().filter_map(|(messages, tools)| self.show(messages, *tools).ok()).collect();
         let used: Vec<&String> = candidates.iter().filter(|token| scaffold.contains(token.as_str())).collect();
         let parsed = self.parsed_out(&used);
-        used.into_iter().filter(|token| !parsed.contains(token)).cloned().collect()
+        let looked_for = |token: &str| {
+            let closer = token.strip_prefix('<').map(|name| format!("</{}", name.trim_start_matches('/')));
+            closer.is_some_and(|closer| self.program.looked_for.contains(&closer))
+        };
+        used.into_iter().filter(|token| !parsed.contains(token) && !looked_for(token)).cloned().collect()
     }
 
     /// Tokens that the template takes apart when they stand in what the assistant says, alone or as the opener of one.
@@ -194,6 +202,7 @@ impl Template {
         let close = open.and_then(|open| after[open..].find('>').map(|close| open + close + 1));
         let (Some(open), Some(close)) = (open, close) else {
             self.prints_stop = false;
+            self.after_stop = after.to_owned();
             return;
         };
         self.after_stop = after[close..].to_owned();
@@ -231,18 +240,11 @@ impl Template {
     }
 
     fn show(&self, messages: &[&str], tools: Option<&str>) -> std::result::Result<String, String> {
-        let value = |source: &str| {
-            let parsed = json::parse(source.as_bytes()).expect("probes are JSON");
-            python::value(&parsed.root)
-        };
-        let scene = Scene {
-            messages: messages.iter().map(|message| value(message)).collect(),
-            tools: tools.map_or(Value::from(()), value),
-            documents: Value::from(()),
-            kwargs: Vec::new(),
-            around: 0,
-        };
-        let rendered = self.run(&scene, scene.messages.len(), false);
+        let node = |source: &str| json::parse(source.as_bytes()).expect("probes are JSON").root.into_owned_at(&(0..0));
+        let nodes: Vec<Node<'_>> = messages.iter().map(|message| node(message)).collect();
+        let shown: Vec<&Node<'_>> = nodes.iter().collect();
+        let around = [tools.or(self.abilities.needs_tools.then_some(TOOLS)).map(node), None, None];
+        let rendered = self.run(self.stage(&shown, &around), shown.len(), false);
         rendered.map(|unmarked| unmarked.text).map_err(|diagnostic| diagnostic.message)
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Skeleton {
     pub(super) messages: Vec<Node<'static>>,
     /// For each message, what its words stand for, in order.
     pub(super) leaves: Vec<Vec<Leaf>>,
+    /// For each message, the names of the functions that it calls.
+    names: Vec<Vec<String>>,
     /// For each message, a hash of the skeleton up to it.
     keys: Vec<u128>,
 }
@@ -28,6 +30,8 @@ pub(super) struct Leaf {
     text: String,
     /// Reasoning may be dropped by a template; what is said to others may not.
     is_reasoning: bool,
+    /// The call in whose arguments it stands.
+    call: Option<usize>,
 }
 
 /// Why a target is not its own leaves and scaffold.
@@ -39,15 +43,23 @@ pub(super) enum Unproved {
     Foreign,
     /// A string of the message is missing, or stands there twice.
     Leaf(String),
+    /// The name of a function that it calls is missing.
+    Name(String),
 }
 
 impl Skeleton {
     /// `stops` are the texts that may end a turn.
     pub(super) fn of(messages: &[&Node<'static>], stops: &[String]) -> Self {
-        let mut skeleton = Self { messages: Vec::with_capacity(messages.len()), leaves: Vec::new(), keys: Vec::new() };
+        let mut skeleton = Self {
+            messages: Vec::with_capacity(messages.len()),
+            leaves: Vec::new(),
+            names: Vec::new(),
+            keys: Vec::new(),
+        };
         let mut key = 0_u128;
         for (index, message) in messages.iter().enumerate() {
-            let mut words = Words { message: index, leaves: Vec::new(), in_reasoning: false, stops };
+            let mut words =
+                Words { message: index, leaves: Vec::new(), names: Vec::new(), in_reasoning: false, call: None, stops };
             let mut message = (*message).clone();
             words.message(&mut message);
             let mut hashed = json::dumps(&message).into_bytes();
@@ -56,6 +68,7 @@ impl Skeleton {
             skeleton.keys.push(key);
             skeleton.messages.push(message);
             skeleton.leaves.push(words.leaves);
+            skeleton.names.push(words.names);
         }
         skeleton
     }
@@ -65,10 +78,36 @@ impl Skeleton {
         self.keys[message] ^ around.rotate_left(1)
     }
 
-    /// Where the last word of a message ends in a text; 0 where none stands in it.
+    /// Where the last word of a message ends in a text; 0 where none stands in it. Numbers count as words.
     pub(super) fn end_of_words(&self, message: usize, text: &str) -> usize {
         let ends = self.leaves[message].iter().filter_map(|leaf| text.rfind(&leaf.word).map(|at| at + leaf.word.len()));
         ends.max().unwrap_or(0)
+    }
+
+    /// Words for what a message says to others: its content, without what stands before the end of its thoughts.
+    pub(super) fn said(&self, message: usize) -> impl Iterator<Item = &str> {
+        let said = self.leaves[message].iter().filter(|leaf| !leaf.is_reasoning && leaf.call.is_none());
+        said.map(|leaf| leaf.word.as_str())
+    }
+
+    /// Words for what a message calls functions with, each with the number of the call.
+    pub(super) fn arguments(&self, message: usize) -> impl Iterator<Item = (usize, &str)> {
+        self.leaves[message].iter().filter_map(|leaf| Some((leaf.call?, leaf.word.as_str())))
+    }
+
+    /// Whether a text begins with a word of a message, white space aside.
+    pub(super) fn begins_with_word(&self, message: usize, text: &str) -> bool {
+        self.leaves[message].iter().any(|leaf| text.trim_start().starts_with(leaf.word.as_str()))
+    }
+
+    /// Where the first word of a message begins in a text.
+    pub(super) fn start_of_words(&self, message: usize, text: &str) -> Option<usize> {
+        self.leaves[message].iter().filter_map(|leaf| text.find(&leaf.word)).min()
+    }
+
+    /// Whether a word of any message stands in a text.
+    pub(super) fn holds_word(text: &str) -> bool {
+        text.contains(MARK)
     }
 
     /// Puts the strings of a message back into a text made from its words, and compares it with the beginning of the
@@ -76,9 +115,16 @@ impl Skeleton {
     pub(super) fn matches(&self, message: usize, words: &str, real: &str) -> Result<usize, Unproved> {
         let mut seen = vec![0; self.leaves[message].len()];
         let (mut at, mut rest) = (0, words);
+        // Names stay as they are, since templates look at them; each call's must stand in the turn.
+        for name in &self.names[message] {
+            let calls = self.names[message].iter().filter(|other| *other == name).count();
+            if words.matches(name.as_str()).count() < calls {
+                return Err(Unproved::Name(name.clone()));
+            }
+        }
         while !rest.is_empty() {
-            let next = rest.find(MARK).unwrap_or(rest.len());
-            if !real[at..].starts_with(&rest[..next]) {
+            let next = next_word(rest);
+            if !real.get(at..).is_some_and(|real| real.starts_with(&rest[..next])) {
                 return Err(Unproved::Differs);
             }
             at += next;
@@ -87,7 +133,18 @@ impl Skeleton {
                 break;
             }
             let own = self.leaves[message].iter().position(|leaf| rest.starts_with(leaf.word.as_str()));
-            let Some(index) = own else { return Err(Unproved::Foreign) };
+            let Some(index) = own else {
+                if rest.starts_with(MARK) {
+                    return Err(Unproved::Foreign);
+                }
+                // Digits that look like a word and are none.
+                if !real[at..].starts_with(NUMBER) {
+                    return Err(Unproved::Differs);
+                }
+                at += NUMBER.len();
+                rest = &rest[NUMBER.len()..];
+                continue;
+            };
             let leaf = &self.leaves[message][index];
             let escaped = escaped(&leaf.text);
             at += if real[at..].starts_with(&leaf.text) {
@@ -112,6 +169,15 @@ impl Skeleton {
 /// What every word begins with; no scaffold holds it.
 const MARK: &str = "Qz7";
 
+/// What the number begins with that stands for a number.
+const NUMBER: &str = "70915";
+
+/// Where the next word begins, or what looks like one.
+fn next_word(text: &str) -> usize {
+    let ends = [text.find(MARK), text.find(NUMBER)];
+    ends.into_iter().flatten().min().unwrap_or(text.len())
+}
+
 fn escaped(text: &str) -> String {
     let mut quoted = String::new();
     json::write_string(&mut quoted, text, false);
@@ -121,21 +187,65 @@ fn escaped(text: &str) -> String {
 struct Words<'s> {
     message: usize,
     leaves: Vec<Leaf>,
+    names: Vec<String>,
     in_reasoning: bool,
+    call: Option<usize>,
     stops: &'s [String],
 }
 
 impl Words<'_> {
     fn message(&mut self, message: &mut Node<'static>) {
+        let is_assistant = message.get("role").and_then(Node::as_str) == Some("assistant");
         let Json::Object(members) = &mut message.value else { return };
         for member in members {
             self.in_reasoning = member.key == "reasoning_content";
             match &*member.key {
-                "content" | "reasoning_content" => self.strings(&mut member.node, true),
+                "content" => {
+                    let first = self.leaves.len();
+                    self.strings(&mut member.node, true);
+                    self.thoughts(first, &member.node, is_assistant);
+                }
+                "reasoning_content" => self.strings(&mut member.node, true),
                 "tool_calls" => {
                     let Json::Array(calls) = &mut member.node.value else { continue };
-                    for call in calls {
+                    for (number, call) in calls.iter_mut().enumerate() {
+                        self.call = Some(number);
                         self.arguments(call);
+                    }
+                    self.call = None;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What stands before the last end of thoughts in a content is reasoning: templates cut it out.
+    fn thoughts(&mut self, first: usize, content: &Node<'_>, is_assistant: bool) {
+        let text = json::dumps(content);
+        let Some(end) = text.rfind("</think>").filter(|_| is_assistant) else { return };
+        for leaf in &mut self.leaves[first..] {
+            leaf.is_reasoning |= text.find(&leaf.word).is_some_and(|at| at < end);
+        }
+    }
+
+    /// Strings and numbers inside arguments, and the name of the function.
+    fn arguments(&mut self, call: &mut Node<'static>) {
+        let Json::Object(members) = &mut call.value else { return };
+        for member in members {
+            match (&*member.key, &mut member.node.value) {
+                ("function", _) => self.arguments(&mut member.node),
+                ("name", Json::String(name)) => self.names.push(name.clone().into_owned()),
+                ("arguments", Json::Object(_)) => {
+                    self.strings(&mut member.node, true);
+                    self.numbers(&mut member.node);
+                }
+                ("arguments", Json::String(text)) => {
+                    if let Ok(parsed) = json::parse(text.as_bytes()) {
+                        let mut places = Vec::new();
+                        self.inside(&parsed.root, text, &mut places);
+                        for (range, word) in places.into_iter().rev() {
+                            text.to_mut().replace_range(range, &word);
+                        }
                     }
                 }
                 _ => {}
@@ -143,15 +253,53 @@ impl Words<'_> {
         }
     }
 
-    /// Strings inside arguments; arguments that are a string themselves stay as they are.
-    fn arguments(&mut self, call: &mut Node<'static>) {
-        let Json::Object(members) = &mut call.value else { return };
-        for member in members {
-            match (&*member.key, &member.node.value) {
-                ("function", _) => self.arguments(&mut member.node),
-                ("arguments", Json::Object(_)) => self.strings(&mut member.node, true),
-                _ => {}
+    /// A word for a piece of text that is neither split nor trimmed.
+    fn word(&mut self, text: String, word: String) -> String {
+        self.leaves.push(Leaf { word: word.clone(), text, is_reasoning: false, call: self.call });
+        word
+    }
+
+    /// Numbers, each by one that no other string or number is: as many digits as it takes.
+    fn numbers(&mut self, node: &mut Node<'static>) {
+        match &mut node.value {
+            Json::Number(lexeme) => {
+                let (printed, word) = self.number(lexeme);
+                *lexeme = self.word(printed, word).into();
             }
+            Json::Array(elements) => elements.iter_mut().for_each(|element| self.numbers(element)),
+            Json::Object(members) => members.iter_mut().for_each(|member| self.numbers(&mut member.node)),
+            _ => {}
+        }
+    }
+
+    /// How Python prints a number, and the number that stands for it: a float for a float.
+    fn number(&self, lexeme: &str) -> (String, String) {
+        let fraction = if lexeme.contains(['.', 'e', 'E']) { ".5" } else { "" };
+        let word = format!("{NUMBER}{:03}{:03}9{fraction}", self.message, self.leaves.len());
+        (json::python_number(lexeme).into_owned(), word)
+    }
+
+    /// Words for the strings and numbers of arguments that are JSON in a string, in their places in it.
+    fn inside(&mut self, node: &Node<'_>, source: &str, places: &mut Vec<(std::ops::Range<usize>, String)>) {
+        match &node.value {
+            Json::String(_) => {
+                let range = node.range.start + 1..node.range.end - 1;
+                let text = &source[range.clone()];
+                let core = text.trim();
+                if !core.is_empty() {
+                    let start = range.start + (text.len() - text.trim_start().len());
+                    let word = format!("{MARK}m{}n{}Zq", self.message, self.leaves.len());
+                    places.push((start..start + core.len(), self.word(core.to_owned(), word)));
+                }
+            }
+            Json::Number(_) => {
+                let text = &source[node.range.clone()];
+                let (_, word) = self.number(text);
+                places.push((node.range.clone(), self.word(text.to_owned(), word)));
+            }
+            Json::Array(elements) => elements.iter().for_each(|element| self.inside(element, source, places)),
+            Json::Object(members) => members.iter().for_each(|member| self.inside(&member.node, source, places)),
+            _ => {}
         }
     }
 
@@ -180,7 +328,8 @@ impl Words<'_> {
                 let lead = said.len() - said.trim_start().len();
                 let word = format!("{MARK}m{}n{}Zq", self.message, self.leaves.len());
                 let _ = write!(out, "{}{word}{}", &said[..lead], &said[lead + core.len()..]);
-                self.leaves.push(Leaf { word, text: core.to_owned(), is_reasoning: self.in_reasoning });
+                let (is_reasoning, call) = (self.in_reasoning, self.call);
+                self.leaves.push(Leaf { word, text: core.to_owned(), is_reasoning, call });
             }
             out.push_str(tag);
             rest = &rest[said.len() + tag.len()..];
@@ -224,10 +373,21 @@ mod tests {
             json::dumps(&found.messages[0]),
             r#"{"role": "assistant", "content": "<think>\nQz7m0n0Zq\n</think>\n\n Qz7m0n1Zq ", "tool_calls": "#
                 .to_owned()
-                + r#"[{"function": {"name": "f", "arguments": {"a": ["Qz7m0n2Zq", 1, ""]}}}]}"#
+                + r#"[{"function": {"name": "f", "arguments": {"a": ["Qz7m0n2Zq", 709150000039, ""]}}}]}"#
         );
         let texts: Vec<&str> = found.leaves[0].iter().map(|leaf| leaf.text.as_str()).collect();
-        assert_eq!(texts, ["hm, 1 < 2", "yes", "x"]);
+        assert_eq!(texts, ["hm, 1 < 2", "yes", "x", "1"]);
+    }
+
+    #[test]
+    fn arguments_that_are_a_string_have_words_too() {
+        let found = skeleton(&[r#"{"role": "assistant", "tool_calls": [{"function": {"name": "f",
+                "arguments": "{\"a\":\" x \\\"y \", \"n\": [1.50]}"}}]}"#]);
+        let texts: Vec<&str> = found.leaves[0].iter().map(|leaf| leaf.text.as_str()).collect();
+        assert_eq!(texts, [r#"x \"y"#.replace("\\\\", "\\").as_str(), "1.50"]);
+        assert_eq!(found.matches(0, "f", "f"), Err(Unproved::Leaf(texts[0].into())));
+        assert_eq!(found.matches(0, "[]", "[]"), Err(Unproved::Name("f".into())));
+        assert_eq!(found.matches(0, "f Qz7m0n0Zq 709150000019.5!", r#"f x \"y 1.50!"#), Ok(13));
     }
 
     #[test]

@@ -104,13 +104,17 @@ impl TokenizerFiles {
             Some(Value::Object(token)) => token.get("content").and_then(Value::as_str).map(ToOwned::to_owned),
             _ => None,
         };
-        SPECIAL
-            .iter()
-            .filter_map(|name| {
-                let text = text(&self.config, name).or_else(|| text(&self.special_tokens_map, name))?;
-                Some(((*name).to_owned(), text))
-            })
-            .collect()
+        let known = SPECIAL.iter().filter_map(|name| {
+            let text = text(&self.config, name).or_else(|| text(&self.special_tokens_map, name))?;
+            Some(((*name).to_owned(), text))
+        });
+        // Tokens that a model names itself, such as `image_token`.
+        let named = [self.config.get("extra_special_tokens"), self.config.get("model_specific_special_tokens")];
+        let named = named.into_iter().flatten().filter_map(Value::as_object).flat_map(|tokens| {
+            let text = |token: &Value| token.as_str().or_else(|| token.get("content")?.as_str()).map(ToOwned::to_owned);
+            tokens.iter().filter_map(move |(name, token)| Some((name.clone(), text(token)?)))
+        });
+        known.chain(named).collect()
     }
 
     /// `model_max_length`, unless it is a placeholder.

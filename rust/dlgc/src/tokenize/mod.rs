@@ -254,6 +254,10 @@ impl Tokenizer {
                             }
                         }
                     };
+                    if let Ok(target) = &mut turn.target {
+                        target.own_row = own_row;
+                    }
+                    let Ok(target) = &turn.target else { continue };
                     let found = &mut rendered.diagnostics;
                     if !whole_stop {
                         let stop = &target.text[target.text.len() - target.stop..];
