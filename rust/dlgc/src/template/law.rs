@@ -45,8 +45,9 @@ pub(super) struct Outline {
 enum Start {
     /// Where the prompt ends.
     Prompt,
-    /// After what precedes the turn, and this piece of the header.
-    History(String),
+    /// After what precedes the turn, less so many bytes that are printed where nothing follows, and this piece of the
+    /// header.
+    History(usize, String),
     /// After this header, wherever that is.
     Header(String),
 }
@@ -94,7 +95,7 @@ struct Opening<'h> {
 impl<'a> History<'a> {
     pub(super) fn new(program: &'a Program, stage: Stage<'a>) -> Found<Self> {
         let recording = Recording::new(program, stage).map_err(refused)?;
-        let row = marks::strip(&recording.text);
+        let row = marks::strip(recording.text());
         Ok(Self { recording, row })
     }
 
@@ -125,6 +126,14 @@ impl Opening<'_> {
         } else {
             Cow::Owned(format!("{shared}{}", self.rest.text))
         }
+    }
+
+    /// Its text from a place on, if that is a place between characters.
+    fn text_at(&self, start: usize) -> Option<Cow<'_, str>> {
+        if start >= self.shared {
+            return self.rest.text.get(start - self.shared..).map(Cow::Borrowed);
+        }
+        self.row.text.is_char_boundary(start).then(|| self.from(start))
     }
 
     /// How many bytes it and another one agree in, from the beginning.
@@ -201,12 +210,12 @@ impl Template {
         let newest = history.first(position + 1, false)?;
         let start = match &outline.start {
             Start::Prompt => Some(prompt.len()).filter(|&start| prompt.common(&newest) == start),
-            Start::History(header) => {
+            Start::History(back, header) => {
                 let before = history.first(position, false)?;
-                let start = before.len() + header.len();
-                let begins = before.len() <= newest.len()
-                    && before.common(&newest) == before.len()
-                    && newest.from(before.len()).starts_with(header)
+                let base = before.len().saturating_sub(*back);
+                let start = base + header.len();
+                let begins = before.common(&newest) >= base
+                    && newest.text_at(base).is_some_and(|text| text.starts_with(header))
                     && prompt.common(&newest) >= start;
                 begins.then_some(start)
             }
@@ -275,13 +284,21 @@ impl Template {
             (Start::Prompt, prompt.len())
         } else {
             let before = words.first(position, false)?;
-            let nested = before.len() <= common && before.common(&newest) == before.len();
-            let border = if nested { border(&prompt.from(before.len()), &newest.from(before.len())) } else { 0 };
+            let base = if before.common(&prompt) == before.len() {
+                before.len()
+            } else {
+                // What is printed only where nothing follows, such as an end of text, is no part of the history.
+                let shared = border(&before.from(0), &prompt.from(0));
+                if Skeleton::holds_word(&before.from(shared)) { before.len() } else { shared }
+            };
+            let nested = base <= common && before.common(&newest) >= base;
+            let border = if nested { border(&prompt.from(base), &newest.from(base)) } else { 0 };
+            let back = before.len() - base;
             if border > 0 {
-                (Start::History(newest.from(before.len())[..border].to_owned()), before.len() + border)
-            } else if nested && skeleton.begins_with_word(position, &newest.from(before.len())) {
+                (Start::History(back, newest.from(base)[..border].to_owned()), base + border)
+            } else if nested && skeleton.begins_with_word(position, &newest.from(base)) {
                 // The newest turn shows no header at all; what was said stands right after the history.
-                (Start::History(String::new()), before.len())
+                (Start::History(back, String::new()), base)
             } else {
                 self.header(case, &prompt, &before, &newest)?
             }

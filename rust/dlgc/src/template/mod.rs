@@ -263,9 +263,8 @@ impl Template {
                 return Err(Diagnostic::new(Code::ControlToken, message));
             }
         }
-        messages::nothing_lost(&around, &prepared, &row.text)?;
         let skeleton = Skeleton::of(&prepared.iter().map(|message| &message.node).collect::<Vec<_>>(), &self.stops);
-        self.nothing_lost(&prepared, &around, &skeleton)?;
+        self.nothing_lost(&prepared, &around, &skeleton, &row.text, mode)?;
         let (blocks, turns) = match mode {
             Mode::Prove => {
                 let turns = self.prove(&history, &prepared, &skeleton, &marked_around);
@@ -317,6 +316,7 @@ fn refused(failure: Failure) -> Diagnostic {
     match failure {
         Failure::Limit => Diagnostic::new(Code::TemplateLimit, "rendering needs more work than a template may have"),
         Failure::Refused(message) => Diagnostic::new(Code::TemplateRefused, message),
+        Failure::Rejoined => Diagnostic::new(Code::InternalError, "a branch was not taken up again"),
     }
 }
 

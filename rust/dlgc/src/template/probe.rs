@@ -54,6 +54,9 @@ impl Abilities {
     }
 }
 
+/// Longest text that is taken for a stop, in bytes.
+const LONGEST_STOP: usize = 64;
+
 const ASK: &str = r#"{"role": "user", "content": "Qa1 question"}"#;
 const ASK_PARTS: &str = r#"{"role": "user", "content": [{"type": "text", "text": "Qa1 question"}]}"#;
 const ANSWER: &str = r#"{"role": "assistant", "content": "Ab2 answer"}"#;
@@ -157,8 +160,9 @@ impl Template {
     }
 
     fn probe_calls(&mut self, ask: &str, answer: &str) {
-        let object = r#"{"city": "Xd4"}"#;
-        let text = r#""{\"city\": \"Xd4\"}""#;
+        // A name that stands nowhere else: templates print the tools in many ways.
+        let object = r#"{"zq5": "Xd4"}"#;
+        let text = r#""{\"zq5\": \"Xd4\"}""#;
         let empty = if self.abilities.takes_parts_only {
             r#""content": [{"type": "text", "text": ""}],"#
         } else {
@@ -172,8 +176,8 @@ impl Template {
             || form(text, "").is_some_and(|shown| !shown.contains("None"));
         let content = if absent_works { "" } else { empty };
         // An object printed raw is Python's repr; a string printed by `tojson` is encoded twice.
-        let takes_object = form(object, content).is_some_and(|shown| !shown.contains("'city'"));
-        let takes_string = form(text, content).is_some_and(|shown| !shown.contains(r#"\"city\""#));
+        let takes_object = form(object, content).is_some_and(|shown| !shown.contains("'zq5'"));
+        let takes_string = form(text, content).is_some_and(|shown| !shown.contains(r#"\"zq5\""#));
         if !takes_object && !takes_string {
             return; // the template knows no calls; records with calls are found out one by one
         }
@@ -201,8 +205,14 @@ impl Template {
         let open = after.find('<');
         let close = open.and_then(|open| after[open..].find('>').map(|close| open + close + 1));
         let (Some(open), Some(close)) = (open, close) else {
-            self.prints_stop = false;
-            self.after_stop = after.to_owned();
+            // A stop need not look like a tag: `[|endofturn|]`.
+            let stop = after.trim().lines().next().unwrap_or_default().trim_end().to_owned();
+            let at = after.find(&stop).filter(|_| !stop.is_empty() && stop.len() <= LONGEST_STOP);
+            self.prints_stop = at.is_some();
+            self.after_stop = after[at.map_or(0, |at| at + stop.len())..].to_owned();
+            if self.prints_stop {
+                self.add_stop(&stop);
+            }
             return;
         };
         self.after_stop = after[close..].to_owned();
@@ -230,7 +240,7 @@ impl Template {
     }
 
     fn add_stop(&mut self, stop: &str) {
-        if !stop.is_empty() && stop.len() <= 64 && !self.stops.iter().any(|known| known == stop) {
+        if !stop.is_empty() && stop.len() <= LONGEST_STOP && !self.stops.iter().any(|known| known == stop) {
             self.stops.push(stop.to_owned());
         }
     }

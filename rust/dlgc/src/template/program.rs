@@ -81,6 +81,8 @@ pub(super) struct For {
     pub(super) items: Expression,
     pub(super) condition: Option<Expression>,
     pub(super) recursive: bool,
+    /// Whether the body only looks and remembers: it prints nothing and calls nothing but methods.
+    pub(super) is_quiet: bool,
     pub(super) body: Vec<Statement>,
     pub(super) otherwise: Vec<Statement>,
 }
@@ -234,12 +236,14 @@ impl Program {
                 at(inner.span().start_line.into(), kind)
             }
             ast::Stmt::ForLoop(inner) => {
+                let body = self.statements(&inner.body)?;
                 let kind = Kind::For(Box::new(For {
                     target: self.target(&inner.target)?,
                     items: self.expression(&inner.iter)?,
                     condition: inner.filter_expr.as_ref().map(|filter| self.expression(filter)).transpose()?,
                     recursive: inner.recursive,
-                    body: self.statements(&inner.body)?,
+                    is_quiet: !inner.recursive && inner.filter_expr.is_none() && is_quiet(&body),
+                    body,
                     otherwise: self.statements(&inner.else_body)?,
                 }));
                 at(inner.span().start_line.into(), kind)
@@ -466,6 +470,58 @@ impl Program {
                 })
             })
             .collect()
+    }
+}
+
+/// Whether statements only look and remember.
+fn is_quiet(statements: &[Statement]) -> bool {
+    statements.iter().all(|statement| match &statement.kind {
+        Kind::Set { target: Target::Name(_) | Target::Attribute(..), value } => value.is_quiet(),
+        Kind::If { test, then, otherwise } => test.is_quiet() && is_quiet(then) && is_quiet(otherwise),
+        _ => false,
+    })
+}
+
+impl Expression {
+    fn is_quiet(&self) -> bool {
+        let all = |arguments: &[Argument]| {
+            arguments.iter().all(|argument| matches!(argument, Argument::Positional(value) if value.is_quiet()))
+        };
+        match self {
+            Self::None | Self::Bool(_) | Self::Int(_) | Self::Float(_) | Self::Text(_) | Self::Name(_) => true,
+            Self::Not(value) | Self::Negative(value) | Self::Attribute(value, _) => value.is_quiet(),
+            Self::And(pair) | Self::Or(pair) | Self::Arithmetic(_, pair) | Self::Item(pair) => {
+                pair.iter().all(Self::is_quiet)
+            }
+            Self::Compare(first, chain) => first.is_quiet() && chain.iter().all(|(_, value)| value.is_quiet()),
+            Self::Test { value, arguments, .. } => value.is_quiet() && all(arguments),
+            Self::Filter { name, value: Some(value), arguments } => {
+                matches!(name.as_str(), "length" | "count" | "trim" | "default") && value.is_quiet() && all(arguments)
+            }
+            Self::Call(callee, arguments) => {
+                matches!(&**callee, Self::Attribute(value, _) if value.is_quiet()) && all(arguments)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it only counts: nothing in it can go wrong at one turn of a loop and not at another.
+    pub(super) fn only_counts(&self, [loop_name, messages]: [Option<Name>; 2]) -> bool {
+        match self {
+            Self::Int(_) => true,
+            Self::Attribute(value, name) => {
+                matches!(&**value, Self::Name(number) if Some(*number) == loop_name)
+                    && matches!(name.as_str(), "index" | "index0")
+            }
+            Self::Filter { name, value: Some(value), arguments } => {
+                let is_messages = matches!(&**value, Self::Name(number) if Some(*number) == messages);
+                name == "length" && is_messages && arguments.is_empty()
+            }
+            Self::Arithmetic(Arithmetic::Add | Arithmetic::Subtract, pair) => {
+                pair.iter().all(|value| value.only_counts([loop_name, messages]))
+            }
+            _ => false,
+        }
     }
 }
 

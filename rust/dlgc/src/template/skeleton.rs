@@ -81,7 +81,12 @@ impl Skeleton {
     /// Where the last word of a message ends in a text; 0 where none stands in it. Numbers count as words.
     pub(super) fn end_of_words(&self, message: usize, text: &str) -> usize {
         let ends = self.leaves[message].iter().filter_map(|leaf| text.rfind(&leaf.word).map(|at| at + leaf.word.len()));
-        ends.max().unwrap_or(0)
+        // The names of its calls stand as they are, one after the other.
+        let mut named = 0;
+        for name in &self.names[message] {
+            named = text[named..].find(name.as_str()).map_or(named, |at| named + at + name.len());
+        }
+        ends.max().unwrap_or(0).max(named)
     }
 
     /// Words for what a message says to others: its content, without what stands before the end of its thoughts.
@@ -345,7 +350,7 @@ fn until_tag<'t>(text: &'t str, stops: &[String]) -> (&'t str, &'t str) {
         let close = after.find(|character: char| character == '>' || character == '<' || character.is_whitespace());
         if let Some(close) = close.filter(|&close| close > 0 && close <= 64 && after[close..].starts_with('>')) {
             let tag = &text[open..open + close + 2];
-            if !stops.iter().any(|stop| tag.contains(stop.as_str()) || stop.contains(tag)) {
+            if !tag.contains(MARK) && !stops.iter().any(|stop| tag.contains(stop.as_str()) || stop.contains(tag)) {
                 return (&text[..open], tag);
             }
         }

@@ -9,8 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::messages::{self, Prepared};
 use super::skeleton::Skeleton;
-use super::{Template, hash_of};
+use super::{Mode, Template, hash_of};
 use crate::diagnostic::{Code, Diagnostic};
+use crate::dialogue::Role;
 use crate::json::{Json, Node};
 
 /// What leaves no trace.
@@ -22,9 +23,18 @@ enum Lost {
     Document(usize),
 }
 
+/// What came of looking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Everything,
+    AllBut(Lost),
+    /// The template refuses words where it takes the real ones: its text is then all there is to look at.
+    Nothing,
+}
+
 /// Verdicts by structure.
 #[derive(Debug, Default)]
-pub(super) struct Traces(Mutex<HashMap<u128, Option<Lost>>>);
+pub(super) struct Traces(Mutex<HashMap<u128, Found>>);
 
 /// How many verdicts are kept; the cache is emptied when it is full.
 const KEPT: usize = 1 << 16;
@@ -36,15 +46,17 @@ impl Template {
         prepared: &[Prepared],
         around: &[Option<Node<'_>>; 3],
         skeleton: &Skeleton,
+        text: &str,
+        mode: Mode,
     ) -> Result<(), Diagnostic> {
         let Some(last) = prepared.len().checked_sub(1) else { return Ok(()) };
-        let key = skeleton.key(last, hash_of(around));
+        let key = skeleton.key(last, hash_of(around)) ^ u128::from(mode == Mode::Prove);
         let lock = || self.traces.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().get(&key).copied();
         let lost = if let Some(known) = known {
             known
         } else {
-            let found = self.find_lost(prepared, around, skeleton);
+            let found = self.find_lost(prepared, around, skeleton, mode);
             let mut traces = lock();
             if traces.len() >= KEPT {
                 traces.clear();
@@ -52,7 +64,11 @@ impl Template {
             traces.insert(key, found);
             found
         };
-        let Some(lost) = lost else { return Ok(()) };
+        let lost = match lost {
+            Found::Everything => return Ok(()),
+            Found::Nothing => return messages::nothing_lost(around, prepared, text),
+            Found::AllBut(lost) => lost,
+        };
         let (what, place) = match lost {
             Lost::Content(index) => {
                 let message = &prepared[index];
@@ -77,7 +93,13 @@ impl Template {
         Err(Diagnostic::new(Code::FieldLost, message).at(&place).help(help))
     }
 
-    fn find_lost(&self, prepared: &[Prepared], around: &[Option<Node<'_>>; 3], skeleton: &Skeleton) -> Option<Lost> {
+    fn find_lost(
+        &self,
+        prepared: &[Prepared],
+        around: &[Option<Node<'_>>; 3],
+        skeleton: &Skeleton,
+        mode: Mode,
+    ) -> Found {
         let mut names = Names::default();
         let mut renamed: Vec<Node<'static>> = skeleton.messages.clone();
         for node in &mut renamed {
@@ -92,33 +114,42 @@ impl Template {
         }
         let aliased: Vec<_> = renamed.iter().map(messages::aliased).collect();
         let shown: Vec<&Node<'_>> = aliased.iter().map(|node| &**node).collect();
-        // A template that looks into names or contents may refuse words; its own text is then all there is to look at.
-        let text = self.run(self.stage(&shown, &renamed_around), shown.len(), false).ok()?.text;
+        let stage = self.stage(&shown, &renamed_around);
+        let Ok(whole) = self.run(stage, shown.len(), false) else { return Found::Nothing };
+        let text = whole.text;
+        // Where targets are proved, what counts is what is shown in a turn's own rendering: history may be shortened.
+        let shows_elsewhere = |index: usize, word: &str| {
+            let is_assistant = prepared[index].role == Role::Assistant;
+            let last = prepared.iter().rposition(|message| message.train).unwrap_or(0);
+            let seen = if is_assistant { self.run(stage, index + 1, false) } else { self.run(stage, last, true) };
+            mode == Mode::Prove && seen.is_ok_and(|seen| seen.text.contains(word))
+        };
         let mut needed: HashMap<&str, usize> = HashMap::new();
         for (index, (message, node)) in prepared.iter().zip(&renamed).enumerate() {
-            if skeleton.said(index).any(|word| !text.contains(word)) {
-                return Some(Lost::Content(index));
+            if skeleton.said(index).any(|word| !text.contains(word) && !shows_elsewhere(index, word)) {
+                return Found::AllBut(Lost::Content(index));
             }
             for (number, call) in calls(node).iter().enumerate() {
                 let count = needed.entry(name_of(call)).or_default();
                 *count += 1;
                 if text.matches(name_of(call)).count() < *count {
-                    return Some(Lost::Call(index, number));
+                    return Found::AllBut(Lost::Call(index, number));
                 }
             }
-            if let Some(number) = skeleton.arguments(index).find(|(_, word)| !text.contains(*word)) {
-                return Some(Lost::Call(index, number.0.min(calls(&message.node).len().saturating_sub(1))));
+            if let Some((number, _)) = skeleton.arguments(index).find(|(_, word)| !text.contains(*word)) {
+                return Found::AllBut(Lost::Call(index, number.min(calls(&message.node).len().saturating_sub(1))));
             }
         }
         let tools = renamed_around[0].as_ref().and_then(Node::as_array).unwrap_or_default();
         for (index, tool) in tools.iter().enumerate() {
             let count = needed.get(name_of(tool)).copied().unwrap_or(0) + 1;
             if !name_of(tool).is_empty() && text.matches(name_of(tool)).count() < count {
-                return Some(Lost::Tool(index));
+                return Found::AllBut(Lost::Tool(index));
             }
         }
         let documents = renamed_around[1].as_ref().and_then(Node::as_array).unwrap_or_default();
-        (0..documents.len()).find(|&index| !text.contains(&document_word(index))).map(Lost::Document)
+        let lost = (0..documents.len()).find(|&index| !text.contains(&document_word(index)));
+        lost.map_or(Found::Everything, |index| Found::AllBut(Lost::Document(index)))
     }
 }
 

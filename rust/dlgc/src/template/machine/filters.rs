@@ -323,11 +323,11 @@ impl<'a> Machine<'a> {
             Value::Array(nodes) => Value::integer(nodes.len()),
             Value::Object(members) => Value::integer(members.len()),
             Value::Dict(pairs) => Value::integer(pairs.len()),
-            Value::Messages(start) if *start <= self.count => {
+            Value::Messages(start) | Value::Reversed(start) if *start <= self.count => {
                 self.need(*start);
                 Value::Count(-(*start as i128))
             }
-            Value::Messages(_) => Value::Int(0),
+            Value::Messages(_) | Value::Reversed(_) => Value::Int(0),
             other => return refuse(format!("object of type '{}' has no len()", other.kind())),
         })
     }
@@ -450,6 +450,7 @@ impl<'a> Machine<'a> {
                     | Value::Sequence(Sequence::List | Sequence::Tuple, _)
                     | Value::Array(_)
                     | Value::Messages(_)
+                    | Value::Reversed(_)
                     | Value::Undefined
             ),
             "iterable" => !matches!(
@@ -556,7 +557,7 @@ impl<'a> Machine<'a> {
                 float => python_float(float),
             }),
             Value::Text(text) => write_string(out, text.as_str(), dump.ensure_ascii),
-            Value::Count(_) | Value::Messages(_) => {
+            Value::Count(_) | Value::Messages(_) | Value::Reversed(_) => {
                 let settled = self.settled(value);
                 self.dump(dump, out, &settled, depth)?;
             }

@@ -66,7 +66,9 @@ pub(super) fn is_one(value: &Value<'_>, name: &str) -> bool {
     match value {
         Value::Text(_) => OF_TEXT.contains(&name),
         Value::Object(_) | Value::Dict(_) => OF_DICT.contains(&name),
-        Value::Sequence(Sequence::List, _) | Value::Array(_) | Value::Messages(_) => OF_LIST.contains(&name),
+        Value::Sequence(Sequence::List, _) | Value::Array(_) | Value::Messages(_) | Value::Reversed(_) => {
+            OF_LIST.contains(&name)
+        }
         Value::Sequence(Sequence::Tuple, _) => matches!(name, "count" | "index"),
         _ => false,
     }

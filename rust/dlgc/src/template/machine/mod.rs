@@ -16,11 +16,12 @@ mod methods;
 mod operations;
 mod value;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::date::Date;
 use super::marks;
-use super::program::{Argument, Expression, For, Kind, Macro, Name, Program, Statement, Target};
+use super::program::{Argument, Arithmetic, Expression, For, Kind, Macro, Name, Program, Statement, Target};
 use crate::json::{Member, Node};
 
 use value::{Course, Frame, Function, Items, Turn, Value};
@@ -55,6 +56,8 @@ pub(super) enum Failure {
     Limit,
     /// What went wrong, and where; or what the template says.
     Refused(String),
+    /// A branch came back to the recording; never leaves this module.
+    Rejoined,
 }
 
 /// A run of which prompts can be had; see the module.
@@ -62,9 +65,19 @@ pub(super) enum Failure {
 pub(super) struct Recording<'a> {
     program: &'a Program,
     stage: Stage<'a>,
+    tape: Rc<Tape<'a>>,
+}
+
+/// What was recorded.
+#[derive(Debug)]
+struct Tape<'a> {
     /// The text, with its marks.
-    pub(super) text: String,
+    text: String,
     points: Vec<Point<'a>>,
+    /// The most that a point and those before it need, and whether one of them asked.
+    upto: Vec<(usize, bool)>,
+    /// Where branches came back, without and with a generation prompt.
+    hints: RefCell<[Hint; 2]>,
 }
 
 /// A run over fewer messages: it begins like the recorded one and goes on by itself.
@@ -86,10 +99,32 @@ struct Point<'a> {
     generators: Vec<Option<Rc<Vec<Value<'a>>>>>,
     /// Length of the text.
     text: usize,
-    /// How many messages there must be for the run to come to the next point the same way, and to all before it.
+    /// How many messages there must be for the run to come to the next point the same way.
     needs: usize,
     /// Whether the generation prompt was asked about before the next point.
     asked: bool,
+    /// Attributes of namespaces that were read or set before the next point.
+    touched: Vec<(usize, String)>,
+}
+
+impl Point<'_> {
+    fn note(&mut self, namespace: usize, attribute: &str) {
+        if !self.touched.iter().any(|(number, name)| *number == namespace && name == attribute) {
+            self.touched.push((namespace, attribute.to_owned()));
+        }
+    }
+}
+
+/// Attributes in which a branch differs from the recording, with the branch's values.
+type Differences<'a> = Vec<(usize, String, Value<'a>)>;
+
+/// Where a branch came back to the recording, and how far it then went with it.
+#[derive(Debug, Clone, Default)]
+struct Hint {
+    start: usize,
+    count: usize,
+    differs: Vec<(usize, String)>,
+    end: usize,
 }
 
 /// A step from the template's beginning to where it stands.
@@ -139,6 +174,29 @@ struct Machine<'a> {
     /// How many captures, macros and loops are open: points are only taken at the outermost.
     inner: usize,
     recorder: Option<Recorder<'a>>,
+    watch: Option<Watch>,
+    /// The recording to which a branch goes back where it can.
+    tape: Option<Rc<Tape<'a>>>,
+    /// How much of the recorded text a branch begins with.
+    begun: usize,
+    /// The point at which a branch goes on with the recording, and in what it differs from it.
+    rejoined: Option<(usize, Differences<'a>)>,
+}
+
+/// What a turn of a quiet loop does.
+struct Watch {
+    /// The frame of the turn.
+    frame: usize,
+    /// Whether it looked at anything of the turn's own.
+    looked: bool,
+    /// Whether it changed anything that outlives the turn.
+    remembered: bool,
+}
+
+impl Watch {
+    fn of(frame: usize) -> Self {
+        Self { frame, looked: false, remembered: false }
+    }
 }
 
 #[derive(Default)]
@@ -162,33 +220,55 @@ impl<'a> Recording<'a> {
         machine.point(None);
         let ran = machine.block(&program.body, &[]);
         machine.located(ran)?;
-        let mut points = machine.recorder.take().expect("set above").points;
-        let mut needs = 0;
-        let mut asked = false;
-        for point in &mut points {
-            needs = needs.max(point.needs);
-            asked |= point.asked;
-            (point.needs, point.asked) = (needs, asked);
-        }
-        Ok(Self { program, stage, text: machine.out, points })
+        let points = machine.recorder.take().expect("set above").points;
+        let mut sum = (0, false);
+        let upto = points.iter().map(|point| {
+            sum = (sum.0.max(point.needs), sum.1 | point.asked);
+            sum
+        });
+        let upto = upto.collect();
+        let tape = Tape { text: machine.out, points, upto, hints: RefCell::default() };
+        Ok(Self { program, stage, tape: Rc::new(tape) })
+    }
+
+    /// The text, with its marks.
+    pub(super) fn text(&self) -> &str {
+        &self.tape.text
     }
 
     /// The run over the first `count` messages.
     pub(super) fn first(&self, count: usize, add_generation_prompt: bool) -> Result<Branch, Failure> {
         if count == self.stage.messages.len() && !add_generation_prompt {
-            return Ok(Branch { shared: self.text.len(), rest: String::new() });
+            return Ok(Branch { shared: self.tape.text.len(), rest: String::new() });
         }
-        let same = |point: &Point<'_>| point.needs <= count && !(add_generation_prompt && point.asked);
-        let index = self.points.partition_point(same).min(self.points.len() - 1);
-        let point = &self.points[index];
+        let same = |&(needs, asked): &(usize, bool)| needs <= count && !(add_generation_prompt && asked);
+        let index = self.tape.upto.partition_point(same).min(self.tape.points.len() - 1);
+        let mut machine = self.take_up(index, count, add_generation_prompt);
+        machine.tape = Some(Rc::clone(&self.tape));
+        let mut ran = machine.block(&self.program.body, &self.tape.points[index].path);
+        let mut shared = self.tape.points[index].text;
+        if let (Err(Failure::Rejoined), Some((index, differences))) = (&ran, machine.rejoined.take()) {
+            machine = self.take_up(index, count, add_generation_prompt);
+            for (namespace, name, value) in differences {
+                machine.set_in_namespace(namespace, &name, value)?;
+            }
+            shared = self.tape.points[index].text;
+            ran = machine.block(&self.program.body, &self.tape.points[index].path);
+        }
+        machine.located(ran)?;
+        Ok(Branch { shared, rest: machine.out })
+    }
+
+    /// A machine that stands at a point of the recording.
+    fn take_up(&self, index: usize, count: usize, add_generation_prompt: bool) -> Machine<'a> {
+        let point = &self.tape.points[index];
         let mut machine = Machine::new(self.program, self.stage, count, add_generation_prompt);
         machine.frames.clone_from(&point.frames);
         machine.frame = point.frame;
         machine.namespaces.clone_from(&point.namespaces);
         machine.generators.clone_from(&point.generators);
-        let ran = machine.block(&self.program.body, &point.path);
-        machine.located(ran)?;
-        Ok(Branch { shared: point.text, rest: machine.out })
+        machine.begun = point.text;
+        machine
     }
 }
 
@@ -223,6 +303,10 @@ impl<'a> Machine<'a> {
             line: 1,
             inner: 0,
             recorder: None,
+            watch: None,
+            tape: None,
+            begun: 0,
+            rejoined: None,
         }
     }
 
@@ -266,6 +350,13 @@ impl<'a> Machine<'a> {
         self.need(self.count);
     }
 
+    /// An attribute of a namespace was read.
+    fn reads(&mut self, namespace: usize, attribute: &str) {
+        if let Some(point) = self.recorder.as_mut().and_then(|recorder| recorder.points.last_mut()) {
+            point.note(namespace, attribute);
+        }
+    }
+
     fn point(&mut self, step: Option<Step<'a>>) {
         let Some(recorder) = &mut self.recorder else { return };
         let mut path = recorder.path.clone();
@@ -279,6 +370,7 @@ impl<'a> Machine<'a> {
             text: self.out.len(),
             needs: 0,
             asked: false,
+            touched: Vec::new(),
         });
     }
 
@@ -347,7 +439,14 @@ impl<'a> Machine<'a> {
             }
             Kind::For(statement) => return self.begin_loop(statement, path),
             Kind::Set { target, value } => {
+                let looked = self.watch.as_ref().map(|watch| watch.looked);
+                let names = ["loop", "messages"].map(|name| self.program.number_of(name));
+                let counts = looked.is_some() && value.only_counts(names);
                 let value = self.evaluate(value)?;
+                if let Some(watch) = self.watch.as_mut().filter(|_| counts && matches!(target, Target::Name(_))) {
+                    // A name of the turn's own: whoever reads it looks.
+                    watch.looked = looked.unwrap_or(false);
+                }
                 self.assign(target, value)?;
             }
             Kind::Capture { target, filter, body } => {
@@ -473,6 +572,12 @@ impl<'a> Machine<'a> {
         if attribute.starts_with('_') {
             return refuse(format!("`{attribute}` cannot be stored on a namespace: it begins with an underscore"));
         }
+        if let Some(watch) = &mut self.watch {
+            watch.remembered = true;
+        }
+        if let Some(point) = self.recorder.as_mut().and_then(|recorder| recorder.points.last_mut()) {
+            point.note(number, attribute);
+        }
         let namespace = &mut self.namespaces[number];
         match namespace.iter_mut().find(|(known, _)| known == attribute) {
             Some((_, old)) => *old = value,
@@ -489,12 +594,90 @@ impl<'a> Machine<'a> {
         }
         let items = self.evaluate(&statement.items)?;
         let course = self.course(statement, items, 1)?;
+        if self.inner == 0 && self.rejoin(&course) {
+            return Err(Failure::Rejoined);
+        }
         self.turns(course, 0, 0, None)
+    }
+
+    /// Whether a branch that differed early stands before a loop where the recording stood, text and variables alike,
+    /// but for attributes that the loop's first turns do not touch: then it goes on with the recording after those.
+    fn rejoin(&mut self, course: &Rc<Course<'a>>) -> bool {
+        let Some(tape) = self.tape.clone() else { return false };
+        let is_start = |point: &Point<'a>| {
+            let Some(Step::Turn(recorded, 0, 0, None)) = point.path.last() else { return false };
+            std::ptr::eq(recorded.statement, course.statement)
+                && matches!((&recorded.items, &course.items), (Items::Messages(one), Items::Messages(other)) if one == other)
+        };
+        let hint = tape.hints.borrow()[usize::from(self.add_generation_prompt)].clone();
+        let known = tape.points.get(hint.start).is_some_and(is_start).then_some(hint.start);
+        let Some(start) = known.or_else(|| tape.points.iter().position(is_start)) else { return false };
+        let point = &tape.points[start];
+        let Some(differences) = self.differences(point, &tape.text) else { return false };
+        let differs: Vec<(usize, String)> =
+            differences.iter().map(|(namespace, name, _)| (*namespace, name.clone())).collect();
+        let goes_on = |point: &Point<'a>| {
+            point.needs <= self.count
+                && !(self.add_generation_prompt && point.asked)
+                && !point.touched.iter().any(|touched| differs.contains(touched))
+        };
+        // What went well for fewer messages goes well for more.
+        let from =
+            if hint.start == start && hint.count <= self.count && hint.differs == differs { hint.end } else { start };
+        let end = from + tape.points[from..].iter().take_while(|point| goes_on(point)).count();
+        let end = end.min(tape.points.len() - 1);
+        let (count, add_generation_prompt) = (self.count, self.add_generation_prompt);
+        tape.hints.borrow_mut()[usize::from(add_generation_prompt)] = Hint { start, count, differs, end };
+        if end <= start {
+            return false;
+        }
+        self.rejoined = Some((end, differences));
+        true
+    }
+
+    /// In which attributes a branch differs from a point of the recording; `None` if in anything else.
+    fn differences(&self, point: &Point<'a>, recorded: &str) -> Option<Differences<'a>> {
+        let same_text = recorded.get(self.begun..point.text) == Some(self.out.as_str());
+        let same_frame = |(one, other): (&Frame<'a>, &Frame<'a>)| {
+            one.parent == other.parent
+                && one.variables.len() == other.variables.len()
+                && one
+                    .variables
+                    .iter()
+                    .zip(&other.variables)
+                    .all(|(one, other)| one.0 == other.0 && one.1.is_same(&other.1))
+        };
+        let same = same_text
+            && self.frame == point.frame
+            && self.frames.len() == point.frames.len()
+            && self.frames.iter().zip(&point.frames).all(same_frame)
+            && self.generators.is_empty()
+            && point.generators.is_empty()
+            && self.namespaces.len() == point.namespaces.len();
+        if !same {
+            return None;
+        }
+        let mut differences = Vec::new();
+        for (number, (own, recorded)) in self.namespaces.iter().zip(&point.namespaces).enumerate() {
+            if own.len() != recorded.len() {
+                return None;
+            }
+            for ((name, value), (other, recorded)) in own.iter().zip(recorded) {
+                if name != other {
+                    return None;
+                }
+                if !value.is_same(recorded) {
+                    differences.push((number, name.clone(), value.clone()));
+                }
+            }
+        }
+        Some(differences)
     }
 
     fn course(&mut self, statement: &'a For, items: Value<'a>, depth: usize) -> Done<Rc<Course<'a>>> {
         let items = match items {
             Value::Messages(start) => Items::Messages(start),
+            Value::Reversed(start) => Items::Reversed(start),
             Value::Array(nodes) => Items::Array(nodes),
             Value::Sequence(_, items) => Items::List(items),
             other => Items::List(Rc::new(self.iterate(&other)?)),
@@ -523,9 +706,18 @@ impl<'a> Machine<'a> {
                 let frame = self.frame;
                 self.frames[frame].set(name, Value::Loop(turn));
             }
+            let outer = statement.is_quiet.then(|| self.watch.replace(Watch::of(self.frame)));
             let flow = self.deeper(|machine| machine.block(&statement.body, &[]))?;
             self.inner -= 1;
             self.pop();
+            let idle = self.watch.as_ref().is_some_and(|watch| !watch.looked && !watch.remembered);
+            if let Some(outer) = outer {
+                self.watch = outer;
+                if idle && flow == Flow::Next {
+                    // It looked at nothing that is another at the next turn, and changed nothing: so will all others.
+                    return Ok(Flow::Next);
+                }
+            }
             number += 1;
             at = found + 1;
             previous = Some(found);
@@ -570,6 +762,11 @@ impl<'a> Machine<'a> {
     fn item_of(&mut self, course: &Course<'a>, at: usize) -> Option<Value<'a>> {
         match &course.items {
             Items::Messages(start) => self.message(start + at),
+            Items::Reversed(start) => {
+                self.need_all();
+                let number = self.count.checked_sub(at + 1).filter(|number| number >= start)?;
+                self.message(number)
+            }
             Items::List(items) => items.get(at).cloned(),
             Items::Array(nodes) => nodes.get(at).map(Value::of),
         }
@@ -612,7 +809,7 @@ impl<'a> Machine<'a> {
     fn loop_length(&mut self, course: &Course<'a>) -> Done<Value<'a>> {
         if course.statement.condition.is_none() {
             return Ok(match &course.items {
-                Items::Messages(start) => Value::Count(-(*start as i128)),
+                Items::Messages(start) | Items::Reversed(start) => Value::Count(-(*start as i128)),
                 Items::List(items) => Value::integer(items.len()),
                 Items::Array(nodes) => Value::integer(nodes.len()),
             });
@@ -656,6 +853,9 @@ impl<'a> Machine<'a> {
         loop {
             let found = &self.frames[frame];
             if let Some((_, value)) = found.variables.iter().find(|(known, _)| *known == name) {
+                if let Some(watch) = self.watch.as_mut().filter(|watch| frame >= watch.frame) {
+                    watch.looked = true;
+                }
                 return value.clone();
             }
             if frame == 0 {
@@ -895,8 +1095,11 @@ impl<'a> Machine<'a> {
             Expression::Float(value) => Value::Float(*value),
             Expression::Text(text) => Value::from(text.as_str()),
             Expression::Name(name) => self.lookup(*name),
-            Expression::Attribute(value, name) => {
-                let value = self.deep(value)?;
+            Expression::Attribute(inner, name) => {
+                let value = self.deep(inner)?;
+                if matches!(value, Value::Undefined) {
+                    return refuse(format!("{} is undefined", self.spelt(inner)));
+                }
                 self.attribute(&value, name)?
             }
             Expression::Item(pair) => {
@@ -934,6 +1137,11 @@ impl<'a> Machine<'a> {
             Expression::Arithmetic(operation, pair) => {
                 let left = self.deep(&pair[0])?;
                 let right = self.deep(&pair[1])?;
+                for (value, expression) in [(&left, &pair[0]), (&right, &pair[1])] {
+                    if matches!(value, Value::Undefined) && *operation != Arithmetic::Join {
+                        return refuse(format!("{} is undefined", self.spelt(expression)));
+                    }
+                }
                 self.arithmetic(*operation, &left, &right)?
             }
             Expression::Choose(parts) => {
@@ -989,6 +1197,19 @@ impl<'a> Machine<'a> {
                 Value::Dict(Rc::new(found))
             }
         })
+    }
+
+    /// An expression as the template spells it, roughly.
+    fn spelt(&self, expression: &Expression) -> String {
+        match expression {
+            Expression::Name(name) => format!("'{}'", self.program.names[*name as usize]),
+            Expression::Attribute(_, name) => format!("the attribute '{name}'"),
+            Expression::Item(pair) => match &pair[1] {
+                Expression::Text(name) => format!("the item '{name}'"),
+                _ => "an item".to_owned(),
+            },
+            _ => "a value".to_owned(),
+        }
     }
 
     fn deep(&mut self, expression: &'a Expression) -> Done<Value<'a>> {
@@ -1128,7 +1349,7 @@ mod tests {
                 for add_generation_prompt in [false, true] {
                     let branch = recording.first(count, add_generation_prompt);
                     let alone = run(&program, stage(&messages), count, add_generation_prompt);
-                    let whole = |branch: &Branch| format!("{}{}", &recording.text[..branch.shared], branch.rest);
+                    let whole = |branch: &Branch| format!("{}{}", &recording.text()[..branch.shared], branch.rest);
                     assert_eq!(
                         branch.as_ref().map(whole).map_err(Clone::clone),
                         alone,

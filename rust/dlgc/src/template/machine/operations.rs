@@ -22,7 +22,7 @@ impl<'a> Machine<'a> {
             Value::Array(nodes) => !nodes.is_empty(),
             Value::Object(members) => !members.is_empty(),
             Value::Dict(pairs) => !pairs.is_empty(),
-            Value::Messages(start) => self.message(*start).is_some(),
+            Value::Messages(start) | Value::Reversed(start) => self.message(*start).is_some(),
             Value::Count(offset) => !self.compare_count(Comparison::Equal, *offset, 0),
             _ => true,
         }
@@ -63,6 +63,10 @@ impl<'a> Machine<'a> {
                 self.need_all();
                 Value::list((*start..self.count).filter_map(|number| self.message(number)).collect())
             }
+            Value::Reversed(start) => {
+                self.need_all();
+                Value::list((*start..self.count).rev().filter_map(|number| self.message(number)).collect())
+            }
             other => other.clone(),
         }
     }
@@ -99,7 +103,8 @@ impl<'a> Machine<'a> {
             (Value::Namespace(left), Value::Namespace(right)) | (Value::Generator(left), Value::Generator(right)) => {
                 left == right
             }
-            (Value::Count(_) | Value::Messages(_), _) | (_, Value::Count(_) | Value::Messages(_)) => {
+            (Value::Count(_) | Value::Messages(_) | Value::Reversed(_), _)
+            | (_, Value::Count(_) | Value::Messages(_) | Value::Reversed(_)) => {
                 let (left, right) = (self.settled(left), self.settled(right));
                 self.equal(&left, &right)?
             }
@@ -332,6 +337,7 @@ impl<'a> Machine<'a> {
                 Ok(pairs.iter().find(|(key, _)| key.as_str() == Some(name)).map_or(Value::Undefined, |it| it.1.clone()))
             }
             Value::Namespace(number) => {
+                self.reads(*number, name);
                 let found = self.namespaces[*number].iter().find(|(known, _)| known == name);
                 Ok(found.map_or(Value::Undefined, |(_, value)| value.clone()))
             }
@@ -371,6 +377,7 @@ impl<'a> Machine<'a> {
                 }
             }
             (Value::Namespace(number), Value::Text(name)) => {
+                self.reads(*number, name.as_str());
                 let found = self.namespaces[*number].iter().find(|(known, _)| known == name.as_str());
                 Ok(found.map_or(Value::Undefined, |(_, value)| value.clone()))
             }
@@ -379,7 +386,7 @@ impl<'a> Machine<'a> {
                 Ok(self.message(number).unwrap_or(Value::Undefined))
             }
             (
-                Value::Text(_) | Value::Sequence(..) | Value::Array(_) | Value::Messages(_),
+                Value::Text(_) | Value::Sequence(..) | Value::Array(_) | Value::Messages(_) | Value::Reversed(_),
                 Value::Int(_) | Value::Bool(_) | Value::Count(_),
             ) => {
                 let index = self.integer(key)?;
@@ -443,8 +450,8 @@ impl<'a> Machine<'a> {
             self.need(start + from);
             return Ok(Value::Messages(start + from));
         }
-        if let (Value::Messages(start), [None, None, None]) = (&value, bounds) {
-            return Ok(Value::Messages(*start));
+        if let (Value::Messages(start), [None, None, step @ (None | Some(Value::Int(-1)))]) = (&value, bounds) {
+            return Ok(if step.is_some() { Value::Reversed(*start) } else { Value::Messages(*start) });
         }
         let mut numbers = [None; 3];
         for (number, bound) in numbers.iter_mut().zip(bounds) {
@@ -490,7 +497,7 @@ impl<'a> Machine<'a> {
             Value::Array(nodes) => nodes.iter().map(Value::of).collect(),
             Value::Object(members) => members.iter().map(|member| Value::from(&*member.key)).collect(),
             Value::Dict(pairs) => pairs.iter().map(|(key, _)| key.clone()).collect(),
-            Value::Messages(_) => match self.settled(value) {
+            Value::Messages(_) | Value::Reversed(_) => match self.settled(value) {
                 Value::Sequence(_, items) => items.to_vec(),
                 _ => Vec::new(),
             },
@@ -557,7 +564,7 @@ impl<'a> Machine<'a> {
                 out.push(')');
             }
             Value::Text(text) => quote(out, text.as_str()),
-            Value::Count(_) | Value::Messages(_) => {
+            Value::Count(_) | Value::Messages(_) | Value::Reversed(_) => {
                 let settled = self.settled(value);
                 self.write_repr(out, &settled)?;
             }

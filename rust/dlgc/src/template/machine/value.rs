@@ -25,6 +25,8 @@ pub(super) enum Value<'a> {
     Dict(Rc<Vec<(Value<'a>, Value<'a>)>>),
     /// The messages from this one on, however many are shown.
     Messages(usize),
+    /// The same in reverse.
+    Reversed(usize),
     /// The number of messages that are shown, plus this.
     Count(i128),
     /// What filters such as `map` give: can be gone through once.
@@ -98,6 +100,8 @@ pub(super) struct Course<'a> {
 pub(super) enum Items<'a> {
     /// The messages from this one on.
     Messages(usize),
+    /// The same in reverse.
+    Reversed(usize),
     List(Rc<Vec<Value<'a>>>),
     Array(&'a [Node<'a>]),
 }
@@ -233,6 +237,28 @@ impl<'a> Value<'a> {
         self.as_text().map(Text::as_str)
     }
 
+    /// Whether it is certainly the same value.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Undefined, Self::Undefined) | (Self::None, Self::None) => true,
+            (Self::Bool(one), Self::Bool(other)) => one == other,
+            (Self::Int(one), Self::Int(other)) | (Self::Count(one), Self::Count(other)) => one == other,
+            (Self::Text(one), Self::Text(other)) => one.safe == other.safe && one.as_str() == other.as_str(),
+            (Self::Messages(one), Self::Messages(other))
+            | (Self::Reversed(one), Self::Reversed(other))
+            | (Self::Namespace(one), Self::Namespace(other)) => one == other,
+            (Self::Macro(one, frame), Self::Macro(other, other_frame)) => one == other && frame == other_frame,
+            (Self::Array(one), Self::Array(other)) => std::ptr::eq(*one, *other),
+            (Self::Object(one), Self::Object(other)) => std::ptr::eq(*one, *other),
+            (Self::Sequence(kind, one), Self::Sequence(other_kind, other)) => {
+                kind == other_kind
+                    && one.len() == other.len()
+                    && one.iter().zip(&**other).all(|(one, other)| one.is_same(other))
+            }
+            _ => false,
+        }
+    }
+
     /// What Python calls its type.
     pub(super) fn kind(&self) -> &'static str {
         match self {
@@ -242,7 +268,7 @@ impl<'a> Value<'a> {
             Self::Int(_) | Self::Huge(_) | Self::Count(_) => "int",
             Self::Float(_) => "float",
             Self::Text(_) => "str",
-            Self::Sequence(Sequence::List, _) | Self::Array(_) | Self::Messages(_) => "list",
+            Self::Sequence(Sequence::List, _) | Self::Array(_) | Self::Messages(_) | Self::Reversed(_) => "list",
             Self::Sequence(Sequence::Tuple, _) => "tuple",
             Self::Sequence(Sequence::View, _) => "view",
             Self::Object(_) | Self::Dict(_) => "dict",
