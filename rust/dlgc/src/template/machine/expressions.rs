@@ -1,0 +1,157 @@
+//! Expressions: each gives a value.
+
+use std::rc::Rc;
+
+use super::value::Value;
+use super::{Done, Machine, refuse};
+use crate::template::program::{Arithmetic, Expression};
+
+impl<'a> Machine<'a> {
+    pub(super) fn evaluate(&mut self, expression: &'a Expression) -> Done<Value<'a>> {
+        self.burn(0)?;
+        Ok(match expression {
+            Expression::None => Value::None,
+            Expression::Bool(value) => Value::Bool(*value),
+            Expression::Int(value) => Value::Int(*value),
+            Expression::Float(value) => Value::Float(*value),
+            Expression::Text(text) => Value::from(text.as_str()),
+            Expression::Name(name) => self.lookup(*name),
+            Expression::Attribute(inner, name) => {
+                let value = self.deep(inner)?;
+                if matches!(value, Value::Undefined) {
+                    return refuse(format!("{} is undefined", self.spelt(inner)));
+                }
+                self.attribute(&value, name)?
+            }
+            Expression::Item(pair) => {
+                let value = self.deep(&pair[0])?;
+                let key = self.deep(&pair[1])?;
+                self.item(&value, &key)?
+            }
+            Expression::Compare(first, chain) => {
+                let mut left = self.deep(first)?;
+                for (comparison, right) in chain {
+                    let right = self.deep(right)?;
+                    if !self.compare(*comparison, &left, &right)? {
+                        return Ok(Value::Bool(false));
+                    }
+                    left = right;
+                }
+                Value::Bool(true)
+            }
+            Expression::And(pair) => {
+                let left = self.deep(&pair[0])?;
+                if self.is_true(&left) { self.deep(&pair[1])? } else { left }
+            }
+            Expression::Or(pair) => {
+                let left = self.deep(&pair[0])?;
+                if self.is_true(&left) { left } else { self.deep(&pair[1])? }
+            }
+            Expression::Not(value) => {
+                let value = self.deep(value)?;
+                Value::Bool(!self.is_true(&value))
+            }
+            Expression::Negative(value) => {
+                let value = self.deep(value)?;
+                self.negate(&value)?
+            }
+            Expression::Arithmetic(operation, pair) => {
+                let left = self.deep(&pair[0])?;
+                let right = self.deep(&pair[1])?;
+                for (value, expression) in [(&left, &pair[0]), (&right, &pair[1])] {
+                    if matches!(value, Value::Undefined) && *operation != Arithmetic::Join {
+                        return refuse(format!("{} is undefined", self.spelt(expression)));
+                    }
+                }
+                self.arithmetic(*operation, &left, &right)?
+            }
+            Expression::Choose(parts) => {
+                let test = self.deep(&parts.0)?;
+                match (self.is_true(&test), &parts.2) {
+                    (true, _) => self.deep(&parts.1)?,
+                    (false, Some(otherwise)) => self.deep(otherwise)?,
+                    (false, None) => Value::Undefined,
+                }
+            }
+            Expression::Filter { name, value, arguments } => {
+                let Some(value) = value else { return refuse("a filter of nothing") };
+                let value = self.deep(value)?;
+                let arguments = self.arguments(arguments)?;
+                self.filter(name, value, arguments)?
+            }
+            Expression::Test { name, value, arguments } => {
+                let value = self.deep(value)?;
+                let arguments = self.arguments(arguments)?;
+                Value::Bool(self.test(name, &value, &arguments)?)
+            }
+            Expression::Call(callee, arguments) => {
+                if let Expression::Attribute(value, name) = &**callee {
+                    let value = self.deep(value)?;
+                    let arguments = self.arguments(arguments)?;
+                    return self.deeper(|machine| machine.call_attribute(&value, name, arguments));
+                }
+                let callee = self.deep(callee)?;
+                let arguments = self.arguments(arguments)?;
+                self.call(callee, arguments, None)?
+            }
+            Expression::Slice(parts) => self.slice(parts)?,
+            Expression::List(items) => Value::list(items.iter().map(|item| self.deep(item)).collect::<Done<Vec<_>>>()?),
+            Expression::Tuple(items) => {
+                Value::tuple(items.iter().map(|item| self.deep(item)).collect::<Done<Vec<_>>>()?)
+            }
+            Expression::Dict(pairs) => {
+                let mut found: Vec<(Value<'a>, Value<'a>)> = Vec::with_capacity(pairs.len());
+                for (key, value) in pairs {
+                    let key = self.deep(key)?;
+                    let value = self.deep(value)?;
+                    let mut known = None;
+                    for (index, (other, _)) in found.iter().enumerate() {
+                        if self.equal(other, &key)? {
+                            known = Some(index);
+                        }
+                    }
+                    match known {
+                        Some(index) => found[index].1 = value,
+                        None => found.push((key, value)),
+                    }
+                }
+                Value::Dict(Rc::new(found))
+            }
+        })
+    }
+
+    /// An expression as the template spells it, roughly.
+    pub(super) fn spelt(&self, expression: &Expression) -> String {
+        match expression {
+            Expression::Name(name) => format!("'{}'", self.program.names[*name as usize]),
+            Expression::Attribute(_, name) => format!("the attribute '{name}'"),
+            Expression::Item(pair) => match &pair[1] {
+                Expression::Text(name) => format!("the item '{name}'"),
+                _ => "an item".to_owned(),
+            },
+            _ => "a value".to_owned(),
+        }
+    }
+
+    pub(super) fn deep(&mut self, expression: &'a Expression) -> Done<Value<'a>> {
+        self.deeper(|machine| machine.evaluate(expression))
+    }
+
+    /// A chain of filters over what a block printed.
+    pub(super) fn filter_captured(&mut self, filter: &'a Expression, text: String) -> Done<Value<'a>> {
+        let Expression::Filter { name, value, arguments } = filter else {
+            return refuse("a block passes through filters only");
+        };
+        let value = match value {
+            None => Value::from(text),
+            Some(inner) => self.filter_captured(inner, text)?,
+        };
+        let arguments = self.arguments(arguments)?;
+        self.filter(name, value, arguments)
+    }
+
+    pub(super) fn generator(&mut self, items: Vec<Value<'a>>) -> Value<'a> {
+        self.generators.push(Some(Rc::new(items)));
+        Value::Generator(self.generators.len() - 1)
+    }
+}
