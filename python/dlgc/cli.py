@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
 
 import dlgc
-from dlgc import _dlgc, options, terminal
+from dlgc import _dlgc, against, options, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ examples:
   dlgc compile raw/ -o shards/ --tokenizer models/qwen3      chats to training rows, with the model's own template
   dlgc check raw/                                            what is wrong with the data, and where
   dlgc show raw/chats.jsonl:17 --tokenizer models/qwen3      one dialogue, token by token: what would be trained
+  dlgc show raw/chats.jsonl:17 --against trl                 the same beside what TRL itself would train
   dlgc stats shards/                                         one screen of tables
   dlgc verify shards/                                        is this dataset what it was when it was compiled?
   python -m dlgc.train shards/ --model models/qwen3          fine-tune through TRL
@@ -67,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     show = _command(commands, "show", "one dialogue, token by token, with what is trained")
     show.add_argument("record", metavar="FILE:N", help="line N of a file, or element N of its array, from 1")
     show.add_argument("--json", action="store_true", help="everything that is known of it, as JSON")
+    show.add_argument(
+        "--against",
+        choices=get_args(against.Settings),
+        help="what TRL itself would train of it: with `assistant_only_loss`, or as `SFTConfig()` has it",
+    )
     show.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="default: on a terminal")
     _rendering(show)
 
@@ -181,9 +187,9 @@ def _show(arguments: argparse.Namespace) -> int:
     if not matched:
         raise dlgc.OptionsError(f"`{arguments.record}` names no record\nhint: `FILE:N` is line or element N, from 1")
     path, number = matched[1], int(matched[2] or matched[3])
-    renderer = _dlgc.Renderer(dlgc.CompileOptions.of(_options(arguments)).to_json())
-    found = renderer.render_file(path, number)
-    if arguments.json:
+    chosen = _options(arguments)
+    found = _dlgc.Renderer(dlgc.CompileOptions.of(chosen).to_json()).render_file(path, number)
+    if arguments.json and not arguments.against:
         sys.stdout.write(found + "\n")
         return 1 if json.loads(found)["text"] is None else 0
     try:
@@ -192,7 +198,16 @@ def _show(arguments: argparse.Namespace) -> int:
         for item in error.diagnostics:
             terminal.say(str(item["rendered"]))
         return 1
-    terminal.show(rendered, f"{path}:{number}", terminal.use_color(arguments.color, sys.stdout))
+    color = terminal.use_color(arguments.color, sys.stdout)
+    if not arguments.against:
+        terminal.show(rendered, f"{path}:{number}", color)
+        return 0
+    compared = against.compare(rendered, against.read_record(path, number), arguments.against, **chosen)
+    if arguments.json:
+        json.dump(dataclasses.asdict(compared), sys.stdout, ensure_ascii=False)
+        sys.stdout.write("\n")
+    else:
+        terminal.against(compared, f"{path}:{number}", color)
     return 0
 
 

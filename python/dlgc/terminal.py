@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from dlgc.api import Progress, Rendered, RenderedRow, Report
 
@@ -20,6 +20,8 @@ TOO_MUCH = 3.0
 """Amplification above which a user is warned."""
 LOG_SECONDS = 10.0
 BAR_SECONDS = 0.1
+EDGES = {"=": (GREEN, "[[", "]]")}
+"""Around what is trained: in colour, and without."""
 
 
 def say(text: str) -> None:
@@ -171,7 +173,7 @@ def show(rendered: Rendered, name: str, color: bool) -> None:  # noqa: FBT001  #
         which = f", row {number} of {len(rendered.rows)}" if len(rendered.rows) > 1 else ""
         write(f"{name}{which}: {len(row.input_ids):,} tokens, {trained:,} trained")
         write(" (green)\n\n" if color else ", in [[ ]]\n\n")
-        _show_row(row, color)
+        _show_row(((piece, "=" if trained else "") for piece, trained in _pieces(row)), color)
     for turn in rendered.turns:
         if "code" in turn:
             write(f"\nmessage {turn['message']} is not trained: {turn['code']}: {turn['reason']}\n")
@@ -180,29 +182,31 @@ def show(rendered: Rendered, name: str, color: bool) -> None:  # noqa: FBT001  #
         write(f"\n{item['severity']}[{item['code']}]: {item['message']}\n")
 
 
-def _show_row(row: RenderedRow, color: bool) -> None:  # noqa: FBT001  # private
-    write = sys.stdout.write
-    inside = False
-    line: list[str] = []
-    for piece, is_trained in _pieces(row):
-        if is_trained != inside:
-            line.append(_edge(is_trained, color))
-            inside = is_trained
-        elif line:
-            line.append(f"{DIM}|{RESET}{GREEN if inside else ''}" if color else "|")
-        line.append(piece.replace("\n", "⏎"))
-        if piece.endswith("\n"):
-            write("".join(line) + (RESET if color and inside else "") + "\n")
-            line = [GREEN] if color and inside else []
-    if inside:
-        line.append(_edge(False, color))
-    write("".join(line) + "\n")
+def _show_row(pieces: Iterable[tuple[str, str]], color: bool) -> None:  # noqa: FBT001  # private
+    """Writes text by text, each with the sign of its edges, or none; then an empty line."""
+    written: list[str] = []
+    inside, ended = "", False
+    for piece, sign in pieces:
+        paint = EDGES[inside][0] if color and inside else ""
+        if sign != inside:
+            written += [_edge(inside, color, opens=False), "\n" * ended, _edge(sign, color, opens=True)]
+        elif ended:
+            written += [RESET if paint else "", "\n", paint]
+        elif written:
+            written.append(f"{DIM}|{RESET}{paint}" if color else "|")
+        inside, ended = sign, piece.endswith("\n")
+        written.append(piece.replace("\n", "⏎"))
+    sys.stdout.write("".join([*written, _edge(inside, color, opens=False), "\n" * ended, "\n"]))
 
 
-def _edge(opens: bool, color: bool) -> str:  # noqa: FBT001  # private
-    if color:
-        return GREEN if opens else RESET
-    return "[[" if opens else "]]"
+def _edge(sign: str, color: bool, *, opens: bool) -> str:  # noqa: FBT001  # private
+    if not sign:
+        return ""
+    paint, left, right = EDGES[sign]
+    if not color:
+        return left if opens else right
+    named = "" if sign == "=" else f"{BOLD}{sign}{RESET}{paint}"
+    return f"{paint}{named}" if opens else RESET
 
 
 def _pieces(row: RenderedRow) -> Iterator[tuple[str, bool]]:
@@ -216,6 +220,9 @@ def _pieces(row: RenderedRow) -> Iterator[tuple[str, bool]]:
             last += 1
             end = max(end, row.offsets[last][1])
         piece = text[start:end].decode("utf-8", "replace")
-        count = last - index + 1
-        yield piece + (f"×{count}" if count > 1 else ""), row.labels[index] != IGNORED  # noqa: RUF001  # a sign
+        yield _numbered(piece, last - index + 1), row.labels[index] != IGNORED
         index = last + 1
+
+
+def _numbered(piece: str, tokens: int) -> str:
+    return f"{piece}×{tokens}" if tokens > 1 else piece  # noqa: RUF001  # a sign
