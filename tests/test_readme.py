@@ -1,55 +1,107 @@
-"""The README's commands and code run, and print what it says. `python tests/test_readme.py` writes the output anew."""
+"""The README's commands and code run, and print what it says; its picture is what the command in it prints.
+
+`python tests/test_readme.py` writes outputs and picture anew.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
+from conftest import _tokenizer, write_qwen3_now
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 CONSOLE = re.compile(r"```console\n\$ (?P<command>[^\n]+)\n(?P<output>.*?)```", re.DOTALL)
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+LINKED = ("examples", "tests")
+MODEL = "models/Qwen3-0.6B"
+PICTURE = "docs/against.svg"
+DRAWN = f"dlgc show examples/dialogues/refusals.jsonl:1 --tokenizer {MODEL} --against trl-default"
 
 
-def outputs(text: str, folder: Path) -> list[tuple[str, str, str]]:
-    """Runs every command; returns each with the output that is there and the one that should be."""
-    for name in ("examples", "tests"):
-        (folder / name).symlink_to(ROOT / name)
-    (folder / "readme.py").write_text("".join(PYTHON.findall(text)))
+def run(command: str, folder: Path) -> str:
+    """Runs a command of the README as a reader would; returns what it prints."""
     scripts = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
-    found = []
-    for match in CONSOLE.finditer(text):
-        done = subprocess.run(  # noqa: S602  # the project's own documented commands
-            match["command"],
-            shell=True,
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        found.append((match["command"], match["output"], done.stdout))
-    return found
+    return subprocess.run(  # noqa: S602  # the project's own documented commands
+        command,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    ).stdout
+
+
+def outputs(text: str, folder: Path, *, model: bool) -> list[tuple[str, str, str]]:
+    """Runs the commands with or without a model; returns each with the output that is there, and that should be."""
+    for name in LINKED:
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    (folder / "readme.py").write_text("".join(PYTHON.findall(text)))
+    found = [match for match in CONSOLE.finditer(text) if (MODEL in match["command"]) == model]
+    return [(match["command"], match["output"], run(match["command"], folder)) for match in found]
+
+
+def picture(folder: Path) -> str:
+    """Draws what the command of the picture prints."""
+    from dlgc.cli import main
+
+    for name in LINKED:
+        (folder / name).symlink_to(ROOT / name)
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main([*shlex.split(DRAWN)[1:], "--color", "always"]) == 0
+    command = [sys.executable, str(ROOT / "scripts" / "picture.py"), f"$ {DRAWN}"]
+    return subprocess.run(command, input=printed.getvalue(), stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def test_the_readme_prints_what_it_says(tmp_path: Path) -> None:
-    found = outputs(README.read_text(encoding="utf-8"), tmp_path)
+    found = outputs(README.read_text(encoding="utf-8"), tmp_path, model=False)
     assert len(found) >= 5
+    for command, there, should in found:
+        assert there == should, f"`{command}` prints something else: run `python tests/test_readme.py`"
+
+
+@pytest.mark.train
+@pytest.mark.skipif(find_spec("trl") is None, reason="training is not installed: pip install 'dlgc[train]'")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # TRL imports it
+def test_the_readme_shows_what_trl_trains(tmp_path: Path, qwen3: Path) -> None:
+    text = README.read_text(encoding="utf-8")
+    write_qwen3_now(qwen3, tmp_path / MODEL)
+    assert re.findall(r"!\[[^]]*\]\((.*?)\)", text)[0] == PICTURE
+    drawn = picture(tmp_path)
+    assert (ROOT / PICTURE).read_text(encoding="utf-8") == drawn, "the picture is another: run this file"
+    for words in ("TRL 1.", "the user's words are trained", 'class="r"', 'class="g"'):
+        assert words in drawn
+    found = outputs(text, tmp_path, model=True)
+    assert found
     for command, there, should in found:
         assert there == should, f"`{command}` prints something else: run `python tests/test_readme.py`"
 
 
 def rewrite() -> None:
     text = README.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder:
-        for command, there, should in outputs(text, Path(folder)):
-            text = text.replace(f"```console\n$ {command}\n{there}```", f"```console\n$ {command}\n{should}```")
+    for model in (False, True):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            if model:
+                write_qwen3_now(_tokenizer("qwen3"), folder / MODEL)
+                (ROOT / PICTURE).parent.mkdir(exist_ok=True)
+                (ROOT / PICTURE).write_text(picture(folder), encoding="utf-8")
+            for command, there, should in outputs(text, folder, model=model):
+                text = text.replace(f"```console\n$ {command}\n{there}```", f"```console\n$ {command}\n{should}```")
     README.write_text(text, encoding="utf-8")
 
 
