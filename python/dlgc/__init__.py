@@ -11,7 +11,19 @@ from __future__ import annotations
 import warnings
 
 from dlgc._dlgc import OPTIMISED, __version__
-from dlgc.api import Rendered, RenderedRow, Report, Span, Verdict, check, compile, render, verify  # noqa: A004
+from dlgc.api import (
+    Drift,
+    Rendered,
+    RenderedRow,
+    Report,
+    Span,
+    Verdict,
+    check,
+    compile,  # noqa: A004
+    drift,
+    render,
+    verify,
+)
 from dlgc.exceptions import DlgcError, OptionsError, RejectedError, ShardError, TemplateError, TokenizerError
 from dlgc.options import CompileOptions
 from dlgc.shards import manifest, scan, scan_dialogues
@@ -23,6 +35,7 @@ if not OPTIMISED:
 __all__ = [
     "CompileOptions",
     "DlgcError",
+    "Drift",
     "OptionsError",
     "RejectedError",
     "Rendered",
@@ -36,6 +49,7 @@ __all__ = [
     "__version__",
     "check",
     "compile",
+    "drift",
     "manifest",
     "open",
     "render",

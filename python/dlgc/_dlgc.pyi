@@ -4,13 +4,14 @@ from typing import TypeAlias, final
 
 __version__: str
 OPTIMISED: bool
-__all__ = ["OPTIMISED", "Renderer", "__version__", "check", "compile", "explain", "verify"]
+__all__ = ["OPTIMISED", "Renderer", "__version__", "check", "compile", "drift", "explain", "verify"]
 
 _Progress: TypeAlias = Callable[[int, int | None, int, int, int], None]
 
 def compile(options: str, progress: _Progress | None = None) -> str: ...  # noqa: A001
 def check(options: str, progress: _Progress | None = None) -> str: ...
 def verify(folder: str | PathLike[str]) -> str: ...
+def drift(folder: str | PathLike[str], tokenizer: str | None = None, chat_template: str | None = None) -> str: ...
 def explain(code: str | None = None) -> str | None: ...
 
 @final

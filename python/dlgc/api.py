@@ -1,4 +1,4 @@
-"""What `import dlgc` offers: compile, check, render, verify."""
+"""What `import dlgc` offers: compile, check, render, verify, drift."""
 
 from __future__ import annotations
 
@@ -171,6 +171,23 @@ class Verdict:
     unlisted: int
 
 
+@dataclass(frozen=True)
+class Drift:
+    """How another tokenizer or chat template differs from the dataset's own.
+
+    Attributes:
+        drifted: Whether a model would see any of it.
+        canaries: For each fixed dialogue of the manifest its name and the first `difference`, or None.
+        changes: Special tokens and stops that are others: `name`, what is `gone`, what is `new`.
+        notes: What is not the same file or version any more, without that making a difference by itself.
+    """
+
+    drifted: bool
+    canaries: list[dict[str, Any]]
+    changes: list[dict[str, Any]]
+    notes: list[str]
+
+
 def compile(  # noqa: A001  # the verb of the product; Python's own is rarely wanted beside it
     inputs: StrPath | Iterable[StrPath], output: StrPath, *, progress: Progress | None = None, **options: object
 ) -> Report:
@@ -232,6 +249,23 @@ def verify(shards: StrPath) -> Verdict:
         TokenizerError: The tokenizer beside the shards cannot be loaded.
     """
     return Verdict(**json.loads(_dlgc.verify(fspath(shards))))
+
+
+def drift(shards: StrPath, *, tokenizer: StrPath | None = None, chat_template: StrPath | None = None) -> Drift:
+    """Compares a dataset with what is to serve: are the manifest's canaries still the same tokens?
+
+    Args:
+        shards: The dataset's folder. Only its manifest and its tokenizer are read.
+        tokenizer: A folder with a `tokenizer.json`, and its own template unless one is given. Default: the dataset's.
+        chat_template: A file, or the name of one of the tokenizer's templates.
+
+    Raises:
+        ShardError: The folder is no dataset, or its tokenizer was changed.
+        TemplateError: The chat template cannot be used.
+        TokenizerError: The tokenizer cannot be used.
+    """
+    paths = (None if path is None else fspath(path) for path in (tokenizer, chat_template))
+    return Drift(**json.loads(_dlgc.drift(fspath(shards), *paths)))
 
 
 def _inputs(inputs: StrPath | Iterable[StrPath]) -> list[str]:

@@ -26,10 +26,12 @@ examples:
   dlgc show raw/chats.jsonl:17 --against trl                 the same beside what TRL itself would train
   dlgc stats shards/                                         one screen of tables
   dlgc verify shards/                                        is this dataset what it was when it was compiled?
+  dlgc verify shards/ --tokenizer models/served              would this model be shown what it was trained on?
   python -m dlgc.train shards/ --model models/qwen3          fine-tune through TRL
 
 Options may also stand in `dlgc.toml` in the current folder (`max_length = 2048`); flags win.
-Exit status: 0 clean, 1 nothing compiled or too many records rejected, 2 the run failed and wrote nothing.
+Exit status: 0 clean; 1 nothing compiled, too many records rejected, a dataset not sound, or drift; 2 the run failed and
+wrote nothing.
 """
 
 
@@ -79,10 +81,21 @@ def _parser() -> argparse.ArgumentParser:
     stats = _command(commands, "stats", "one screen of tables about a dataset")
     stats.add_argument("shards", metavar="SHARDS", help="the dataset's folder")
 
-    verify = _command(commands, "verify", "check a dataset from itself: digests, ledger, lengths, hashes, stop tokens")
-    verify.add_argument("shards", metavar="SHARDS", help="the dataset's folder")
-    verify.add_argument("--json", action="store_true", help="the verdict as JSON")
+    _verify_arguments(_command(commands, "verify", "check a dataset: from itself, or against what is to serve"))
     return parser
+
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Check a dataset from itself: digests, ledger, lengths, hashes, stop tokens. With --tokenizer or "
+        "--chat-template, check instead that they would show a model what the dataset did: the manifest's canaries, "
+        "small fixed dialogues, are compiled with both and compared token by token."
+    )
+    parser.add_argument("shards", metavar="SHARDS", help="the dataset's folder")
+    parser.add_argument("--json", action="store_true", help="the verdict as JSON")
+    drift = parser.add_argument_group("drift")
+    drift.add_argument("--tokenizer", metavar="DIR", help="the tokenizer that is to serve, with its own template")
+    drift.add_argument("--chat-template", metavar="NAME|FILE", help="the template that is to serve")
 
 
 def _command(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:  # noqa: ANN401  # argparse hides it
@@ -219,6 +232,8 @@ def _stats(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    if arguments.tokenizer or arguments.chat_template:
+        return _drift(arguments)
     verdict = dlgc.verify(arguments.shards)
     if arguments.json:
         json.dump(dataclasses.asdict(verdict), sys.stdout)
@@ -235,6 +250,16 @@ def _verify(arguments: argparse.Namespace) -> int:
             f"{verdict.targets:,} targets that end in their stop token)\n"
         )
     return 1 if verdict.problems else 0
+
+
+def _drift(arguments: argparse.Namespace) -> int:
+    drift = dlgc.drift(arguments.shards, tokenizer=arguments.tokenizer, chat_template=arguments.chat_template)
+    if arguments.json:
+        json.dump(dataclasses.asdict(drift), sys.stdout, ensure_ascii=False)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.writelines(line + "\n" for line in terminal.drift(drift, arguments.shards))
+    return 1 if drift.drifted else 0
 
 
 COMMANDS = {"compile": _compile, "check": _check, "show": _show, "stats": _stats, "verify": _verify}

@@ -7,12 +7,12 @@ import shutil
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from dlgc.api import Progress, Rendered, RenderedRow, Report
+    from dlgc.api import Drift, Progress, Rendered, RenderedRow, Report
 
 GREEN, RED, YELLOW, CYAN, BOLD, DIM, RESET = (f"\033[{code}m" for code in ("32", "31", "33", "36", "1", "2", "0"))
 IGNORED = -100
@@ -159,6 +159,36 @@ def summary(report: Report, output: str | None) -> list[str]:
 def _line(name: str, total: int, verb: str, counts: dict[str, int], parts: tuple[str, ...]) -> str:
     shown = " + ".join(f"{counts[part]:,} {part}" for part in parts)
     return f"{name:<10} {total:>12,} {verb:<9} = {shown}"
+
+
+def drift(found: Drift, shards: str) -> list[str]:
+    """Returns what drifted, like differences together, and a verdict at the end."""
+    alike: dict[str, list[dict[str, Any]]] = {}
+    for canary in found.canaries:
+        if difference := canary["difference"]:
+            key = str((difference["kind"], difference["was"] or difference["rendered"], difference["now"]))
+            alike.setdefault(key, []).append(canary)
+    lines = []
+    for first, *others in alike.values():
+        lines.append(first["difference"]["rendered"].rstrip("\n"))
+        if others:
+            lines.append(f"so too: {_listed([canary['name'] for canary in others])}")
+        lines.append("")
+    for change in found.changes:
+        parts = [f"{_listed(change[which])} {which}" for which in ("gone", "new") if change[which]]
+        lines.append(f"drift[{change['name']}]: {'; '.join(parts)}")
+    lines.extend(f"note: {note}" for note in found.notes)
+    same = [canary["name"] for canary in found.canaries if not canary["difference"]]
+    if alike and same:
+        lines.append(f"the same: {', '.join(f'`{name}`' for name in same)}")
+    verdict = "drifted" if found.drifted else "no drift"
+    lines.append(f"{shards}: {verdict} ({len(same)} of {len(found.canaries)} canaries are the same, token by token)")
+    return lines
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(f"`{name}`" for name in names[:most]) + more
 
 
 def show(rendered: Rendered, name: str, color: bool) -> None:  # noqa: FBT001  # private to the command line

@@ -80,6 +80,13 @@ fn verify(py: Python<'_>, folder: PathBuf) -> PyResult<String> {
     json(&py.detach(|| dlgc::verify::verify(&folder)).map_err(BindingError::from)?)
 }
 
+/// Compares a dataset's tokenizer and template with others; the result is JSON.
+#[pyfunction]
+#[pyo3(signature = (folder, tokenizer=None, chat_template=None))]
+fn drift(py: Python<'_>, folder: PathBuf, tokenizer: Option<&str>, chat_template: Option<&str>) -> PyResult<String> {
+    json(&py.detach(|| dlgc::verify::drift(&folder, tokenizer, chat_template)).map_err(BindingError::from)?)
+}
+
 /// Renders records with one template and tokenizer.
 #[pyclass(frozen, module = "dlgc._dlgc")]
 struct Renderer {
@@ -153,5 +160,6 @@ fn _dlgc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(compile, module)?)?;
     module.add_function(wrap_pyfunction!(check, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)?;
+    module.add_function(wrap_pyfunction!(drift, module)?)?;
     module.add_function(wrap_pyfunction!(explain, module)?)
 }

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TrainOn};
 use crate::diagnostic::{Code, Diagnostic, Severity};
-use crate::dialogue::{Dialogue, Location, Position};
+use crate::dialogue::{Dialogue, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::{self, Json, Node};
-use crate::shard::{Canary, DialogueRow, Provenance, Row};
+use crate::shard::{DialogueRow, Provenance, Row};
 use crate::source::Record;
 use crate::template::{Date, Mode, Rendered, Template, TemplateOptions};
 use crate::tokenize::{ControlPolicy, Example, Mask, Tokenizer, TokenizerFiles, UNTRAINED};
@@ -110,6 +110,11 @@ impl Compiler {
         Ok(Self { files, template, tokenizer, max_length, stop_ids, mask: options.mask, train_on: options.train_on })
     }
 
+    /// Texts that may end an assistant turn.
+    pub fn stops(&self) -> Vec<String> {
+        self.template.stops().to_vec()
+    }
+
     /// Takes a record through all passes.
     ///
     /// # Errors
@@ -124,7 +129,7 @@ impl Compiler {
         self.select_turns(&mut dialogue, &mut outcome.untrained);
         outcome.dialogue = Some(about(&dialogue, &record.location, validated.format.unwrap_or_default()));
         let trainable = dialogue.messages.iter().filter(|message| message.train).count() as u64;
-        match self.lower(&mut dialogue, &mut outcome.diagnostics)? {
+        match self.lower(&mut dialogue, self.max_length, &mut outcome.diagnostics)? {
             Err(code) => *outcome.untrained.entry(code.name()).or_default() += trainable,
             Ok((rendered, examples)) => {
                 self.account(&rendered, &examples, trainable, &mut outcome);
@@ -158,14 +163,14 @@ impl Compiler {
             return Ok(Err(diagnostics));
         };
         self.select_turns(&mut dialogue, &mut BTreeMap::new());
-        let Ok((rendered, examples)) = self.lower(&mut dialogue, &mut diagnostics)? else {
+        let Ok((rendered, examples)) = self.lower(&mut dialogue, self.max_length, &mut diagnostics)? else {
             return Ok(Err(diagnostics));
         };
         Ok(Ok(Shown { rendered, examples, diagnostics }))
     }
 
     /// Leaves `train` set on the messages that are to be trained, and counts the others.
-    fn select_turns(&self, dialogue: &mut Dialogue<'_>, untrained: &mut BTreeMap<&'static str, u64>) {
+    pub(super) fn select_turns(&self, dialogue: &mut Dialogue<'_>, untrained: &mut BTreeMap<&'static str, u64>) {
         let last = dialogue.messages.iter().rposition(|message| message.train);
         for (index, message) in dialogue.messages.iter_mut().enumerate() {
             if message.role != crate::dialogue::Role::Assistant {
@@ -181,9 +186,10 @@ impl Compiler {
     }
 
     /// Renders and tokenises; the code is that of the error for which the dialogue is rejected.
-    fn lower(
+    pub(super) fn lower(
         &self,
         dialogue: &mut Dialogue<'_>,
+        max_length: Option<u64>,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Result<std::result::Result<(Rendered, Vec<Example>), Code>> {
         let before = diagnostics.len();
@@ -209,7 +215,7 @@ impl Compiler {
         diagnostics.append(&mut rendered.diagnostics);
         let mut failed: Vec<Diagnostic> =
             rendered.turns.iter().filter_map(|turn| turn.target.as_ref().err().cloned()).collect();
-        let max_length = self.max_length.unwrap_or(u64::MAX);
+        let max_length = max_length.unwrap_or(u64::MAX);
         examples.retain(|example| {
             let length = example.input_ids.len() as u64;
             if length <= max_length {
@@ -255,53 +261,7 @@ impl Compiler {
             *outcome.untrained.entry(Code::MergedMessages.name()).or_default() += trainable - entered;
         }
     }
-
-    /// Compiles the canaries.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Tokenizer`] where the reference fails.
-    pub(super) fn canaries(&self) -> Result<Vec<Canary>> {
-        let location = Location { file: "canary".into(), position: Position::Line(1) };
-        CANARIES
-            .iter()
-            .map(|(name, record)| {
-                let outcome = self.compile(&Record { location: location.clone(), bytes: record.as_bytes() })?;
-                let refused = outcome.diagnostics.iter().find(|found| found.severity() == Severity::Error);
-                Ok(Canary {
-                    name: (*name).to_owned(),
-                    record: (*record).to_owned(),
-                    refused: refused.filter(|_| outcome.rows.is_empty()).map(|found| found.code.name().to_owned()),
-                    text_hash: outcome.rows.first().map(|row| row.provenance[0].text_hash),
-                    ids: outcome.rows.into_iter().flat_map(|row| row.input_ids).collect(),
-                })
-            })
-            .collect()
-    }
 }
-
-/// Small dialogues, one for each thing that templates and tokenizers change between versions.
-const CANARIES: [(&str, &str); 5] = [
-    (
-        "plain",
-        r#"{"messages": [{"role": "user", "content": "Hello, world! 1234"}, {"role": "assistant", "content": "Hi there."}]}"#,
-    ),
-    (
-        "system",
-        r#"{"messages": [{"role": "system", "content": "你是客服机器人。"}, {"role": "user", "content": "订票，下午3:45。"}, {"role": "assistant", "content": "好的，naïve café 👩‍👩‍👧。"}]}"#,
-    ),
-    (
-        "turns",
-        r#"{"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}, {"role": "user", "content": "three"}, {"role": "assistant", "content": "  four\n\n"}]}"#,
-    ),
-    (
-        "reasoning",
-        r#"{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "reasoning_content": "2+2=4", "content": "4"}]}"#,
-    ),
-    (
-        "tool",
-        r#"{"tools": [{"type": "function", "function": {"name": "get_fare", "description": "Fare.", "parameters": {"type": "object", "properties": {"from": {"type": "string", "description": "From."}}, "required": ["from"]}}}], "messages": [{"role": "user", "content": "票价？"}, {"role": "assistant", "tool_calls": [{"id": "call00000", "type": "function", "function": {"name": "get_fare", "arguments": {"from": "重庆"}}}]}, {"role": "tool", "tool_call_id": "call00000", "name": "get_fare", "content": "{\"lowest\": 128}"}, {"role": "assistant", "content": "128元。"}]}"#,
-    ),
-];
 
 fn kwargs(value: &Value) -> Result<Node<'static>> {
     let text = value.to_string();

@@ -4,6 +4,7 @@
 //! into input order and writes them. The number of chunks on the way is bounded, so memory is; the order of results
 //! is that of the input, so one thread and many give the same bytes.
 
+mod canaries;
 mod compiler;
 mod options;
 mod report;
@@ -25,6 +26,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::shard::{self, DatasetWriter, FORMAT, FORMAT_VERSION, Input, Manifest};
 use crate::source::{self, Chunk, Fault, Reader, Record};
 use compiler::Outcome;
+
+pub(crate) use canaries::Sighting;
 
 pub use compiler::{Compiler, Shown};
 pub use options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TrainOn};
@@ -361,7 +364,7 @@ fn manifest(
         options: semantic,
         max_length: compiler.max_length,
         vocabulary_size: compiler.tokenizer.vocabulary_size() as u64,
-        stops: compiler.template.stops().to_vec(),
+        stops: compiler.stops(),
         stop_ids: compiler.stop_ids.clone(),
         inputs,
         shards: written.shards.clone(),

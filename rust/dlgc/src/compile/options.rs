@@ -1,11 +1,12 @@
 //! What a user can ask of a compilation. One JSON object crosses the boundary to Python.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::shard::Manifest;
 use crate::template::StateMode;
 
 /// Options of a compilation; `specs/options.schema.json` is their schema.
@@ -135,6 +136,19 @@ impl CompileOptions {
             return Err(Error::new(ErrorKind::Options, "`max_record_bytes` must be at least 1024"));
         }
         Ok(options)
+    }
+
+    /// The options with which a dataset was made; tokenizer and template are those that lie beside its shards.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Options`] where the manifest has options that this version does not know.
+    pub fn of_dataset(folder: &Path, manifest: &Manifest) -> Result<Self> {
+        let mut options = manifest.options.clone();
+        if options["max_length"].is_null() {
+            options["max_length"] = "none".into();
+        }
+        options["tokenizer"] = folder.join("tokenizer").to_string_lossy().into();
+        Self::from_json(&options.to_string()).map_err(|error| error.context(format!("`{}`", folder.display())))
     }
 
     /// The options that decide what rows hold, for the manifest: not where they lie or how fast they are made.

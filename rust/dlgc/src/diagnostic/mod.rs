@@ -11,6 +11,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 pub use catalogue::{Code, Entry, Severity};
+pub(crate) use render::columns;
 pub use render::{Located, locate};
 
 /// One finding about one record.

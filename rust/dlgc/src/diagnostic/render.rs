@@ -115,7 +115,7 @@ fn excerpt(record: &[u8], range: &Range<usize>) -> Excerpt {
 }
 
 /// Width on a terminal: East Asian wide characters and emoji take two columns.
-fn columns(text: &str) -> usize {
+pub(crate) fn columns(text: &str) -> usize {
     text.chars()
         .map(|character| match character as u32 {
             0x0300..=0x036F | 0x200B..=0x200F | 0xFE00..=0xFE0F => 0,

@@ -181,8 +181,11 @@ pub struct Canary {
     pub record: String,
     /// Hash of the decoded ids; null where it was refused.
     pub text_hash: Option<u64>,
-    /// Its ids; empty where it was refused.
+    /// Its ids, those of its rows one after the other; empty where it was refused.
     pub ids: Vec<i32>,
+    /// Ids of what a server would send for its last turn; empty where the template refuses that.
+    #[serde(default)]
+    pub prompt_ids: Vec<i32>,
     /// The code of the refusal.
     pub refused: Option<String>,
 }

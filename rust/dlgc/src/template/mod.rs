@@ -285,6 +285,20 @@ impl Template {
         Ok(Rendered { text, messages, blocks, suppressed, turns, tokens: 0, diagnostics })
     }
 
+    /// What a server would send for the last message of a dialogue, and where texts of control tokens begin in it that
+    /// are to be encoded as ordinary text.
+    ///
+    /// # Errors
+    /// A diagnostic where the template refuses it.
+    pub fn prompt(&self, dialogue: &Dialogue<'_>) -> std::result::Result<(String, Vec<usize>), Diagnostic> {
+        let prepared = messages::prepare(dialogue, &self.abilities, self.state, &mut Vec::new())?;
+        let around = [&dialogue.tools, &dialogue.documents, &dialogue.template_kwargs].map(Clone::clone);
+        let shown: Vec<Cow<'_, Node<'_>>> = prepared.iter().map(|message| messages::aliased(&message.node)).collect();
+        let shown: Vec<&Node<'_>> = shown.iter().map(|node| &**node).collect();
+        let prompt = self.run(self.stage(&shown, &around), shown.len().saturating_sub(1), true)?;
+        Ok((prompt.text, prompt.suppressed))
+    }
+
     /// What the template is run on.
     fn stage<'a>(&'a self, messages: &'a [&'a Node<'a>], around: &'a [Option<Node<'a>>; 3]) -> Stage<'a> {
         let [tools, documents, arguments] = around;

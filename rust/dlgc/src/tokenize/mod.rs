@@ -134,6 +134,12 @@ impl Tokenizer {
         self.control.tokens()
     }
 
+    /// Added tokens that are flagged special, by text.
+    pub fn special_tokens(&self) -> Vec<String> {
+        let decoder = self.reference.get_added_tokens_decoder();
+        decoder.into_values().filter(|token| token.special).map(|token| token.content).collect()
+    }
+
     /// Applies the policy for control tokens to the texts of a dialogue.
     pub fn guard(&self, dialogue: &mut Dialogue<'_>, findings: &mut Vec<Diagnostic>) {
         self.control.apply(dialogue, findings);
@@ -170,6 +176,14 @@ impl Tokenizer {
     /// [`ErrorKind::Tokenizer`] where the reference fails.
     pub fn ids(&self, text: &str) -> Result<Vec<i32>> {
         Ok(self.encode(text, &[])?.ids.into_iter().map(u32::cast_signed).collect())
+    }
+
+    /// A text with its ids, none of them trained; before the places in `suppressed` no added token begins.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`] where the reference fails.
+    pub fn untrained(&self, text: &str, suppressed: &[usize]) -> Result<Example> {
+        Ok(Example::of(text, &self.encode(text, suppressed)?))
     }
 
     fn encode(&self, text: &str, suppressed: &[usize]) -> Result<Encoded> {

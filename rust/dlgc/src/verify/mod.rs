@@ -2,7 +2,10 @@
 //!
 //! In: the folder of a dataset. Out: every [`Problem`] found: files that are missing or changed, rows that are not
 //! what the manifest promises, a ledger that does not close. Ids are decoded by the tokenizer that lies beside the
-//! shards, and compared with the hashes of the time of compilation.
+//! shards, and compared with the hashes of the time of compilation. Whether another tokenizer or template would show a
+//! model the same is in `drift`.
+
+mod drift;
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -18,6 +21,8 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::shard::{FileEntry, Manifest, Shard, Size};
 use crate::tokenize::{Tokenizer, TokenizerFiles, UNTRAINED};
+
+pub use drift::{CanaryDrift, Change, Difference, Drift, Kind, Token, drift};
 
 /// Something that is not as the manifest says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

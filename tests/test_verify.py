@@ -1,0 +1,256 @@
+"""Verifying a dataset against what is to serve: another tokenizer or template shows in the canaries, and where."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tokenizers
+
+import dlgc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILTIN = ROOT / "rust" / "dlgc" / "assets" / "builtin"
+
+
+def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dlgc", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def compiled(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compiled") / "shards"
+    dlgc.compile(examples / "guide.jsonl", folder)
+    return folder
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    """A copy of the built-in tokenizer, to be changed."""
+    return Path(shutil.copytree(BUILTIN, tmp_path / "served"))
+
+
+def change(path: Path, edit: Callable[[Any], None]) -> None:
+    found = json.loads(path.read_text())
+    edit(found)
+    path.write_text(json.dumps(found, ensure_ascii=False))
+
+
+def differences(drift: dlgc.Drift) -> dict[str, dict[str, Any]]:
+    return {canary["name"]: canary["difference"] for canary in drift.canaries if canary["difference"]}
+
+
+def prompts(folder: Path, shards: Path) -> dict[str, str]:
+    """What transformers renders for every canary but its last message, with the generation prompt."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    found = {}
+    for canary in dlgc.manifest(shards)["canaries"]:
+        record = json.loads(canary["record"])
+        found[canary["name"]] = tokenizer.apply_chat_template(
+            [{"content": "", **message} for message in record["messages"][:-1]],
+            tools=record.get("tools"),
+            documents=record.get("documents"),
+            tokenize=False,
+            add_generation_prompt=True,
+            **record.get("chat_template_kwargs", {}),
+        )
+    return found
+
+
+def ids(folder: Path, text: str) -> list[int]:
+    encoded = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text, add_special_tokens=False)
+    return list(encoded.ids)
+
+
+def parted(left: list[int], right: list[int]) -> int:
+    return next((at for at, pair in enumerate(zip(left, right, strict=False)) if pair[0] != pair[1]), len(left))
+
+
+def test_the_manifest_has_the_prompts_that_transformers_would_send(compiled: Path) -> None:
+    canaries = {canary["name"]: canary for canary in dlgc.manifest(compiled)["canaries"]}
+    assert len(canaries) >= 14
+    for name, text in prompts(compiled / "tokenizer", compiled).items():
+        assert canaries[name]["prompt_ids"] == ids(compiled / "tokenizer", text), name
+
+
+def test_real_templates_have_the_prompts_that_transformers_would_send(
+    qwen3: Path, examples: Path, tmp_path: Path
+) -> None:
+    dlgc.compile(examples / "guide.jsonl", tmp_path / "shards", tokenizer=qwen3, max_length=16)
+    for canary in dlgc.manifest(tmp_path / "shards")["canaries"]:
+        assert canary["refused"] != "dialogue-too-long", "canaries are compiled however long they are"
+        text = prompts(qwen3, tmp_path / "shards")[canary["name"]]
+        assert canary["prompt_ids"] == ids(qwen3, text), canary["name"]
+
+
+def test_the_same_tokenizer_does_not_drift(compiled: Path, served: Path) -> None:
+    drift = dlgc.drift(compiled, tokenizer=served)
+    assert drift == dlgc.drift(compiled) == dlgc.drift(compiled, tokenizer="builtin")
+    assert not drift.drifted
+    assert not differences(drift)
+    assert (drift.changes, drift.notes) == ([], [])
+    done = run("verify", compiled, "--tokenizer", served)
+    assert done.returncode == 0
+    assert done.stdout.endswith("no drift (14 of 14 canaries are the same, token by token)\n")
+
+
+def test_another_template_is_told_at_the_first_token_that_is_another(compiled: Path, served: Path) -> None:
+    path = served / "chat_template.jinja"
+    source = path.read_text()
+    path.write_text(source.replace("<|im_start|>tool\\n", "<|im_start|>tool:\\n"))
+    drift = dlgc.drift(compiled, chat_template=path)
+    assert drift == dlgc.drift(compiled, tokenizer=served)
+    found = differences(drift)
+    assert drift.drifted
+    assert set(found) == {"tool", "tools"}
+    before, after = prompts(compiled / "tokenizer", compiled), prompts(served, compiled)
+    for name, difference in found.items():
+        was, now = (ids(served, texts[name]) for texts in (before, after))
+        at = parted(was, now)
+        assert (difference["kind"], difference["place"], difference["token"]) == ("template", "prompt", at)
+        assert (difference["was"]["id"], difference["now"]["id"]) == (was[at], now[at])
+    done = run("verify", compiled, "--chat-template", path)
+    assert done.returncode == 1
+    _, was_line, now_line, caret, *_ = done.stdout.splitlines()[1:]
+    column = caret.index("^")
+    assert was_line[column:].startswith("⏎{")
+    assert now_line[column:].startswith(":⏎{")
+    assert was_line[6:column] == now_line[6:column]
+
+
+def test_a_generation_prompt_that_no_row_holds_is_part_of_the_comparison(compiled: Path, served: Path) -> None:
+    """A server that opens a think block shows the model something new, whatever the history looks like."""
+    path = served / "chat_template.jinja"
+    head, _, tail = path.read_text().rpartition("assistant\\n' }}")
+    path.write_text(f"{head}assistant\\n<think>' }}}}{tail}")
+    found = differences(dlgc.drift(compiled, tokenizer=served))
+    assert len(found) == 14
+    assert {difference["place"] for difference in found.values()} == {"prompt"}
+    assert found["plain"]["was"] is None
+    assert found["plain"]["now"]["text"] == "<think>"
+
+
+def test_another_tokenizer_is_told_where_the_text_stays_the_same(compiled: Path, served: Path) -> None:
+    def forget_every_merge(tokenizer: dict[str, Any]) -> None:
+        tokenizer["model"]["merges"] = []
+
+    change(served / "tokenizer.json", forget_every_merge)
+    drift = dlgc.drift(compiled, tokenizer=served)
+    found = differences(drift)
+    assert "tokenizer.json is another file" in drift.notes
+    for name, text in prompts(served, compiled).items():
+        was, now = ids(compiled / "tokenizer", text), ids(served, text)
+        at = parted(was, now)
+        assert (found[name]["kind"], found[name]["token"]) == ("tokenizer", at)
+        assert (found[name]["was"]["id"], found[name]["now"]["id"]) == (was[at], now[at])
+        assert found[name]["was"]["text"].startswith(found[name]["now"]["text"])
+    shown = run("verify", compiled, "--tokenizer", served).stdout
+    assert "the text is the same, its tokens are not" in shown
+    assert "was | <|im_start|>|user|⏎|" in shown
+
+
+def test_only_the_canary_of_what_changed_drifts(compiled: Path, served: Path) -> None:
+    """A vocabulary that got one more word differs where the word is said, and nowhere else."""
+
+    def learn_a_flag(tokenizer: dict[str, Any]) -> None:
+        last = tokenizer["added_tokens"][-1]
+        tokenizer["added_tokens"].append({**last, "id": last["id"] + 1, "content": "🇪🇺", "special": False})
+
+    change(served / "tokenizer.json", learn_a_flag)
+    drift = dlgc.drift(compiled, tokenizer=served)
+    found = differences(drift)
+    assert set(found) == {"emoji"}
+    assert found["emoji"]["kind"] == "tokenizer"
+    assert any(note.startswith("the vocabulary had") for note in drift.notes)
+
+
+def test_a_decoder_that_says_something_else_is_drift(compiled: Path, served: Path) -> None:
+    def shout(tokenizer: dict[str, Any]) -> None:
+        replace = {"type": "Replace", "pattern": {"String": "!"}, "content": "!!"}
+        tokenizer["decoder"] = {"type": "Sequence", "decoders": [tokenizer["decoder"], replace]}
+
+    change(served / "tokenizer.json", shout)
+    found = differences(dlgc.drift(compiled, tokenizer=served))
+    assert set(found) == {"plain", "emoji"}
+    assert {difference["kind"] for difference in found.values()} == {"decoder"}
+
+
+def test_stops_and_special_tokens_are_compared(compiled: Path, served: Path) -> None:
+    change(served / "generation_config.json", lambda config: config.update(eos_token_id=[1, 2]))
+    change(
+        served / "tokenizer_config.json", lambda config: config.update({"bos_token": "<|im_start|>", "pad_token": None})
+    )
+    change(served / "tokenizer.json", lambda tokenizer: tokenizer["added_tokens"][-1].update(special=True))
+    drift = dlgc.drift(compiled, tokenizer=served)
+    assert drift.drifted
+    assert not differences(drift)
+    changes = {change["name"]: (change["gone"], change["new"]) for change in drift.changes}
+    assert changes == {
+        "stop_ids": ([], ["2"]),
+        "stops": ([], ["<|endoftext|>"]),
+        "bos_token": ([], ["<|im_start|>"]),
+        "pad_token": (["<|endoftext|>"], []),
+        "special tokens": ([], ["</state>"]),
+    }
+    done = run("verify", compiled, "--tokenizer", served)
+    assert done.returncode == 1
+    assert "drift[stop_ids]: `2` new\n" in done.stdout
+
+
+def test_what_one_side_refuses_is_drift(compiled: Path, served: Path) -> None:
+    path = served / "chat_template.jinja"
+    path.write_text("{%- if tools %}{{ raise_exception('no tools') }}{% endif %}" + path.read_text())
+    found = differences(dlgc.drift(compiled, tokenizer=served))
+    assert {name: difference["kind"] for name, difference in found.items()} == {"tool": "refusal", "tools": "refusal"}
+    assert "no tools" in found["tool"]["rendered"]
+
+
+def test_a_dataset_that_took_its_marks_from_the_template_can_be_served_without_them(
+    compiled: Path, served: Path, examples: Path, tmp_path: Path
+) -> None:
+    dlgc.compile(examples / "guide.jsonl", tmp_path / "shards", mask="template")
+    path = served / "chat_template.jinja"
+    path.write_text(path.read_text().replace("{%- generation %}", "").replace("{%- endgeneration %}", ""))
+    assert not dlgc.drift(tmp_path / "shards", tokenizer=served).drifted
+    assert not dlgc.drift(compiled, tokenizer=served).drifted
+
+
+def test_ids_that_this_version_gives_no_more_are_told(compiled: Path, tmp_path: Path) -> None:
+    shards = Path(shutil.copytree(compiled, tmp_path / "shards"))
+    change(shards / "manifest.json", lambda manifest: manifest["canaries"][0]["ids"].append(5))
+    change(shards / "manifest.json", lambda manifest: manifest["canaries"][1]["prompt_ids"].pop())
+    found = differences(dlgc.drift(shards))
+    assert {name: difference["kind"] for name, difference in found.items()} == {"plain": "version", "system": "version"}
+
+
+def test_a_tokenizer_that_was_changed_beside_the_shards_is_no_measure(
+    compiled: Path, served: Path, tmp_path: Path
+) -> None:
+    shards = Path(shutil.copytree(compiled, tmp_path / "shards"))
+    change(shards / "tokenizer" / "generation_config.json", lambda config: config.update(eos_token_id=2))
+    with pytest.raises(dlgc.ShardError, match=r"generation_config\.json` is not what was written"):
+        dlgc.drift(shards, tokenizer=served)
+
+
+def test_drift_as_json_is_what_python_gets(compiled: Path, qwen3: Path) -> None:
+    done = run("verify", compiled, "--tokenizer", qwen3, "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    drift = dlgc.drift(compiled, tokenizer=qwen3)
+    assert found == {
+        "drifted": True,
+        "canaries": drift.canaries,
+        "changes": drift.changes,
+        "notes": drift.notes,
+    }
+    assert len(differences(drift)) == 14
