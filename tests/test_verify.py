@@ -1,7 +1,9 @@
-"""Verifying a dataset against what is to serve: another tokenizer or template shows in the canaries, and where."""
+"""Verifying a dataset against what is to serve and against its sources: what differs is told, and where."""
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import shutil
 import subprocess
@@ -9,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 import tokenizers
 
@@ -254,3 +257,175 @@ def test_drift_as_json_is_what_python_gets(compiled: Path, qwen3: Path) -> None:
         "notes": drift.notes,
     }
     assert len(differences(drift)) == 14
+
+
+@pytest.fixture
+def raw(examples: Path, tmp_path: Path) -> Path:
+    """Some files of several kinds, with two splits, a broken record and a compressed file."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    lines = [line for path in sorted(examples.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    records = [{**json.loads(line), "split": "validation" if at % 7 == 0 else "train"} for at, line in enumerate(lines)]
+    text = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    (folder / "a.jsonl").write_text("".join(text[:40]) + '{"messages": \n' + "".join(text[40:50]))
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress("".join(text[50:90]).encode()))
+    (folder / "c.json").write_text(json.dumps(records[90:], ensure_ascii=False))
+    return folder
+
+
+def confirmed(shards: Path, *source: Path) -> dlgc.Confirmation:
+    found = dlgc.verify(shards, source=source).confirmation
+    assert found is not None
+    return found
+
+
+def problems(found: dlgc.Confirmation) -> list[str]:
+    return [f"{problem['place']}: {problem['message']}" for problem in found.problems]
+
+
+def test_every_row_comes_out_of_the_sources_again(raw: Path, tmp_path: Path) -> None:
+    report = dlgc.compile(raw, tmp_path / "shards", state="json-after", max_length=700)
+    assert report.rejected > 1
+    found = confirmed(tmp_path / "shards", raw)
+    assert found.confirmed
+    assert problems(found) == found.notes == []
+    assert (found.files, found.rows, found.targets) == (3, report.rows, report.ledger["turns"]["trained"])
+    assert set(dlgc.manifest(tmp_path / "shards")["splits"]) == {"train", "validation"}
+    done = run("verify", tmp_path / "shards", "--source", *sorted(raw.iterdir(), reverse=True))
+    assert done.returncode == 0
+    assert done.stdout.endswith(f"3 input(s) are what they were, {report.rows:,} rows came out again)\n")
+
+
+def test_turns_with_rows_of_their_own_come_out_again(qwen3: Path, raw: Path, tmp_path: Path) -> None:
+    report = dlgc.compile(raw, tmp_path / "shards", tokenizer=qwen3, template_kwargs={"enable_thinking": False})
+    assert report.rows > report.ledger["dialogues"]["compiled"]
+    found = confirmed(tmp_path / "shards", raw)
+    assert found.confirmed, problems(found)
+    assert (found.rows, found.targets) == (report.rows, report.ledger["turns"]["trained"])
+
+
+def test_sources_are_told_by_their_content_wherever_they_are_now(raw: Path, tmp_path: Path) -> None:
+    """A record without an id is called by its place, which has the old name."""
+    records = [json.loads(line) for line in (raw / "a.jsonl").read_text().splitlines() if line.endswith("}")]
+    anonymous = [{name: value for name, value in record.items() if name != "id"} for record in records]
+    (raw / "d.jsonl").write_text("".join(json.dumps(record) + "\n" for record in anonymous))
+    dlgc.compile([raw / "d.jsonl", raw, raw / "d.jsonl"], tmp_path / "shards")
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for number, path in enumerate(sorted(raw.iterdir(), reverse=True)):
+        path.rename(moved / f"{number}.jsonl")
+    (moved / "new.jsonl").write_text("")
+    found = confirmed(tmp_path / "shards", moved)
+    assert found.confirmed, problems(found)
+    assert found.files == 6
+    assert found.notes == [f"{moved / 'new.jsonl'} was no input of the dataset, and is not read"]
+
+
+def test_what_changed_in_the_sources_is_named(raw: Path, tmp_path: Path) -> None:
+    dlgc.compile(raw, tmp_path / "shards")
+    rows = (
+        dlgc.scan(tmp_path / "shards").collect().height + dlgc.scan(tmp_path / "shards", "validation").collect().height
+    )
+    path = raw / "a.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    record = json.loads(lines[3])
+    said = next(message for message in record["conversation"] if message["role"] == "user")
+    said["content"] = "!" + said["content"]
+    lines[3] = json.dumps(record, ensure_ascii=False) + "\n"
+    path.write_text("".join(lines))
+    found = confirmed(tmp_path / "shards", raw)
+    changed, row = problems(found)
+    assert changed.startswith(f"{path}: has changed: expected SHA-256 ")
+    assert changed.endswith(f"found {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    assert row.startswith(f"{path}:4: train/data-00000.arrow row 2: token ")
+    assert not found.confirmed
+    assert (found.files, found.rows) == (2, rows - 1)
+    done = run("verify", tmp_path / "shards", "--source", raw)
+    assert done.returncode == 1
+    assert "not confirmed: 2 problem(s)" in done.stdout
+
+
+def test_rows_that_are_missing_on_one_side_do_not_hide_the_others(raw: Path, tmp_path: Path) -> None:
+    dlgc.compile(raw, tmp_path / "shards")
+    path = raw / "a.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:5], "{}\n", *lines[6:], lines[5]]))
+    assert problems(confirmed(tmp_path / "shards", raw))[1:] == [
+        f"{path}:6: train/data-00000.arrow row 4 does not come out of the sources",
+        f"{path}:52: row 1 of the record is not in the shards",
+    ]
+
+
+def test_a_missing_source_is_named_once(raw: Path, tmp_path: Path) -> None:
+    report = dlgc.compile(raw, tmp_path / "shards")
+    (raw / "b.jsonl.gz").unlink()
+    found = confirmed(tmp_path / "shards", raw)
+    assert problems(found) == [f"{raw / 'b.jsonl.gz'}: is not among the sources"]
+    assert (found.files, found.rows) == (2, report.rows - 40)
+
+
+def rewrite(shards: Path, edit: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Changes the rows of a dataset and makes the manifest agree: what somebody with bad intentions could do."""
+    import xxhash
+
+    path = shards / "train" / "data-00000.arrow"
+    table = pa.ipc.open_stream(path.read_bytes()).read_all()
+    rows = table.to_pylist()
+    edit(rows)
+    tokenizer = tokenizers.Tokenizer.from_file(str(shards / "tokenizer" / "tokenizer.json"))
+    for row in rows:
+        text = tokenizer.decode(row["input_ids"], skip_special_tokens=False)
+        row["text_hash"] = [xxhash.xxh3_64_intdigest(text.encode())]
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema=table.schema), max_chunksize=1000)
+
+    def agree(manifest: dict[str, Any]) -> None:
+        found = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        manifest["shards"][0].update(found)
+
+    change(shards / "manifest.json", agree)
+
+
+def test_only_the_sources_show_a_prompt_that_was_tampered_with(raw: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    dlgc.compile(raw, shards)
+
+    def poison(rows: list[dict[str, Any]]) -> None:
+        rows[7]["input_ids"][4] += 1
+        assert rows[7]["labels"][4] == -100
+
+    rewrite(shards, poison)
+    verdict = dlgc.verify(shards, source=raw)
+    assert verdict.problems == []
+    assert not verdict.sound
+    assert verdict.confirmation is not None
+    (found,) = problems(verdict.confirmation)
+    assert ": train/data-00000.arrow row 7: token 4 is " in found
+
+
+def test_labels_and_provenance_are_compared_too(raw: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    dlgc.compile(raw, shards)
+
+    def tamper(rows: list[dict[str, Any]]) -> None:
+        rows[1]["dialogue_id"] = ["another"]
+        rows[2]["labels"][0] = rows[2]["input_ids"][0]
+        rows[3]["line"] = [1]
+        rows[4]["trained_messages"] = [[1]]
+
+    rewrite(shards, tamper)
+    found = problems(confirmed(shards, raw))
+    assert [problem.partition(".arrow ")[2] for problem in found if ".arrow" in problem] == [
+        "row 1: `dialogue_id` is another than the source gives",
+        "row 2: the label of token 0 is 0, the source gives -100",
+        "row 3 does not come out of the sources",
+        "row 4: `trained_messages` is another than the source gives",
+    ]
+    assert sum("is not in the shards" in problem for problem in found) == 1
+
+
+def test_standard_input_cannot_be_a_source(compiled: Path) -> None:
+    done = run("verify", compiled, "--source", "-")
+    assert done.returncode == 2
+    assert "can be read only once" in done.stderr
+    assert "one at a time" in run("verify", compiled, "--source", "x", "--tokenizer", "y").stderr

@@ -12,6 +12,7 @@ import warnings
 
 from dlgc._dlgc import OPTIMISED, __version__
 from dlgc.api import (
+    Confirmation,
     Drift,
     Rendered,
     RenderedRow,
@@ -34,6 +35,7 @@ if not OPTIMISED:
 
 __all__ = [
     "CompileOptions",
+    "Confirmation",
     "DlgcError",
     "Drift",
     "OptionsError",

@@ -153,6 +153,29 @@ class Rendered:
 
 
 @dataclass(frozen=True)
+class Confirmation:
+    """What came out of the sources again.
+
+    Attributes:
+        confirmed: Whether every row did.
+        files: Inputs that are what they were.
+        rows: Rows that are the same.
+        targets: Turns that are trained in them.
+        problems: Everything that is not the same, each with its place: a changed file, a record, the manifest.
+        unlisted: Problems beyond the first hundred.
+        notes: What is worth knowing and no problem.
+    """
+
+    confirmed: bool
+    files: int
+    rows: int
+    targets: int
+    problems: list[dict[str, str]]
+    unlisted: int
+    notes: list[str]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What `verify` checked and found.
 
@@ -162,6 +185,7 @@ class Verdict:
         targets: Targets whose stop was found.
         problems: Everything that is wrong, each with its place; empty for a sound dataset.
         unlisted: Problems beyond the first hundred.
+        confirmation: What the sources said, if they were named.
     """
 
     files: int
@@ -169,6 +193,12 @@ class Verdict:
     targets: int
     problems: list[dict[str, str]]
     unlisted: int
+    confirmation: Confirmation | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong, neither in the dataset nor beside its sources."""
+        return not self.problems and (self.confirmation is None or self.confirmation.confirmed)
 
 
 @dataclass(frozen=True)
@@ -241,14 +271,27 @@ def render(dialogue: Mapping[str, object] | str | bytes, **options: object) -> R
     return Rendered.from_json(renderer.render(record.encode() if isinstance(record, str) else record))
 
 
-def verify(shards: StrPath) -> Verdict:
+def verify(
+    shards: StrPath, *, source: StrPath | Iterable[StrPath] | None = None, progress: Progress | None = None
+) -> Verdict:
     """Checks a dataset from itself: digests, ledger, lengths, text and target hashes, stop tokens.
+
+    Args:
+        shards: The dataset's folder.
+        source: The files or folders that it was made from: they are compiled again with the dataset's own tokenizer,
+            template and options, and every row must come out again.
+        progress: Called while the sources are compiled, as by `compile`.
 
     Raises:
         ShardError: The folder is no dataset.
         TokenizerError: The tokenizer beside the shards cannot be loaded.
+        OSError: A source cannot be read.
     """
-    return Verdict(**json.loads(_dlgc.verify(fspath(shards))))
+    found = json.loads(_dlgc.verify(fspath(shards)))
+    if source is None:
+        return Verdict(**found)
+    confirmation = Confirmation(**json.loads(_dlgc.confirm(fspath(shards), _inputs(source), progress)))
+    return Verdict(**found, confirmation=confirmation)
 
 
 def drift(shards: StrPath, *, tokenizer: StrPath | None = None, chat_template: StrPath | None = None) -> Drift:

@@ -26,6 +26,7 @@ examples:
   dlgc show raw/chats.jsonl:17 --against trl                 the same beside what TRL itself would train
   dlgc stats shards/                                         one screen of tables
   dlgc verify shards/                                        is this dataset what it was when it was compiled?
+  dlgc verify shards/ --source raw/                          does every row come out of the sources again?
   dlgc verify shards/ --tokenizer models/served              would this model be shown what it was trained on?
   python -m dlgc.train shards/ --model models/qwen3          fine-tune through TRL
 
@@ -87,12 +88,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Check a dataset from itself: digests, ledger, lengths, hashes, stop tokens. With --tokenizer or "
-        "--chat-template, check instead that they would show a model what the dataset did: the manifest's canaries, "
-        "small fixed dialogues, are compiled with both and compared token by token."
+        "Check a dataset from itself: digests, ledger, lengths, hashes, stop tokens. With --source, compile its "
+        "sources again too, and compare every row. With --tokenizer or --chat-template, check instead that they would "
+        "show a model what the dataset did: the manifest's canaries, small fixed dialogues, are compiled with both and "
+        "compared token by token."
     )
     parser.add_argument("shards", metavar="SHARDS", help="the dataset's folder")
     parser.add_argument("--json", action="store_true", help="the verdict as JSON")
+    parser.add_argument(
+        "--source", nargs="+", metavar="INPUT", help="what the dataset was made from: every row must come out again"
+    )
     drift = parser.add_argument_group("drift")
     drift.add_argument("--tokenizer", metavar="DIR", help="the tokenizer that is to serve, with its own template")
     drift.add_argument("--chat-template", metavar="NAME|FILE", help="the template that is to serve")
@@ -233,23 +238,17 @@ def _stats(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     if arguments.tokenizer or arguments.chat_template:
+        if arguments.source:
+            raise dlgc.OptionsError("`--source` confirms a dataset, `--tokenizer` tells drift: one at a time")
         return _drift(arguments)
-    verdict = dlgc.verify(arguments.shards)
+    with terminal.progress("confirming") as progress:
+        verdict = dlgc.verify(arguments.shards, source=arguments.source, progress=progress)
     if arguments.json:
         json.dump(dataclasses.asdict(verdict), sys.stdout)
         sys.stdout.write("\n")
     else:
-        for problem in verdict.problems:
-            sys.stdout.write(f"{problem['place']}: {problem['message']}\n")
-        if verdict.unlisted:
-            sys.stdout.write(f"and {verdict.unlisted} more\n")
-        count = len(verdict.problems) + verdict.unlisted
-        state = "sound" if count == 0 else f"not sound: {count} problem(s)"
-        sys.stdout.write(
-            f"{arguments.shards} is {state} ({verdict.files} files, {verdict.rows:,} rows, "
-            f"{verdict.targets:,} targets that end in their stop token)\n"
-        )
-    return 1 if verdict.problems else 0
+        sys.stdout.writelines(line + "\n" for line in terminal.verdict(verdict, arguments.shards))
+    return 0 if verdict.sound else 1
 
 
 def _drift(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from dlgc.api import Drift, Progress, Rendered, RenderedRow, Report
+    from dlgc.api import Confirmation, Drift, Progress, Rendered, RenderedRow, Report, Verdict
 
 GREEN, RED, YELLOW, CYAN, BOLD, DIM, RESET = (f"\033[{code}m" for code in ("32", "31", "33", "36", "1", "2", "0"))
 IGNORED = -100
@@ -159,6 +159,33 @@ def summary(report: Report, output: str | None) -> list[str]:
 def _line(name: str, total: int, verb: str, counts: dict[str, int], parts: tuple[str, ...]) -> str:
     shown = " + ".join(f"{counts[part]:,} {part}" for part in parts)
     return f"{name:<10} {total:>12,} {verb:<9} = {shown}"
+
+
+def verdict(found: Verdict, shards: str) -> list[str]:
+    """Returns what is wrong with a dataset, and a verdict at the end."""
+    lines = _problems(found)
+    count = len(found.problems) + found.unlisted
+    state = "sound" if count == 0 else f"not sound: {count:,} problem(s)"
+    lines.append(
+        f"{shards} is {state} ({found.files} files, {found.rows:,} rows, "
+        f"{found.targets:,} targets that end in their stop token)"
+    )
+    if found.confirmation is None:
+        return lines
+    again = found.confirmation
+    lines.extend(_problems(again))
+    lines.extend(f"note: {note}" for note in again.notes)
+    count = len(again.problems) + again.unlisted
+    said = f"{again.files} input(s) are what they were, {again.rows:,} rows came out again"
+    lines.append(
+        f"{'confirmed from the source' if again.confirmed else f'not confirmed: {count:,} problem(s)'} ({said})"
+    )
+    return lines
+
+
+def _problems(found: Verdict | Confirmation) -> list[str]:
+    lines = [f"{problem['place']}: {problem['message']}" for problem in found.problems]
+    return [*lines, f"and {found.unlisted:,} more"] if found.unlisted else lines
 
 
 def drift(found: Drift, shards: str) -> list[str]:

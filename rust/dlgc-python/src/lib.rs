@@ -80,6 +80,13 @@ fn verify(py: Python<'_>, folder: PathBuf) -> PyResult<String> {
     json(&py.detach(|| dlgc::verify::verify(&folder)).map_err(BindingError::from)?)
 }
 
+/// Compiles the sources of a dataset again and compares; the result is JSON.
+#[pyfunction]
+#[pyo3(signature = (folder, sources, progress=None))]
+fn confirm(py: Python<'_>, folder: PathBuf, sources: Vec<String>, progress: Option<Py<PyAny>>) -> PyResult<String> {
+    json(&watched(py, progress, |monitor| dlgc::verify::confirm(&folder, &sources, monitor))?)
+}
+
 /// Compares a dataset's tokenizer and template with others; the result is JSON.
 #[pyfunction]
 #[pyo3(signature = (folder, tokenizer=None, chat_template=None))]
@@ -160,6 +167,7 @@ fn _dlgc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(compile, module)?)?;
     module.add_function(wrap_pyfunction!(check, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)?;
+    module.add_function(wrap_pyfunction!(confirm, module)?)?;
     module.add_function(wrap_pyfunction!(drift, module)?)?;
     module.add_function(wrap_pyfunction!(explain, module)?)
 }

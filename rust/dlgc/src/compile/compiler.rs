@@ -37,21 +37,28 @@ pub struct Compiler {
 
 /// What became of a record.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// The format it had.
-    pub(super) format: Option<&'static str>,
+    pub(crate) format: Option<&'static str>,
     /// The rows; none if it was rejected.
-    pub(super) rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
     /// Tokens of the whole dialogue, each counted once.
-    pub(super) source_tokens: u64,
+    pub(crate) source_tokens: u64,
     /// About the dialogue, if it became one.
-    pub(super) dialogue: Option<DialogueRow>,
+    pub(crate) dialogue: Option<DialogueRow>,
     /// Turns that are trained.
-    pub(super) trained: u64,
+    pub(crate) trained: u64,
     /// Turns that are not, by reason.
-    pub(super) untrained: BTreeMap<&'static str, u64>,
+    pub(crate) untrained: BTreeMap<&'static str, u64>,
     /// Everything found.
-    pub(super) diagnostics: Vec<Diagnostic>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+impl Outcome {
+    /// The split of its rows.
+    pub(crate) fn split(&self) -> &str {
+        self.dialogue.as_ref().map_or("", |dialogue| &dialogue.split)
+    }
 }
 
 /// A record, seen from inside: for `dlgc show` and `dlgc.render`.

@@ -23,11 +23,11 @@ use sha2::{Digest, Sha256};
 use crate::diagnostic::{Code, Diagnostic, Located, Severity, locate};
 use crate::dialogue::{Location, Position};
 use crate::error::{Error, ErrorKind, Result};
-use crate::shard::{self, DatasetWriter, FORMAT, FORMAT_VERSION, Input, Manifest};
+use crate::shard::{self, DatasetWriter, FORMAT, FORMAT_VERSION, Input, Ledger, Manifest};
 use crate::source::{self, Chunk, Fault, Reader, Record};
-use compiler::Outcome;
 
 pub(crate) use canaries::Sighting;
+pub(crate) use compiler::Outcome;
 
 pub use compiler::{Compiler, Shown};
 pub use options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TrainOn};
@@ -66,14 +66,22 @@ pub fn compile(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Co
         return Err(Error::new(ErrorKind::Options, "more than 100 MB of input, and no tokenizer is named")
             .hint("`--tokenizer DIR` names your model's; `--tokenizer builtin` insists on the built-in one"));
     }
-    let writer = DatasetWriter::create(output, options.overwrite, &compiler.files.files)?;
-    let mut sink = Sink { writer: Some(writer), ..Sink::default() };
-    let digests = run(options, &compiler, listing.files, total, &mut sink, monitor)?;
-
-    let written = sink.writer.take().expect("the sink was made with a writer").finish()?;
-    let manifest = manifest(options, &compiler, &sink, &written, digests)?;
+    let mut writer = DatasetWriter::create(output, options.overwrite, &compiler.files.files)?;
+    let mut take = |record: &Record<'_>, outcome: Outcome, rejected: &[Located]| {
+        let split = outcome.split().to_owned();
+        if let Some(dialogue) = outcome.dialogue {
+            writer.dialogue(dialogue)?;
+        }
+        if outcome.rows.is_empty() {
+            return writer.reject(&record.location, record.bytes, rejected);
+        }
+        outcome.rows.into_iter().try_for_each(|row| writer.row(&split, row))
+    };
+    let reader = Reader::new(listing.files, options.max_record_bytes);
+    let (tallies, inputs) = run(options.threads, &compiler, reader, total, &mut take, monitor)?;
+    let manifest = manifest(options, &compiler, &tallies, &writer.finish()?, inputs)?;
     shard::commit(output, &manifest)?;
-    Ok(CompileReport::new(options, sink.report, listing.skipped, Some(manifest)))
+    Ok(CompileReport::new(options, tallies, listing.skipped, Some(manifest)))
 }
 
 /// Takes inputs through all passes without writing anything.
@@ -84,9 +92,24 @@ pub fn check(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Comp
     let listing = source::list(&options.inputs)?;
     let compiler = Compiler::load(options)?;
     let total = total_bytes(&listing.files);
-    let mut sink = Sink::default();
-    run(options, &compiler, listing.files, total, &mut sink, monitor)?;
-    Ok(CompileReport::new(options, sink.report, listing.skipped, None))
+    let reader = Reader::new(listing.files, options.max_record_bytes);
+    let (tallies, _) = run(options.threads, &compiler, reader, total, &mut |_, _, _| Ok(()), monitor)?;
+    Ok(CompileReport::new(options, tallies, listing.skipped, None))
+}
+
+/// Takes files through all passes once more, and hands over what becomes of each record, in order.
+///
+/// # Errors
+/// Those of the passes, and those of `each`.
+pub(crate) fn again(
+    compiler: &Compiler,
+    reader: Reader,
+    total: Option<u64>,
+    each: &mut dyn FnMut(&Record<'_>, &Outcome) -> Result<()>,
+    monitor: &mut dyn Monitor,
+) -> Result<Ledger> {
+    let (tallies, _) = run(0, compiler, reader, total, &mut |record, outcome, _| each(record, &outcome), monitor)?;
+    Ok(tallies.ledger)
 }
 
 /// Finds one record of a file: its line, or its element in an array.
@@ -137,11 +160,13 @@ fn total_bytes(files: &[PathBuf]) -> Option<u64> {
         .sum()
 }
 
-/// Puts results in order and writes them.
-#[derive(Default)]
-struct Sink {
-    writer: Option<DatasetWriter>,
-    report: report::Tallies,
+/// Takes what became of a record, with the errors that it was rejected for.
+type Take<'t> = dyn FnMut(&Record<'_>, Outcome, &[Located]) -> Result<()> + 't;
+
+/// Enters results in the report and hands them on.
+struct Sink<'t, 'f> {
+    take: &'t mut Take<'f>,
+    tallies: report::Tallies,
 }
 
 /// A chunk and what became of its records.
@@ -155,37 +180,23 @@ enum Item {
     Fault(Fault),
 }
 
-impl Sink {
+impl Sink<'_, '_> {
     fn take(&mut self, item: Item) -> Result<()> {
         match item {
             Item::Fault(fault) => {
-                self.report.ledger.faults += 1;
+                self.tallies.ledger.faults += 1;
                 let location = Location { file: fault.file, position: Position::Line(0) };
-                self.report.tally.add(fault.diagnostic.code, || locate_fault(&fault.diagnostic, &location));
+                self.tallies.tally.add(fault.diagnostic.code, || locate_fault(&fault.diagnostic, &location));
                 Ok(())
             }
             Item::Chunk(Processed { chunk, outcomes }) => {
                 for ((record, _), (outcome, rejected)) in chunk.iter().zip(outcomes) {
-                    self.record(&record, outcome, &rejected)?;
+                    self.tallies.enter(&record, &outcome);
+                    (self.take)(&record, outcome, &rejected)?;
                 }
                 Ok(())
             }
         }
-    }
-
-    fn record(&mut self, record: &Record<'_>, outcome: Outcome, rejected: &[Located]) -> Result<()> {
-        self.report.enter(record, &outcome);
-        let Some(writer) = &mut self.writer else {
-            return Ok(());
-        };
-        let split = outcome.dialogue.as_ref().map_or_else(String::new, |dialogue| dialogue.split.clone());
-        if let Some(dialogue) = outcome.dialogue {
-            writer.dialogue(dialogue)?;
-        }
-        if outcome.rows.is_empty() {
-            return writer.reject(&record.location, record.bytes, rejected);
-        }
-        outcome.rows.into_iter().try_for_each(|row| writer.row(&split, row))
     }
 }
 
@@ -200,14 +211,15 @@ fn locate_fault(diagnostic: &Diagnostic, location: &Location) -> Located {
 }
 
 fn run(
-    options: &CompileOptions,
+    threads: usize,
     compiler: &Compiler,
-    files: Vec<PathBuf>,
+    mut reader: Reader,
     total: Option<u64>,
-    sink: &mut Sink,
+    take: &mut Take<'_>,
     monitor: &mut dyn Monitor,
-) -> Result<Vec<Input>> {
-    let threads = match options.threads {
+) -> Result<(report::Tallies, Vec<Input>)> {
+    let mut sink = Sink { take, tallies: report::Tallies::default() };
+    let threads = match threads {
         0 => thread::available_parallelism().map_or(1, usize::from),
         threads => threads.min(1024),
     };
@@ -222,8 +234,7 @@ fn run(
     let bytes_read = AtomicU64::new(0);
 
     thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let mut reader = Reader::new(files, options.max_record_bytes);
+        let reading = scope.spawn(|| {
             let mut sequence = 0;
             let work_sender = work_sender; // dropped when the reader is done, which ends the workers
             while !stop.load(Ordering::Relaxed) && permits.recv().is_ok() {
@@ -255,7 +266,7 @@ fn run(
         }
         drop((work, result_sender));
         let mut progress = Progress { bytes_total: total, ..Progress::default() };
-        let done = drain(&results, sink, |report, write_back| {
+        let done = drain(&results, &mut sink, |report, write_back| {
             if write_back {
                 let _ = permit_sender.send(()); // fails only when the reader is gone
             }
@@ -266,15 +277,15 @@ fn run(
             stop.store(true, Ordering::Relaxed);
         }
         drop((results, permit_sender)); // lets everybody who waits go on to the end
-        let inputs = reader.join().expect("the reader does not panic");
-        done.map(|()| inputs)
+        let inputs = reading.join().expect("the reader does not panic");
+        done.map(|()| (sink.tallies, inputs))
     })
 }
 
 /// Takes results in input order; stops at the first error, or when the monitor says so.
 fn drain(
     results: &Receiver<(u64, Result<Item>)>,
-    sink: &mut Sink,
+    sink: &mut Sink<'_, '_>,
     mut tick: impl FnMut(&report::Tallies, bool) -> ControlFlow<()>,
 ) -> Result<()> {
     let mut waiting = BTreeMap::new();
@@ -287,13 +298,13 @@ fn drain(
                 while let Some(item) = waiting.remove(&next) {
                     sink.take(item?)?;
                     next += 1;
-                    if tick(&sink.report, true).is_break() {
+                    if tick(&sink.tallies, true).is_break() {
                         return Err(interrupted());
                     }
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
-                if tick(&sink.report, false).is_break() {
+                if tick(&sink.tallies, false).is_break() {
                     return Err(interrupted());
                 }
             }
@@ -342,7 +353,7 @@ fn inputs(reader: &Reader) -> Vec<Input> {
 fn manifest(
     options: &CompileOptions,
     compiler: &Compiler,
-    sink: &Sink,
+    tallies: &report::Tallies,
     written: &shard::Written,
     inputs: Vec<Input>,
 ) -> Result<Manifest> {
@@ -370,9 +381,9 @@ fn manifest(
         shards: written.shards.clone(),
         files: written.files.clone(),
         splits: written.splits.clone(),
-        formats: sink.report.formats.clone(),
-        ledger: sink.report.ledger.clone(),
-        diagnostics: sink.report.tally.counts().into_iter().map(|(code, count)| (code.to_owned(), count)).collect(),
+        formats: tallies.formats.clone(),
+        ledger: tallies.ledger.clone(),
+        diagnostics: tallies.tally.counts().into_iter().map(|(code, count)| (code.to_owned(), count)).collect(),
         canaries: compiler.canaries()?,
     })
 }

@@ -22,7 +22,8 @@ const READ_BYTES: usize = 256 * 1024;
 ///
 /// An iterator: `Ok` is a chunk, `Err` a file-level fault, after which the next file follows.
 pub struct Reader {
-    waiting: VecDeque<PathBuf>,
+    /// Files with the names that locations and digests give them.
+    waiting: VecDeque<(PathBuf, Arc<str>)>,
     current: Option<OpenFile>,
     max_record_bytes: usize,
     digests: Vec<InputDigest>,
@@ -32,6 +33,15 @@ pub struct Reader {
 impl Reader {
     /// A reader of `files`, in order; records above `max_record_bytes` become faults of their own.
     pub fn new(files: Vec<PathBuf>, max_record_bytes: usize) -> Self {
+        let name = |path: PathBuf| {
+            let name: Arc<str> = path.to_string_lossy().into();
+            (path, name)
+        };
+        Self::named(files.into_iter().map(name).collect(), max_record_bytes)
+    }
+
+    /// The same of files that have moved: the name is what they were called.
+    pub fn named(files: Vec<(PathBuf, Arc<str>)>, max_record_bytes: usize) -> Self {
         Self { waiting: files.into(), current: None, max_record_bytes, digests: Vec::new(), bytes_read: 0 }
     }
 
@@ -60,8 +70,7 @@ impl Iterator for Reader {
             let mut file = match self.current.take() {
                 Some(file) => file,
                 None => {
-                    let path = self.waiting.pop_front()?;
-                    let name: Arc<str> = path.to_string_lossy().into();
+                    let (path, name) = self.waiting.pop_front()?;
                     match OpenFile::open(&path, Arc::clone(&name), self.max_record_bytes) {
                         Ok(file) => file,
                         Err(error) => {

@@ -3,26 +3,29 @@
 //! In: the folder of a dataset. Out: every [`Problem`] found: files that are missing or changed, rows that are not
 //! what the manifest promises, a ledger that does not close. Ids are decoded by the tokenizer that lies beside the
 //! shards, and compared with the hashes of the time of compilation. Whether another tokenizer or template would show a
-//! model the same is in `drift`.
+//! model the same is in `drift`; whether the sources still give the same rows, in `source`.
 
 mod drift;
+mod rows;
+mod source;
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, UInt8Type, UInt64Type};
-use arrow_array::{Array, ListArray, RecordBatch};
-use arrow_ipc::reader::StreamReader;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::shard::{FileEntry, Manifest, Shard, Size};
 use crate::tokenize::{Tokenizer, TokenizerFiles, UNTRAINED};
 
+use rows::Columns;
+
 pub use drift::{CanaryDrift, Change, Difference, Drift, Kind, Token, drift};
+pub use source::{Confirmation, confirm};
 
 /// Something that is not as the manifest says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,12 +46,35 @@ pub struct Verdict {
     /// Targets whose stop was found.
     pub targets: u64,
     /// Everything that is wrong; empty for a sound dataset.
+    #[serde(flatten)]
+    pub found: Problems,
+}
+
+/// Problems, as many as anybody reads.
+#[derive(Debug, Default, Serialize)]
+pub struct Problems {
+    /// The first hundred.
     pub problems: Vec<Problem>,
-    /// Problems beyond the first hundred, which are not listed.
+    /// How many more there are.
     pub unlisted: u64,
 }
 
 const LISTED: usize = 100;
+
+impl Problems {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    fn add(&mut self, place: &str, message: impl Into<String>) {
+        if self.problems.len() < LISTED {
+            self.problems.push(Problem { place: place.to_owned(), message: message.into() });
+        } else {
+            self.unlisted += 1;
+        }
+    }
+}
 
 /// Checks a dataset.
 ///
@@ -57,7 +83,7 @@ const LISTED: usize = 100;
 /// its tokenizer cannot be loaded. What is wrong with the dataset is a [`Problem`].
 pub fn verify(folder: &Path) -> Result<Verdict> {
     let manifest = Manifest::load(folder)?;
-    let mut verdict = Verdict { files: 0, rows: 0, targets: 0, problems: Vec::new(), unlisted: 0 };
+    let mut verdict = Verdict { files: 0, rows: 0, targets: 0, found: Problems::default() };
     let mut whole = true;
     let shards = manifest.shards.iter().map(|shard| &shard.file);
     for entry in shards.chain(&manifest.files) {
@@ -85,11 +111,7 @@ pub fn verify(folder: &Path) -> Result<Verdict> {
 
 impl Verdict {
     fn problem(&mut self, place: &str, message: impl Into<String>) {
-        if self.problems.len() < LISTED {
-            self.problems.push(Problem { place: place.to_owned(), message: message.into() });
-        } else {
-            self.unlisted += 1;
-        }
+        self.found.add(place, message);
     }
 
     /// Compares size and digest of a file.
@@ -127,15 +149,10 @@ impl Verdict {
 
     /// Checks every row of a shard; how many turns it trains.
     fn shard(&mut self, folder: &Path, shard: &Shard, manifest: &Manifest, tokenizer: &Tokenizer) -> Result<u64> {
-        let path = folder.join(&shard.file.path);
-        let file = File::open(&path).map_err(|error| Error::io(&path, error))?;
-        let fail = |error: arrow_schema::ArrowError| {
-            Error::new(crate::error::ErrorKind::Shard, format!("cannot be read as an Arrow stream: {error}"))
-        };
         let mut size = Size::default();
         let mut turns = 0;
-        for batch in StreamReader::try_new(BufReader::new(file), None).map_err(fail)? {
-            let batch = batch.map_err(fail)?;
+        for batch in rows::open(&folder.join(&shard.file.path))? {
+            let batch = batch.map_err(|error| rows::unreadable(&error))?;
             let Some(columns) = Columns::of(&batch) else {
                 self.problem(&shard.file.path, "the columns are not those of `specs/shard.md`");
                 return Ok(turns);
@@ -193,15 +210,13 @@ impl Verdict {
             return Ok(0);
         }
         let hashes = tokenizer.hashes(ids, labels)?;
-        let stored = |list: &ListArray| list.value(index).as_primitive::<UInt64Type>().values().first().copied();
-        if stored(columns.text_hash) != Some(hashes.0) {
+        if Columns::first::<UInt64Type>(columns.text_hash, index) != hashes.0 {
             self.problem(place, "the decoded ids do not have the text hash of the compilation");
         }
-        if stored(columns.target_hash) != Some(hashes.1) {
+        if Columns::first::<UInt64Type>(columns.target_hash, index) != hashes.1 {
             self.problem(place, "the decoded targets do not have the target hash of the compilation");
         }
-        let messages = columns.trained_messages.value(index);
-        let turns = messages.as_list::<i32>().value(0).len() as u64;
+        let turns = columns.messages(index).len() as u64;
         if manifest.options["mask"] == "exact" {
             self.stops(place, labels, turns, manifest, tokenizer)?;
         }
@@ -232,33 +247,6 @@ impl Verdict {
             self.problem(place, format!("{turns} trained messages, {runs} runs of trained tokens"));
         }
         Ok(())
-    }
-}
-
-/// The columns that are checked.
-struct Columns<'b> {
-    input_ids: &'b ListArray,
-    labels: &'b ListArray,
-    masks: &'b ListArray,
-    trained_messages: &'b ListArray,
-    text_hash: &'b ListArray,
-    target_hash: &'b ListArray,
-}
-
-impl<'b> Columns<'b> {
-    fn of(batch: &'b RecordBatch) -> Option<Self> {
-        let list = |name: &str| batch.column_by_name(name)?.as_list_opt::<i32>();
-        let of_int32 = |list: &&ListArray| list.values().as_primitive_opt::<Int32Type>().is_some();
-        let of_uint64 = |list: &&ListArray| list.values().as_primitive_opt::<UInt64Type>().is_some();
-        Some(Self {
-            input_ids: list("input_ids").filter(of_int32)?,
-            labels: list("labels").filter(of_int32)?,
-            masks: list("assistant_masks").filter(|list| list.values().as_primitive_opt::<UInt8Type>().is_some())?,
-            trained_messages: list("trained_messages")
-                .filter(|list| list.values().as_list_opt::<i32>().is_some_and(|inner| of_int32(&inner)))?,
-            text_hash: list("text_hash").filter(of_uint64)?,
-            target_hash: list("target_hash").filter(of_uint64)?,
-        })
     }
 }
 
