@@ -58,6 +58,7 @@ conformance: build ## real templates and tokenizers against transformers: specs/
 	$(BIN)/python scripts/conformance.py
 
 bench: build ## MB/s of compile beside TRL's own preparation, in one run
+	$(BIN)/python scripts/scaling.py
 	$(BIN)/python scripts/bench.py
 
 clean: ## what this folder's builds left; the cached environment stays
