@@ -193,7 +193,8 @@ def compute(task: Task) -> tuple[int, str]:
         path = _stored(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(outcomes, ensure_ascii=False), encoding="utf-8")
+        found = {"template": table.name(task.template), "tokenizer": name, "outcomes": outcomes}
+        partial.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
         partial.rename(path)
     seconds = time.monotonic() - started
     return len(task.tokenizers), f"{table.name(task.template)} ({seconds:.0f} s)"
@@ -204,7 +205,7 @@ def _stored(key: str) -> Path:
 
 
 def _read(key: str) -> list[Outcome]:
-    found: list[dict[str, Any]] = json.loads(_stored(key).read_text(encoding="utf-8"))
+    found: list[dict[str, Any]] = json.loads(_stored(key).read_text(encoding="utf-8"))["outcomes"]
     for outcome in found:
         outcome["mismatches"] = [(kind, detail) for kind, detail in outcome["mismatches"]]
     return [Outcome(**outcome) for outcome in found]

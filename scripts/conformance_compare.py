@@ -196,7 +196,7 @@ class Cell:
             self._renderer = _dlgc.Renderer(dlgc.CompileOptions.of(options).to_json())
         except dlgc.TemplateError as error:
             self.refusal = str(error).splitlines()[0]
-        # What stands after the stop of a last turn belongs to no target.
+        # How a last turn ends after its content.
         self._tails: set[str] = set()
         plain = [{"role": "user", "content": "Qa question"}, {"role": "assistant", "content": "Ab answer"}]
         parts = [message | {"content": [{"type": "text", "text": message["content"]}]} for message in plain]
@@ -347,22 +347,23 @@ class Cell:
         target = turn["target"]
         said = target.removesuffix(turn["stop"])
         where = f"message {turn['message']}: "
-        rest = newest.removeprefix(prompt)
+        rests = [newest[len(prompt) :]]
         if not newest.startswith(prompt):
             # The newest turn drops what the generation prompt opened: the target is how it ends, and what stands
             # before that is how the prompt begins.
-            cut = next((cut for cut in _occurrences(newest, target, said) if prompt.startswith(newest[:cut])), None)
-            if cut is None:
-                detail = f"{target[:60]!r} is not how the newest turn ends after a part of its prompt"
-                outcome.mismatches.append(("target", where + detail))
-                return
+            cuts = [cut for cut in _occurrences(newest, target, said) if prompt.startswith(newest[:cut])]
+            rests = [newest[cut:] for cut in cuts]
             outcome.notes.append("prompt cut")
-            rest = newest[cut:]
-        after = rest[len(target) :] if rest.startswith(target) else None
-        if after is None and rest.rstrip() == said.rstrip():
+        if any(rest.startswith(target) and self._ends_a_turn(turn["stop"], rest[len(target) :]) for rest in rests):
+            return
+        if any(rest.rstrip() == said.rstrip() for rest in rests):
             outcome.notes.append("stop appended")
-        elif after is None or (after.strip() and not any(tail.endswith(after) for tail in self._tails)):
-            outcome.mismatches.append(("target", where + difference(rest, target)))
+        else:
+            outcome.mismatches.append(("target", where + difference((rests or [newest])[0], target)))
+
+    def _ends_a_turn(self, stop: str, after: str) -> bool:
+        """Whether a turn may end in this stop with this after it: white space, or what a plain last turn has there."""
+        return bool(stop) and (not after.strip() or any(tail.endswith(stop + after) for tail in self._tails))
 
 
 def positions(found: Json, messages: list[Message]) -> dict[int, int] | None:
@@ -382,8 +383,8 @@ def trained_runs(labels: list[int]) -> list[tuple[int, int]]:
 
 
 def spaceless(text: str) -> str:
-    """A text without what tokenizers normalise: spaces next to tokens, composed accents."""
-    return unicodedata.normalize("NFC", text).replace(" ", "")
+    """A text without what tokenizers normalise: spaces, their sign in SentencePiece's vocabularies, composed accents."""
+    return unicodedata.normalize("NFC", text).replace(" ", "").replace("\u2581", "")
 
 
 def difference(theirs: str, ours: str) -> str:
