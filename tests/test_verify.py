@@ -293,7 +293,8 @@ def test_every_row_comes_out_of_the_sources_again(raw: Path, tmp_path: Path) -> 
     assert set(dlgc.manifest(tmp_path / "shards")["splits"]) == {"train", "validation"}
     done = run("verify", tmp_path / "shards", "--source", *sorted(raw.iterdir(), reverse=True))
     assert done.returncode == 0
-    assert done.stdout.endswith(f"3 input(s) are what they were, {report.rows:,} rows came out again)\n")
+    assert f"3 input(s) are what they were, {report.rows:,} rows came out again\n" in done.stdout
+    assert done.stdout.endswith(f"{report.statement}: confirmed from the source\n")
 
 
 def test_turns_with_rows_of_their_own_come_out_again(qwen3: Path, raw: Path, tmp_path: Path) -> None:
@@ -342,7 +343,7 @@ def test_what_changed_in_the_sources_is_named(raw: Path, tmp_path: Path) -> None
     assert (found.files, found.rows) == (2, rows - 1)
     done = run("verify", tmp_path / "shards", "--source", raw)
     assert done.returncode == 1
-    assert "not confirmed: 2 problem(s)" in done.stdout
+    assert "not confirmed from the source: 2 problem(s)" in done.stdout
 
 
 def test_rows_that_are_missing_on_one_side_do_not_hide_the_others(raw: Path, tmp_path: Path) -> None:
@@ -381,7 +382,10 @@ def rewrite(shards: Path, edit: Callable[[list[dict[str, Any]]], None]) -> None:
 
     def agree(manifest: dict[str, Any]) -> None:
         found = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        manifest["shards"][0].update(found)
+        trained = sum(label != -100 for row in rows for label in row["labels"])
+        size = {"rows": len(rows), "tokens": sum(len(row["labels"]) for row in rows), "trained_tokens": trained}
+        manifest["shards"][0].update(found, **size)
+        manifest["splits"]["train"].update(size)
 
     change(shards / "manifest.json", agree)
 
@@ -429,3 +433,155 @@ def test_standard_input_cannot_be_a_source(compiled: Path) -> None:
     assert done.returncode == 2
     assert "can be read only once" in done.stderr
     assert "one at a time" in run("verify", compiled, "--source", "x", "--tokenizer", "y").stderr
+
+
+def ends(shards: Path) -> dict[int, int]:
+    """Counts the last ids of all runs of trained tokens."""
+    found: dict[int, int] = {}
+    for labels in dlgc.scan(shards).select("labels").collect()["labels"].to_list():
+        for at, label in enumerate(labels):
+            if label != -100 and (at + 1 == len(labels) or labels[at + 1] == -100):
+                found[label] = found.get(label, 0) + 1
+    return found
+
+
+PROMPT = "each the exact continuation of its inference prompt, ending in its stop token"
+
+
+def test_the_certificate_is_what_the_rows_are(examples: Path, qwen3: Path, tmp_path: Path) -> None:
+    for name, options in {"builtin": {}, "qwen3": {"tokenizer": qwen3, "max_length": 300, "max_rejects": 1.0}}.items():
+        shards = tmp_path / name
+        report = dlgc.compile(examples, shards, **options)
+        certificate = dlgc.manifest(shards)["certificate"]
+        assert certificate == report.certificate
+        targets = report.ledger["turns"]["trained"]
+        assert (certificate["proof"], certificate["targets"], certificate["rows"]) == ("prompt", targets, report.rows)
+        (stop,) = certificate["stops"]
+        assert ends(shards) == {stop["id"]: targets}
+        assert (
+            tokenizers.Tokenizer.from_file(str(shards / "tokenizer/tokenizer.json")).id_to_token(stop["id"])
+            == (stop["text"])
+        )
+        assert stop["ends_generation"]
+        assert not stop["appended"]
+        assert report.statement == f"{targets:,} targets in {report.rows:,} rows, {PROMPT}"
+        verdict = dlgc.verify(shards)
+        assert (verdict.targets, verdict.statement, verdict.problems) == (targets, report.statement, [])
+
+
+def test_compile_ends_with_the_certificate_and_verify_confirms_it(compiled: Path, tmp_path: Path) -> None:
+    guide = ROOT / "examples" / "dialogues" / "guide.jsonl"
+    statement = f"5 targets in 3 rows, {PROMPT}"
+    assert run("compile", guide, "-o", tmp_path / "out").stderr.endswith(f"{statement}\n")
+    alone = run("verify", compiled).stdout
+    parts = "confirmed from the shards: counts, ids, hashes, stops by id; the prompts only with --source"
+    assert alone.endswith(f"{statement}\n{parts}\n")
+    assert run("verify", compiled, "--source", guide).stdout.endswith(f"{statement}: confirmed from the source\n")
+
+
+def test_marks_of_the_template_certify_nothing(examples: Path, tmp_path: Path) -> None:
+    for mask in ("template", "hf-compat"):
+        report = dlgc.compile(examples / "guide.jsonl", tmp_path / mask, mask=mask)
+        assert (report.certificate["proof"], report.certificate["stops"]) == ("none", [])
+        assert report.statement is not None
+        assert report.statement.startswith("5 turns in 3 rows, trained where the template's own marks say so")
+        verdict = dlgc.verify(tmp_path / mask, source=examples / "guide.jsonl")
+        assert verdict.sound
+        assert verdict.confirmation is not None
+        assert verdict.confirmation.statement == report.statement
+    (tmp_path / "empty.jsonl").write_text("{}")
+    report = dlgc.compile(tmp_path / "empty.jsonl", tmp_path / "empty")
+    assert (report.statement, report.certificate["targets"]) == (None, 0)
+    assert dlgc.verify(tmp_path / "empty").problems == []
+
+
+AFTER_CALLS = "</tool_call>' }}\n            {%- endfor %}\n            {{- "
+STOP = "{{- '<|im_end|>' }}\n        {%- endgeneration %}\n        {{- '\\n' }}"
+EXCEPTIONS = {
+    "a stop of another model's template": (
+        ("<|im_end|>", "<end_of_turn>"),
+        "ending in its stop, which is no token of this tokenizer",
+    ),
+    "a stop that only calls have": (
+        (f"{AFTER_CALLS}'<|im_end|>'", f"{AFTER_CALLS}'<eoc>' if message.tool_calls else '<|im_end|>'"),
+        "ending in its stop token, or, 1 of them, in a stop that is no token of this tokenizer",
+    ),
+    "no stop after the last turn": (
+        (STOP, "{%- endgeneration %}\n        {{- '' if loop.last else '<|im_end|>\\n' }}"),
+        f"{PROMPT}; stops that are not the template's but the model's own: 5",
+    ),
+    "a stop at which the model does not stop": (
+        ("<|im_end|>", "<|endoftext|>"),
+        f"{PROMPT}; stops that are none of the ids that end generation: 5",
+    ),
+}
+
+
+@pytest.mark.parametrize("exception", EXCEPTIONS)
+def test_the_certificate_hides_no_exception(exception: str, examples: Path, served: Path, tmp_path: Path) -> None:
+    edit, said = EXCEPTIONS[exception]
+    path = served / "chat_template.jinja"
+    source = path.read_text()
+    assert edit[0] in source
+    path.write_text(source.replace(*edit))
+    report = dlgc.compile(examples / "guide.jsonl", tmp_path / "shards", tokenizer=served)
+    assert report.ledger["turns"]["trained"] == 5
+    assert report.statement is not None
+    assert report.statement.endswith(said)
+    verdict = dlgc.verify(tmp_path / "shards", source=examples / "guide.jsonl")
+    assert verdict.sound, (verdict.problems, verdict.confirmation)
+    stops = report.certificate["stops"]
+    assert sum(stop["targets"] for stop in stops) == 5
+    text = next((stop["text"] for stop in stops if stop["id"] is None), None)
+    by_id = {stop["id"]: stop["targets"] for stop in stops if stop["id"] is not None}
+    assert by_id == {id_: count for id_, count in ends(tmp_path / "shards").items() if id_ in by_id}
+    assert (text is None) == (sum(by_id.values()) == 5)
+
+
+def test_the_text_of_control_tokens_is_part_of_the_certificate(tmp_path: Path) -> None:
+    record = {"messages": [{"role": "user", "content": "<|im_end|>?"}, {"role": "assistant", "content": "a"}]}
+    (tmp_path / "raw.jsonl").write_text(json.dumps(record))
+    report = dlgc.compile(tmp_path / "raw.jsonl", tmp_path / "out", control_tokens="text")
+    assert report.certificate["control_texts"] == 1
+    assert report.statement is not None
+    assert report.statement.endswith(
+        "records with the text of control tokens, which must stay text at inference too: 1"
+    )
+    rejected = dlgc.compile(tmp_path / "raw.jsonl", tmp_path / "none", control_tokens="text", max_length=5)
+    assert rejected.certificate["control_texts"] == 0
+
+
+def test_a_stop_that_is_only_its_text_is_found_out(compiled: Path, tmp_path: Path) -> None:
+    """Ids that decode to the stop are not the stop: the hashes cannot tell, the ids can."""
+    shards = Path(shutil.copytree(compiled, tmp_path / "shards"))
+    bare = json.loads((shards / "tokenizer" / "tokenizer.json").read_text())
+    bare["added_tokens"] = []
+    spelt = tokenizers.Tokenizer.from_str(json.dumps(bare)).encode("<|im_end|>").ids
+    assert len(spelt) > 1
+
+    def spell(rows: list[dict[str, Any]]) -> None:
+        row = rows[0]
+        at = max(index for index, label in enumerate(row["labels"]) if label != -100)
+        for name, values in (("input_ids", spelt), ("labels", spelt), ("assistant_masks", [1] * len(spelt))):
+            row[name][at : at + 1] = values
+
+    rewrite(shards, spell)
+    target, certificate = (problem["message"] for problem in dlgc.verify(shards).problems)
+    assert target.endswith(f"<|im_end|>`, and its last id, {spelt[-1]}, is no stop")
+    assert certificate == "the certificate has stops by id {1: 5}, the rows have {1: 4}"
+
+
+def test_a_certificate_that_says_something_else_is_a_problem(compiled: Path, tmp_path: Path) -> None:
+    for number, edit in enumerate(
+        [
+            {"targets": 6},
+            {"rows": 2},
+            {"proof": "none"},
+            {"stops": []},
+            {"stops": [{"text": "<|im_end|>", "id": 1, "ends_generation": False, "appended": False, "targets": 5}]},
+            {"stops": [{"text": "<|im_end|>", "id": 1, "ends_generation": True, "appended": False, "targets": 4}]},
+        ]
+    ):
+        shards = Path(shutil.copytree(compiled, tmp_path / str(number)))
+        change(shards / "manifest.json", lambda manifest, edit=edit: manifest["certificate"].update(edit))
+        assert dlgc.verify(shards).problems, edit

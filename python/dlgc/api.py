@@ -29,6 +29,8 @@ class Report:
         tokens: Tokens of the rows.
         source_tokens: Tokens of the compiled dialogues, each counted once: fewer where turns have rows of their own.
         trained_tokens: Tokens that are trained.
+        certificate: What the rows are, in counts, as in the manifest.
+        statement: The same in a sentence; None where nothing is trained.
         skipped: Files that were not read, each with the reason.
         failure: Why the run is a failure although it went through to its end; None for a success.
         manifest: The manifest, if a dataset was written.
@@ -41,6 +43,8 @@ class Report:
     tokens: int
     source_tokens: int
     trained_tokens: int
+    certificate: dict[str, Any]
+    statement: str | None
     skipped: list[tuple[str, str]]
     failure: str | None
     manifest: dict[str, Any] | None
@@ -161,6 +165,7 @@ class Confirmation:
         files: Inputs that are what they were.
         rows: Rows that are the same.
         targets: Turns that are trained in them.
+        statement: What is confirmed, in a sentence; None where not all of it is, or nothing is trained.
         problems: Everything that is not the same, each with its place: a changed file, a record, the manifest.
         unlisted: Problems beyond the first hundred.
         notes: What is worth knowing and no problem.
@@ -170,6 +175,7 @@ class Confirmation:
     files: int
     rows: int
     targets: int
+    statement: str | None
     problems: list[dict[str, str]]
     unlisted: int
     notes: list[str]
@@ -182,7 +188,8 @@ class Verdict:
     Attributes:
         files: Files whose digest was compared.
         rows: Rows that were decoded.
-        targets: Targets whose stop was found.
+        targets: Targets whose stop was found, by id where it is one token.
+        statement: What the manifest certifies, in a sentence; None where it certifies nothing.
         problems: Everything that is wrong, each with its place; empty for a sound dataset.
         unlisted: Problems beyond the first hundred.
         confirmation: What the sources said, if they were named.
@@ -191,6 +198,7 @@ class Verdict:
     files: int
     rows: int
     targets: int
+    statement: str | None
     problems: list[dict[str, str]]
     unlisted: int
     confirmation: Confirmation | None = None

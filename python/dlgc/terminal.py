@@ -141,16 +141,8 @@ def summary(report: Report, output: str | None) -> list[str]:
         lines.append(f"max_length {length if length is not None else 'none':>12}")
     if output and report.manifest:
         lines.append(f"wrote {output}" + (" (demo: built-in tokenizer)" if report.manifest["demo"] else ""))
-        if report.manifest["options"]["mask"] == "exact" and turns["trained"]:
-            stop = (
-                "stop, which is no token of this tokenizer"
-                if "stop-not-a-token" in report.diagnostics
-                else "stop token"
-            )
-            lines.append(
-                f"{turns['trained']:,} targets in {report.rows:,} rows, each the exact continuation of its inference "
-                f"prompt, ending in its {stop}"
-            )
+        if report.statement:
+            lines.append(report.statement)
         if report.rejected:
             lines.append(f"rejected records are in {output.rstrip('/')}/rejects, byte for byte, with the reasons")
     return lines
@@ -162,24 +154,26 @@ def _line(name: str, total: int, verb: str, counts: dict[str, int], parts: tuple
 
 
 def verdict(found: Verdict, shards: str) -> list[str]:
-    """Returns what is wrong with a dataset, and a verdict at the end."""
+    """Returns what is wrong with a dataset, what is certified of it, and how much of that is confirmed."""
     lines = _problems(found)
     count = len(found.problems) + found.unlisted
     state = "sound" if count == 0 else f"not sound: {count:,} problem(s)"
-    lines.append(
-        f"{shards} is {state} ({found.files} files, {found.rows:,} rows, "
-        f"{found.targets:,} targets that end in their stop token)"
-    )
-    if found.confirmation is None:
-        return lines
+    stops = f", {found.targets:,} targets that end in their stop" if found.targets else ""
+    lines.append(f"{shards} is {state} ({found.files} files, {found.rows:,} rows{stops})")
     again = found.confirmation
+    if again is None:
+        if found.statement and not count:
+            lines.append(found.statement)
+            lines.append("confirmed from the shards: counts, ids, hashes, stops by id; the prompts only with --source")
+        return lines
     lines.extend(_problems(again))
     lines.extend(f"note: {note}" for note in again.notes)
-    count = len(again.problems) + again.unlisted
-    said = f"{again.files} input(s) are what they were, {again.rows:,} rows came out again"
-    lines.append(
-        f"{'confirmed from the source' if again.confirmed else f'not confirmed: {count:,} problem(s)'} ({said})"
-    )
+    said = f"{again.files:,} input(s) are what they were, {again.rows:,} rows came out again"
+    if again.confirmed:
+        lines.append(said)
+        lines.append(f"{again.statement or 'nothing is trained'}: confirmed from the source")
+    else:
+        lines.append(f"not confirmed from the source: {len(again.problems) + again.unlisted:,} problem(s) ({said})")
     return lines
 
 

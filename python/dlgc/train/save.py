@@ -50,7 +50,7 @@ def finish(options: Options, shards: Shards, base: Base, trained: Trained) -> No
 def provenance(options: Options, shards: Shards, base: Base, trained: Trained) -> dict[str, Any]:
     """Returns what `dlgc.json` says."""
     manifest = shards.manifest
-    data = ("demo", "versions", "digests", "splits", "ledger", "diagnostics", "stop_ids", "max_length")
+    data = ("demo", "versions", "digests", "splits", "ledger", "certificate", "diagnostics", "stop_ids", "max_length")
     quantised = next((n for n in (4, 8) if options.loading.get(f"load_in_{n}bit")), None)
     return {
         "dlgc": dlgc.__version__,
@@ -65,7 +65,7 @@ def provenance(options: Options, shards: Shards, base: Base, trained: Trained) -
         "last_loss": trained.last_loss,
         "data": {
             "manifest_sha256": hashlib.sha256((shards.folder / "manifest.json").read_bytes()).hexdigest(),
-            **{name: manifest[name] for name in data},
+            **{name: manifest[name] for name in data if name in manifest},
             "inputs": [{name: source[name] for name in ("sha256", "records")} for source in manifest["inputs"]],
         },
     }

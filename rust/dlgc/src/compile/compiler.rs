@@ -10,10 +10,10 @@ use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::dialogue::{Dialogue, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::{self, Json, Node};
-use crate::shard::{DialogueRow, Provenance, Row};
+use crate::shard::{DialogueRow, Proof, Provenance, Row};
 use crate::source::Record;
 use crate::template::{Date, Mode, Rendered, Template, TemplateOptions};
-use crate::tokenize::{ControlPolicy, Example, Mask, Tokenizer, TokenizerFiles, UNTRAINED};
+use crate::tokenize::{ControlPolicy, Ending, Example, Mask, Tokenizer, TokenizerFiles, UNTRAINED};
 use crate::validate::validate;
 
 /// The budget where neither option nor tokenizer says less.
@@ -42,6 +42,8 @@ pub(crate) struct Outcome {
     pub(crate) format: Option<&'static str>,
     /// The rows; none if it was rejected.
     pub(crate) rows: Vec<Row>,
+    /// How the targets of the rows end, if they are proved.
+    pub(crate) endings: Vec<Ending>,
     /// Tokens of the whole dialogue, each counted once.
     pub(crate) source_tokens: u64,
     /// About the dialogue, if it became one.
@@ -117,6 +119,11 @@ impl Compiler {
         Ok(Self { files, template, tokenizer, max_length, stop_ids, mask: options.mask, train_on: options.train_on })
     }
 
+    /// What is proved of the targets.
+    pub fn proof(&self) -> Proof {
+        if self.mask == MaskOption::Exact { Proof::Prompt } else { Proof::None }
+    }
+
     /// Texts that may end an assistant turn.
     pub fn stops(&self) -> Vec<String> {
         self.template.stops().to_vec()
@@ -141,6 +148,7 @@ impl Compiler {
             Ok((rendered, examples)) => {
                 self.account(&rendered, &examples, trainable, &mut outcome);
                 outcome.source_tokens = rendered.tokens as u64;
+                outcome.endings = examples.iter().flat_map(|example| example.endings.iter().cloned()).collect();
                 let rows = examples.into_iter().map(|example| row(&dialogue, &record.location, example));
                 outcome.rows = rows.collect();
             }

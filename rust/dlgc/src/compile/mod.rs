@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use crate::diagnostic::{Code, Diagnostic, Located, Severity, locate};
 use crate::dialogue::{Location, Position};
 use crate::error::{Error, ErrorKind, Result};
-use crate::shard::{self, DatasetWriter, FORMAT, FORMAT_VERSION, Input, Ledger, Manifest};
+use crate::shard::{self, Certificate, DatasetWriter, FORMAT, FORMAT_VERSION, Input, Ledger, Manifest};
 use crate::source::{self, Chunk, Fault, Reader, Record};
 
 pub(crate) use canaries::Sighting;
@@ -81,7 +81,7 @@ pub fn compile(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Co
     let (tallies, inputs) = run(options.threads, &compiler, reader, total, &mut take, monitor)?;
     let manifest = manifest(options, &compiler, &tallies, &writer.finish()?, inputs)?;
     shard::commit(output, &manifest)?;
-    Ok(CompileReport::new(options, tallies, listing.skipped, Some(manifest)))
+    Ok(CompileReport::new(options, &compiler, tallies, listing.skipped, Some(manifest)))
 }
 
 /// Takes inputs through all passes without writing anything.
@@ -94,7 +94,7 @@ pub fn check(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Comp
     let total = total_bytes(&listing.files);
     let reader = Reader::new(listing.files, options.max_record_bytes);
     let (tallies, _) = run(options.threads, &compiler, reader, total, &mut |_, _, _| Ok(()), monitor)?;
-    Ok(CompileReport::new(options, tallies, listing.skipped, None))
+    Ok(CompileReport::new(options, &compiler, tallies, listing.skipped, None))
 }
 
 /// Takes files through all passes once more, and hands over what becomes of each record, in order.
@@ -107,9 +107,10 @@ pub(crate) fn again(
     total: Option<u64>,
     each: &mut dyn FnMut(&Record<'_>, &Outcome) -> Result<()>,
     monitor: &mut dyn Monitor,
-) -> Result<Ledger> {
+) -> Result<(Ledger, Certificate)> {
     let (tallies, _) = run(0, compiler, reader, total, &mut |record, outcome, _| each(record, &outcome), monitor)?;
-    Ok(tallies.ledger)
+    let certificate = tallies.certificate(compiler);
+    Ok((tallies.ledger, certificate))
 }
 
 /// Finds one record of a file: its line, or its element in an array.
@@ -383,6 +384,7 @@ fn manifest(
         splits: written.splits.clone(),
         formats: tallies.formats.clone(),
         ledger: tallies.ledger.clone(),
+        certificate: Some(tallies.certificate(compiler)),
         diagnostics: tallies.tally.counts().into_iter().map(|(code, count)| (code.to_owned(), count)).collect(),
         canaries: compiler.canaries()?,
     })

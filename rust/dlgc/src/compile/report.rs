@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::CompileOptions;
-use super::compiler::Outcome;
-use crate::diagnostic::{Code, Severity, Tally, locate};
-use crate::shard::{Ledger, Manifest};
+use super::compiler::{Compiler, Outcome};
+use crate::diagnostic::{Code, Diagnostic, Severity, Tally, locate};
+use crate::shard::{Certificate, CertifiedStop, Ledger, Manifest};
 use crate::source::{Record, Skipped};
+use crate::tokenize::Ending;
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -44,6 +45,10 @@ pub(super) struct Tallies {
     pub(super) source_tokens: u64,
     pub(super) trained_tokens: u64,
     pub(super) rows: u64,
+    /// Targets by how they end.
+    endings: BTreeMap<Ending, u64>,
+    /// Compiled records that hold the text of a control token, encoded as text.
+    control_texts: u64,
 }
 
 impl Tallies {
@@ -81,8 +86,33 @@ impl Tallies {
             self.trained_tokens += dialogue.counts[4] as u64;
             self.rows += dialogue.counts[5] as u64;
         }
+        for ending in &outcome.endings {
+            *self.endings.entry(ending.clone()).or_default() += 1;
+        }
+        let is_control_text = |found: &Diagnostic| found.code == Code::ControlTokenAsText;
+        self.control_texts += u64::from(!outcome.rows.is_empty() && outcome.diagnostics.iter().any(is_control_text));
         for diagnostic in &outcome.diagnostics {
             self.tally.add(diagnostic.code, || locate(diagnostic, &record.location, record.bytes));
+        }
+    }
+}
+
+impl Tallies {
+    /// What the rows are, in counts.
+    pub(super) fn certificate(&self, compiler: &Compiler) -> Certificate {
+        let stop = |(ending, &targets): (&Ending, &u64)| CertifiedStop {
+            text: ending.text.clone(),
+            id: ending.id,
+            ends_generation: ending.id.is_some_and(|id| compiler.stop_ids.contains(&id)),
+            appended: ending.appended,
+            targets,
+        };
+        Certificate {
+            proof: compiler.proof(),
+            targets: self.ledger.turns.trained,
+            rows: self.rows,
+            stops: self.endings.iter().map(stop).collect(),
+            control_texts: self.control_texts,
         }
     }
 }
@@ -104,6 +134,10 @@ pub struct CompileReport {
     pub source_tokens: u64,
     /// Tokens that are trained.
     pub trained_tokens: u64,
+    /// What the rows are, in counts.
+    pub certificate: Certificate,
+    /// The same in a sentence; none where nothing is trained.
+    pub statement: Option<String>,
     /// Files of named folders that were not read, with the reason.
     pub skipped: Vec<(String, String)>,
     /// Why the run is a failure although it went through to its end.
@@ -125,11 +159,13 @@ const DOUBTFUL: [Code; 6] = [
 impl CompileReport {
     pub(super) fn new(
         options: &CompileOptions,
+        compiler: &Compiler,
         tallies: Tallies,
         skipped: Vec<Skipped>,
         manifest: Option<Manifest>,
     ) -> Self {
         let failure = failure(options, &tallies);
+        let certificate = tallies.certificate(compiler);
         let skipped =
             skipped.into_iter().map(|file| (file.path.to_string_lossy().into_owned(), file.reason.to_owned()));
         Self {
@@ -140,6 +176,8 @@ impl CompileReport {
             tokens: tallies.tokens,
             source_tokens: tallies.source_tokens,
             trained_tokens: tallies.trained_tokens,
+            statement: certificate.statement(),
+            certificate,
             skipped: skipped.collect(),
             failure,
             manifest,

@@ -50,6 +50,9 @@ pub struct Manifest {
     pub formats: BTreeMap<String, u64>,
     /// What became of everything.
     pub ledger: Ledger,
+    /// What the rows are, in counts; absent in datasets of earlier builds.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
     /// How often each diagnostic was made.
     pub diagnostics: BTreeMap<String, u64>,
     /// Small fixed dialogues and what they become, so that drift can be told.
@@ -172,6 +175,119 @@ impl Ledger {
     }
 }
 
+/// What the rows are, in counts that make one true sentence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// What is proved of each target.
+    pub proof: Proof,
+    /// Trained assistant turns.
+    pub targets: u64,
+    /// Rows.
+    pub rows: u64,
+    /// What the targets end in; empty where nothing is proved.
+    pub stops: Vec<CertifiedStop>,
+    /// Records in which the text of control tokens is encoded as ordinary text, as a server must do then.
+    pub control_texts: u64,
+}
+
+/// What is proved of each target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proof {
+    /// The ids before it are those of its inference prompt, and it goes on from there to the end of its stop.
+    Prompt,
+    /// Nothing: it is what the template's own marks say.
+    None,
+}
+
+/// A stop that targets end in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertifiedStop {
+    /// Its text.
+    pub text: String,
+    /// Its id; null where it is not one token.
+    pub id: Option<u32>,
+    /// Whether the model's own configuration stops generation at this id.
+    pub ends_generation: bool,
+    /// Whether the template prints no stop, and the model's own was put there.
+    pub appended: bool,
+    /// How many targets end in it.
+    pub targets: u64,
+}
+
+impl Certificate {
+    /// What the counts say; `None` where nothing is trained.
+    ///
+    /// ```
+    /// use dlgc::shard::{Certificate, CertifiedStop, Proof};
+    /// let stop = CertifiedStop {
+    ///     text: "<|im_end|>".into(), id: Some(1), ends_generation: true, appended: false, targets: 5,
+    /// };
+    /// let certificate =
+    ///     Certificate { proof: Proof::Prompt, targets: 5, rows: 3, stops: vec![stop], control_texts: 0 };
+    /// assert_eq!(
+    ///     certificate.statement().expect("something is trained"),
+    ///     "5 targets in 3 rows, each the exact continuation of its inference prompt, ending in its stop token"
+    /// );
+    /// ```
+    pub fn statement(&self) -> Option<String> {
+        if self.targets == 0 {
+            return None;
+        }
+        let counts = |name: &str| {
+            let counted =
+                |count: u64, name: &str| format!("{} {name}{}", grouped(count), if count == 1 { "" } else { "s" });
+            format!("{} in {}", counted(self.targets, name), counted(self.rows, "row"))
+        };
+        let mut statement = match self.proof {
+            Proof::Prompt => {
+                let endings = self.endings();
+                counts("target") + ", each the exact continuation of its inference prompt, ending in its " + &endings
+            }
+            Proof::None => {
+                counts("turn") + ", trained where the template's own marks say so: no prompt and no stop is proved"
+            }
+        };
+        let of = |test: &dyn Fn(&CertifiedStop) -> bool| -> u64 {
+            self.stops.iter().filter(|stop| test(stop)).map(|stop| stop.targets).sum()
+        };
+        let exceptions = [
+            ("stops that are not the template's but the model's own", of(&|stop| stop.appended)),
+            (
+                "stops that are none of the ids that end generation",
+                of(&|stop| stop.id.is_some() && !stop.ends_generation),
+            ),
+            ("records with the text of control tokens, which must stay text at inference too", self.control_texts),
+        ];
+        for (what, count) in exceptions.into_iter().filter(|(_, count)| *count > 0) {
+            statement += &format!("; {what}: {}", grouped(count));
+        }
+        Some(statement)
+    }
+
+    fn endings(&self) -> String {
+        let in_text: u64 = self.stops.iter().filter(|stop| stop.id.is_none()).map(|stop| stop.targets).sum();
+        match in_text {
+            0 => "stop token".to_owned(),
+            all if all == self.targets => "stop, which is no token of this tokenizer".to_owned(),
+            some => format!("stop token, or, {} of them, in a stop that is no token of this tokenizer", grouped(some)),
+        }
+    }
+}
+
+/// A number with a comma before every three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// A fixed dialogue and what it became.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Canary {
@@ -215,5 +331,58 @@ impl Manifest {
             )));
         }
         serde_json::from_value(value).map_err(|error| fail(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(proof: Proof, stops: &[(Option<u32>, bool, bool, u64)], control_texts: u64) -> Certificate {
+        let stop = |&(id, ends_generation, appended, targets): &(Option<u32>, bool, bool, u64)| CertifiedStop {
+            text: "<end>".to_owned(),
+            id,
+            ends_generation,
+            appended,
+            targets,
+        };
+        let targets = stops.iter().map(|stop| stop.3).sum();
+        Certificate { proof, targets, rows: 1, stops: stops.iter().map(stop).collect(), control_texts }
+    }
+
+    #[test]
+    fn the_statement_hides_no_exception() {
+        let said = |stops: &[_]| certificate(Proof::Prompt, stops, 0).statement().expect("something is trained");
+        let prompt = "each the exact continuation of its inference prompt, ending in its";
+        assert_eq!(said(&[(Some(1), true, false, 1)]), format!("1 target in 1 row, {prompt} stop token"));
+        assert_eq!(
+            said(&[(None, false, false, 1234)]),
+            format!("1,234 targets in 1 row, {prompt} stop, which is no token of this tokenizer")
+        );
+        assert_eq!(
+            said(&[(Some(1), true, false, 2), (None, false, false, 3)]),
+            format!(
+                "5 targets in 1 row, {prompt} stop token, or, 3 of them, in a stop that is no token of this tokenizer"
+            )
+        );
+        assert_eq!(
+            said(&[(Some(1), true, true, 2), (Some(2), false, false, 3)]),
+            format!(
+                "5 targets in 1 row, {prompt} stop token; stops that are not the template's but the model's own: 2; \
+                 stops that are none of the ids that end generation: 3"
+            )
+        );
+        let said =
+            certificate(Proof::Prompt, &[(Some(1), true, false, 1)], 7).statement().expect("something is trained");
+        assert!(said.ends_with("; records with the text of control tokens, which must stay text at inference too: 7"));
+        assert_eq!(certificate(Proof::Prompt, &[], 0).statement(), None);
+        let marks = Certificate { targets: 2, ..certificate(Proof::None, &[], 0) };
+        let said = "2 turns in 1 row, trained where the template's own marks say so: no prompt and no stop is proved";
+        assert_eq!(marks.statement().as_deref(), Some(said));
+    }
+
+    #[test]
+    fn numbers_have_commas() {
+        assert_eq!([7, 12, 123, 1234, 1_234_567].map(grouped), ["7", "12", "123", "1,234", "1,234,567"]);
     }
 }

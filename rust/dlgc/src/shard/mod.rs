@@ -26,8 +26,8 @@ use files::AtomicFile;
 
 pub use dialogues::DialogueRow;
 pub use manifest::{
-    Canary, DialogueLine, FORMAT, FORMAT_VERSION, FileEntry, Input, Ledger, MANIFEST, Manifest, RecordLine, Shard,
-    Size, TurnLine,
+    Canary, Certificate, CertifiedStop, DialogueLine, FORMAT, FORMAT_VERSION, FileEntry, Input, Ledger, MANIFEST,
+    Manifest, Proof, RecordLine, Shard, Size, TurnLine,
 };
 
 /// Rows of a batch: `datasets` reads single rows quickest from batches of about this size.

@@ -55,10 +55,23 @@ pub struct Example {
     pub labels: Vec<i32>,
     /// Indices of the messages that are trained, in order.
     pub trained_messages: Vec<usize>,
+    /// How each of their targets ends, if targets are proved.
+    pub endings: Vec<Ending>,
     /// Hash of the decoded ids.
     pub text_hash: u64,
     /// Hash of the decoded targets, each closed by a zero byte.
     pub target_hash: u64,
+}
+
+/// How a target ends.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ending {
+    /// The text of its stop.
+    pub text: String,
+    /// The id of its stop; `None` where that is not one token.
+    pub id: Option<u32>,
+    /// Whether the template prints no stop, and the model's own was put there.
+    pub appended: bool,
 }
 
 /// Ids with the bytes of the text that each stands for.
@@ -252,36 +265,31 @@ impl Tokenizer {
                         None => None,
                     };
                     let own_row = tokens.is_none();
-                    let whole_stop = if let Some(tokens) = tokens {
-                        shared.train(turn.message, &tokens);
-                        self.is_added(encoded.ids[tokens.end - 1], encoded.offsets[tokens.end - 1], target.stop)
+                    let example = if let Some(tokens) = tokens {
+                        shared.train(turn.message, &tokens, self.ending(&encoded, &tokens, target));
+                        &shared
+                    } else if let Some(example) = self.own_row(rendered, turn.message, target)? {
+                        apart.push(example);
+                        apart.last().expect("pushed above")
                     } else {
-                        match self.own_row(rendered, turn.message, target)? {
-                            Some((example, whole_stop)) => {
-                                apart.push(example);
-                                whole_stop
-                            }
-                            None => {
-                                let message = "encoded after its prompt the turn does not decode to what it says";
-                                turn.target = Err(Diagnostic::new(Code::TargetUnproved, message));
-                                continue;
-                            }
-                        }
+                        let message = "encoded after its prompt the turn does not decode to what it says";
+                        turn.target = Err(Diagnostic::new(Code::TargetUnproved, message));
+                        continue;
                     };
                     if let Ok(target) = &mut turn.target {
                         target.own_row = own_row;
                     }
                     let Ok(target) = &turn.target else { continue };
+                    let ending = example.endings.last().expect("trained above");
                     let found = &mut rendered.diagnostics;
-                    if !whole_stop {
-                        let stop = &target.text[target.text.len() - target.stop..];
-                        let message = format!("the stop `{stop}` is not one token of this tokenizer");
+                    if ending.id.is_none() {
+                        let message = format!("the stop `{}` is not one token of this tokenizer", ending.text);
                         found.push(Diagnostic::new(Code::StopNotAToken, message));
                     }
                     if own_row {
                         found.push(Diagnostic::new(Code::OwnRow, "the turn has a row of its own"));
                     }
-                    if target.appended_stop {
+                    if ending.appended {
                         found.push(Diagnostic::new(Code::StopAppended, "the model's own stop was put at its end"));
                     }
                 }
@@ -311,8 +319,8 @@ impl Tokenizer {
 
     /// A row of its own: the ids of the prompt, then those of the target, encoded alone as a server would see them.
     ///
-    /// Also whether its stop is one token; `None` if the ids decode to another text.
-    fn own_row(&self, rendered: &Rendered, message: usize, target: &Target) -> Result<Option<(Example, bool)>> {
+    /// `None` if the ids decode to another text.
+    fn own_row(&self, rendered: &Rendered, message: usize, target: &Target) -> Result<Option<Example>> {
         let (prompt, suppressed) = match (&target.prompt, target.shared) {
             (Some((prompt, suppressed)), _) => (prompt.as_str(), suppressed.clone()),
             (None, start) => {
@@ -328,9 +336,8 @@ impl Tokenizer {
             encoded.push(id, (start + prompt.len(), end + prompt.len()));
         }
         let mut example = Example::of(&format!("{prompt}{}", target.text), &encoded);
-        let last = encoded.ids.len();
-        let whole_stop = first < last && self.is_added(encoded.ids[last - 1], encoded.offsets[last - 1], target.stop);
-        example.train(message, &(first..last));
+        let tokens = first..encoded.ids.len();
+        example.train(message, &tokens, self.ending(&encoded, &tokens, target));
         if self.joins {
             let whole = encode_with(&self.reference, &example.text)?;
             let whole: Vec<i32> = whole.ids.into_iter().map(u32::cast_signed).collect();
@@ -338,12 +345,20 @@ impl Tokenizer {
                 return Ok(None);
             }
         }
-        Ok(Some((example, whole_stop)))
+        Ok(Some(example))
     }
 
-    /// Whether the stop at the end of a target is one added token.
-    fn is_added(&self, id: u32, (start, end): (usize, usize), stop: usize) -> bool {
-        self.added.contains(&id) && end - start == stop
+    /// How a target with these tokens ends: its stop has an id where it is one added token.
+    fn ending(&self, encoded: &Encoded, tokens: &Range<usize>, target: &Target) -> Ending {
+        let last = tokens.clone().next_back().filter(|&last| {
+            let (start, end) = encoded.offsets[last];
+            self.added.contains(&encoded.ids[last]) && end - start == target.stop
+        });
+        Ending {
+            text: target.text[target.text.len() - target.stop..].to_owned(),
+            id: last.map(|last| encoded.ids[last]),
+            appended: target.appended_stop,
+        }
     }
 
     /// Hashes of the decoded ids and of the decoded targets: runs of trained tokens, each closed by a zero byte.
@@ -408,9 +423,10 @@ impl Example {
         self.labels[tokens.clone()].copy_from_slice(&self.input_ids[tokens.clone()]);
     }
 
-    fn train(&mut self, message: usize, tokens: &Range<usize>) {
+    fn train(&mut self, message: usize, tokens: &Range<usize>, ending: Ending) {
         self.label(tokens);
         self.trained_messages.push(message);
+        self.endings.push(ending);
     }
 }
 

@@ -9,6 +9,7 @@ mod drift;
 mod rows;
 mod source;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -19,7 +20,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
-use crate::shard::{FileEntry, Manifest, Shard, Size};
+use crate::shard::{Certificate, FileEntry, Manifest, Proof, Shard, Size};
 use crate::tokenize::{Tokenizer, TokenizerFiles, UNTRAINED};
 
 use rows::Columns;
@@ -43,8 +44,10 @@ pub struct Verdict {
     pub files: u64,
     /// Rows that were decoded.
     pub rows: u64,
-    /// Targets whose stop was found.
+    /// Targets whose stop was found, by id where it is one token.
     pub targets: u64,
+    /// What the manifest certifies, in a sentence; null where it certifies nothing.
+    pub statement: Option<String>,
     /// Everything that is wrong; empty for a sound dataset.
     #[serde(flatten)]
     pub found: Problems,
@@ -83,7 +86,8 @@ impl Problems {
 /// its tokenizer cannot be loaded. What is wrong with the dataset is a [`Problem`].
 pub fn verify(folder: &Path) -> Result<Verdict> {
     let manifest = Manifest::load(folder)?;
-    let mut verdict = Verdict { files: 0, rows: 0, targets: 0, found: Problems::default() };
+    let statement = manifest.certificate.as_ref().and_then(Certificate::statement);
+    let mut verdict = Verdict { files: 0, rows: 0, targets: 0, statement, found: Problems::default() };
     let mut whole = true;
     let shards = manifest.shards.iter().map(|shard| &shard.file);
     for entry in shards.chain(&manifest.files) {
@@ -95,9 +99,10 @@ pub fn verify(folder: &Path) -> Result<Verdict> {
         return Ok(verdict);
     }
     let tokenizer = Tokenizer::load(&TokenizerFiles::load(&tokenizer_folder)?)?;
+    let mut measure = Measure { manifest: &manifest, tokenizer: &tokenizer, ends: Ends::of(&manifest) };
     let mut turns = 0;
     for shard in &manifest.shards {
-        match verdict.shard(folder, shard, &manifest, &tokenizer) {
+        match verdict.shard(folder, shard, &mut measure) {
             Ok(trained) => turns += trained,
             Err(error) => verdict.problem(&shard.file.path, error.to_string()),
         }
@@ -106,7 +111,52 @@ pub fn verify(folder: &Path) -> Result<Verdict> {
         let message = format!("the ledger has {} trained turns, the rows have {turns}", manifest.ledger.turns.trained);
         verdict.problem("manifest.json", message);
     }
+    verdict.certificate(&manifest, &measure.ends);
     Ok(verdict)
+}
+
+/// What rows are measured by.
+struct Measure<'m> {
+    manifest: &'m Manifest,
+    tokenizer: &'m Tokenizer,
+    ends: Ends,
+}
+
+/// What targets may end in, and how many ended in each.
+struct Ends {
+    ids: BTreeMap<i32, u64>,
+    texts: BTreeSet<String>,
+    in_text: u64,
+}
+
+impl Ends {
+    /// By the certificate; a manifest without one knows stops by their texts only.
+    fn of(manifest: &Manifest) -> Self {
+        let Some(certificate) = &manifest.certificate else {
+            return Self { ids: BTreeMap::new(), texts: manifest.stops.iter().cloned().collect(), in_text: 0 };
+        };
+        let (tokens, texts): (Vec<_>, Vec<_>) = certificate.stops.iter().partition(|stop| stop.id.is_some());
+        Self {
+            ids: tokens.into_iter().filter_map(|stop| stop.id).map(|id| (id.cast_signed(), 0)).collect(),
+            texts: texts.into_iter().map(|stop| stop.text.clone()).collect(),
+            in_text: 0,
+        }
+    }
+
+    /// Whether a target ends in a stop.
+    fn count(&mut self, target: &[i32], tokenizer: &Tokenizer) -> Result<bool> {
+        if let Some(count) = target.last().and_then(|id| self.ids.get_mut(id)) {
+            *count += 1;
+            return Ok(true);
+        }
+        if self.texts.is_empty() {
+            return Ok(false);
+        }
+        let text = tokenizer.decode(target)?;
+        let is_stop = self.texts.iter().any(|stop| text.ends_with(stop.as_str()));
+        self.in_text += u64::from(is_stop);
+        Ok(is_stop)
+    }
 }
 
 impl Verdict {
@@ -147,8 +197,39 @@ impl Verdict {
         }
     }
 
+    /// The certificate says what the rows and the ledger say.
+    fn certificate(&mut self, manifest: &Manifest, ends: &Ends) {
+        let Some(certificate) = &manifest.certificate else { return };
+        let mut ids: BTreeMap<i32, u64> = BTreeMap::new();
+        let mut in_text = 0;
+        for stop in &certificate.stops {
+            match stop.id {
+                Some(id) => *ids.entry(id.cast_signed()).or_default() += stop.targets,
+                None => in_text += stop.targets,
+            }
+        }
+        let is_proved = certificate.proof != Proof::None;
+        if is_proved != (manifest.options["mask"] == "exact") {
+            self.problem("manifest.json", "the certificate says something else of the targets than the options");
+        }
+        if certificate.rows != self.rows || certificate.targets != manifest.ledger.turns.trained {
+            self.problem("manifest.json", "the certificate has other counts than the rows and the ledger");
+        }
+        if is_proved && (&ids, in_text) != (&ends.ids, ends.in_text) {
+            let message = format!("the certificate has stops by id {ids:?}, the rows have {:?}", ends.ids);
+            self.problem("manifest.json", message);
+        }
+        for stop in &certificate.stops {
+            if stop.id.is_some_and(|id| stop.ends_generation != manifest.stop_ids.contains(&id)) {
+                let message =
+                    format!("the certificate and `stop_ids` disagree on whether `{}` ends generation", stop.text);
+                self.problem("manifest.json", message);
+            }
+        }
+    }
+
     /// Checks every row of a shard; how many turns it trains.
-    fn shard(&mut self, folder: &Path, shard: &Shard, manifest: &Manifest, tokenizer: &Tokenizer) -> Result<u64> {
+    fn shard(&mut self, folder: &Path, shard: &Shard, measure: &mut Measure<'_>) -> Result<u64> {
         let mut size = Size::default();
         let mut turns = 0;
         for batch in rows::open(&folder.join(&shard.file.path))? {
@@ -159,7 +240,7 @@ impl Verdict {
             };
             for index in 0..batch.num_rows() {
                 let place = format!("{} row {}", shard.file.path, size.rows);
-                turns += self.row(&place, &columns, index, manifest, tokenizer, &mut size)?;
+                turns += self.row(&place, &columns, index, measure, &mut size)?;
             }
         }
         if size != shard.size {
@@ -174,10 +255,10 @@ impl Verdict {
         place: &str,
         columns: &Columns<'_>,
         index: usize,
-        manifest: &Manifest,
-        tokenizer: &Tokenizer,
+        measure: &mut Measure<'_>,
         size: &mut Size,
     ) -> Result<u64> {
+        let (manifest, tokenizer) = (measure.manifest, measure.tokenizer);
         self.rows += 1;
         let ids_array = columns.input_ids.value(index);
         let labels_array = columns.labels.value(index);
@@ -218,29 +299,23 @@ impl Verdict {
         }
         let turns = columns.messages(index).len() as u64;
         if manifest.options["mask"] == "exact" {
-            self.stops(place, labels, turns, manifest, tokenizer)?;
+            self.stops(place, labels, turns, measure)?;
         }
         Ok(turns)
     }
 
     /// Each run of trained tokens is a target, and ends in a stop.
-    fn stops(
-        &mut self,
-        place: &str,
-        labels: &[i32],
-        turns: u64,
-        manifest: &Manifest,
-        tokenizer: &Tokenizer,
-    ) -> Result<()> {
+    fn stops(&mut self, place: &str, labels: &[i32], turns: u64, measure: &mut Measure<'_>) -> Result<()> {
         let mut runs = 0;
         for run in labels.split(|&label| label == UNTRAINED).filter(|run| !run.is_empty()) {
             runs += 1;
-            let text = tokenizer.decode(run)?;
-            if manifest.stops.iter().any(|stop| text.ends_with(stop.as_str())) {
+            if measure.ends.count(run, measure.tokenizer)? {
                 self.targets += 1;
             } else {
+                let text = measure.tokenizer.decode(run)?;
                 let end: String = text.chars().rev().take(20).collect::<Vec<_>>().into_iter().rev().collect();
-                self.problem(place, format!("a target ends in `{end}`, which is no stop"));
+                let (end, id) = (end.replace('\n', "\\n"), run.last().copied().unwrap_or_default());
+                self.problem(place, format!("a target ends in `{end}`, and its last id, {id}, is no stop"));
             }
         }
         if runs != turns {

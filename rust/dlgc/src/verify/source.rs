@@ -30,6 +30,8 @@ pub struct Confirmation {
     pub rows: u64,
     /// Turns that are trained in them.
     pub targets: u64,
+    /// What is confirmed, in a sentence; null where not all of it is, or nothing is trained.
+    pub statement: Option<String>,
     /// Everything that is not the same; empty where all is confirmed.
     #[serde(flatten)]
     pub found: Problems,
@@ -63,9 +65,12 @@ pub fn confirm(folder: &Path, sources: &[String], monitor: &mut dyn Monitor) -> 
     let total = inputs.iter().map(|(path, _)| path.metadata().map_or(0, |data| data.len())).sum();
     let reader = Reader::named(inputs, options.max_record_bytes);
     let mut each = |record: &Record<'_>, outcome: &Outcome| comparison.record(record, outcome);
-    let ledger = compile::again(&compiler, reader, Some(total), &mut each, monitor)?;
+    let (ledger, certificate) = compile::again(&compiler, reader, Some(total), &mut each, monitor)?;
     comparison.rest();
     let Comparison { rows, targets, mut problems, .. } = comparison;
+    if unchanged && manifest.certificate.as_ref().is_some_and(|certified| *certified != certificate) {
+        problems.add("manifest.json", "the certificate is another than that of the sources");
+    }
     if unchanged && (&ledger.records, &ledger.dialogues, &ledger.turns) != of_ledger(&manifest) {
         problems.add("manifest.json", "the ledger is another than that of the sources");
     }
@@ -74,7 +79,8 @@ pub fn confirm(folder: &Path, sources: &[String], monitor: &mut dyn Monitor) -> 
         notes.push(format!("the dataset was compiled by dlgc {version}, and compared by {}", crate::VERSION));
     }
     let confirmed = problems.is_empty();
-    Ok(Confirmation { confirmed, files, rows, targets, found: problems, notes })
+    let statement = confirmed.then(|| certificate.statement()).flatten();
+    Ok(Confirmation { confirmed, files, rows, targets, statement, found: problems, notes })
 }
 
 fn of_ledger(manifest: &Manifest) -> (&crate::shard::RecordLine, &crate::shard::DialogueLine, &crate::shard::TurnLine) {
