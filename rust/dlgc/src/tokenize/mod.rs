@@ -279,7 +279,6 @@ impl Tokenizer {
                     if let Ok(target) = &mut turn.target {
                         target.own_row = own_row;
                     }
-                    let Ok(target) = &turn.target else { continue };
                     let ending = example.endings.last().expect("trained above");
                     let found = &mut rendered.diagnostics;
                     if ending.id.is_none() {
