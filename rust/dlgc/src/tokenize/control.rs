@@ -5,6 +5,7 @@
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde::{Deserialize, Serialize};
+use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper};
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::{Dialogue, Message, Role};
@@ -68,16 +69,34 @@ impl ControlPolicy {
 }
 
 /// Finds the texts of control tokens.
+#[derive(Default)]
 pub(super) struct ControlTokens {
     finder: Option<AhoCorasick>,
     tokens: Vec<String>,
     policy: ControlPolicy,
+    normalised: Option<Normalised>,
+}
+
+/// Finds texts that become control tokens when the tokenizer normalises them: `<|IM_END|>` where it lowercases.
+struct Normalised {
+    normalizer: NormalizerWrapper,
+    finder: AhoCorasick,
+    tokens: Vec<String>,
 }
 
 impl ControlTokens {
     pub(super) fn new(tokens: Vec<String>, policy: ControlPolicy) -> Self {
         let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&tokens).ok();
-        Self { finder: finder.filter(|_| !tokens.is_empty()), tokens, policy }
+        Self { finder: finder.filter(|_| !tokens.is_empty()), tokens, policy, normalised: None }
+    }
+
+    /// Looks for `tokens`, which the tokenizer finds in normalised text, there too.
+    pub(super) fn with_normaliser(mut self, normalizer: Option<&NormalizerWrapper>, tokens: Vec<String>) -> Self {
+        let normalised: Vec<String> = tokens.iter().map(|token| normalise(normalizer, token)).collect();
+        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(normalised).ok();
+        let normalizer = normalizer.filter(|_| !tokens.is_empty()).cloned();
+        self.normalised = normalizer.zip(finder).map(|(normalizer, finder)| Normalised { normalizer, finder, tokens });
+        self
     }
 
     pub(super) fn tokens(&self) -> &[String] {
@@ -87,7 +106,9 @@ impl ControlTokens {
     /// Applies the policy to every text of a dialogue: finds are reported, and marked where they are to be text.
     pub(super) fn apply(&self, dialogue: &mut Dialogue<'_>, findings: &mut Vec<Diagnostic>) {
         let Some(finder) = &self.finder else { return };
-        let mut pass = Pass { finder, tokens: &self.tokens, action: OnControlToken::Reject, findings };
+        let normalised = self.normalised.as_ref();
+        let action = OnControlToken::Reject;
+        let mut pass = Pass { finder, tokens: &self.tokens, normalised, action, findings };
         pass.action = self.policy.of(Role::System);
         for node in [&mut dialogue.tools, &mut dialogue.documents, &mut dialogue.template_kwargs].into_iter().flatten()
         {
@@ -103,6 +124,7 @@ impl ControlTokens {
 struct Pass<'p> {
     finder: &'p AhoCorasick,
     tokens: &'p [String],
+    normalised: Option<&'p Normalised>,
     action: OnControlToken,
     findings: &'p mut Vec<Diagnostic>,
 }
@@ -141,6 +163,12 @@ impl Pass<'_> {
     }
 
     fn text(&mut self, text: &mut std::borrow::Cow<'_, str>, range: &std::ops::Range<usize>) {
+        if let Some(token) = self.normalised.and_then(|normalised| normalised.hidden(text)) {
+            let allow = self.action == OnControlToken::Allow;
+            let code = if allow { Code::ControlTokenAllowed } else { Code::ControlToken };
+            let message = format!("normalised by the tokenizer, the text holds `{token}`, which is a control token");
+            self.findings.push(Diagnostic::new(code, message).at(range));
+        }
         if !self.finder.is_match(&**text) {
             return;
         }
@@ -168,6 +196,25 @@ impl Pass<'_> {
             marked.push_str(&text[copied..]);
             *text = marked.into();
         }
+    }
+}
+
+impl Normalised {
+    /// A control token that the text only holds when it is normalised.
+    fn hidden(&self, text: &str) -> Option<&str> {
+        let normalised = normalise(Some(&self.normalizer), text);
+        let mut seen = vec![0_usize; self.tokens.len()];
+        self.finder.find_iter(&normalised).for_each(|found| seen[found.pattern().as_usize()] += 1);
+        let mut counted = self.tokens.iter().zip(seen);
+        counted.find(|(token, seen)| *seen > text.matches(token.as_str()).count()).map(|(token, _)| token.as_str())
+    }
+}
+
+fn normalise(normalizer: Option<&NormalizerWrapper>, text: &str) -> String {
+    let mut normalised = NormalizedString::from(text);
+    match normalizer.map(|normalizer| normalizer.normalize(&mut normalised)) {
+        Some(Ok(())) => normalised.get().to_owned(),
+        _ => text.to_owned(),
     }
 }
 

@@ -1,9 +1,9 @@
-//! A tokenizer folder: `tokenizer.json` and the files beside it, read once and copied into every dataset.
+//! A tokenizer folder, or a GGUF file that holds the same: read once and copied into every dataset.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tokenizers::Tokenizer as Reference;
+use tokenizers::{AddedToken, Tokenizer as Reference};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -42,7 +42,7 @@ impl TokenizerFiles {
         Self::new("builtin".to_owned(), files).expect("the embedded files are read by a test")
     }
 
-    /// Reads a folder, or the folder that holds a `tokenizer.json`.
+    /// Reads a folder, the folder that holds a `tokenizer.json`, or a GGUF file.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] where it does not exist, [`ErrorKind::Tokenizer`] where it holds no `tokenizer.json`.
@@ -54,7 +54,10 @@ impl TokenizerFiles {
         };
         if !folder.exists() {
             return Err(Error::io(&folder, crate::source::no_such_file())
-                .hint("`--tokenizer` takes a folder with a `tokenizer.json`, or `builtin`"));
+                .hint("`--tokenizer` takes a folder with a `tokenizer.json`, a GGUF file, or `builtin`"));
+        }
+        if folder.is_file() {
+            return Err(other_format(&folder, &folder));
         }
         let main = folder.join("tokenizer.json");
         if !main.exists() {
@@ -117,6 +120,26 @@ impl TokenizerFiles {
         known.chain(named).collect()
     }
 
+    /// Added tokens by id, as `tokenizer_config.json` has them.
+    pub(super) fn declared_tokens(&self) -> Vec<(u32, AddedToken)> {
+        let flag = |token: &Value, name: &str| token.get(name).and_then(Value::as_bool).unwrap_or(false);
+        let token = |(id, token): (&String, &Value)| {
+            let content = token.get("content").and_then(Value::as_str)?;
+            let special = flag(token, "special");
+            let normalized = token.get("normalized").and_then(Value::as_bool).unwrap_or(!special);
+            let token = AddedToken::from(content, special)
+                .single_word(flag(token, "single_word"))
+                .lstrip(flag(token, "lstrip"))
+                .rstrip(flag(token, "rstrip"))
+                .normalized(normalized);
+            Some((id.parse().ok()?, token))
+        };
+        let listed = self.config.get("added_tokens_decoder").and_then(Value::as_object);
+        let mut tokens: Vec<_> = listed.into_iter().flatten().filter_map(token).collect();
+        tokens.sort_by_key(|(id, _)| *id);
+        tokens
+    }
+
     /// `model_max_length`, unless it is a placeholder.
     pub fn model_max_length(&self) -> Option<u64> {
         let length = self.config.get("model_max_length")?.as_f64()?;
@@ -162,20 +185,68 @@ impl TokenizerFiles {
     }
 }
 
+/// What is in a folder that holds no `tokenizer.json`, and what to do.
 fn no_tokenizer_json(folder: &Path) -> Error {
-    let error = Error::new(ErrorKind::Tokenizer, format!("`{}` holds no `tokenizer.json`", folder.display()));
-    let has = |ending: &str| {
-        std::fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .any(|entry| entry.file_name().to_string_lossy().ends_with(ending))
-    };
-    if has("tokenizer.model") || has(".tiktoken") {
-        return error.hint(
-            "it has another format; convert it once: \
-             `AutoTokenizer.from_pretrained(DIR).save_pretrained(NEW_DIR)` writes `tokenizer.json`",
-        );
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut names: Vec<PathBuf> = entries.filter(|path| path.is_file()).collect();
+    names.sort();
+    let known = names.iter().find(|path| Format::of(path).is_some());
+    known.map_or_else(
+        || {
+            let message = format!("`{}` holds no `tokenizer.json`", folder.display());
+            Error::new(ErrorKind::Tokenizer, message)
+                .hint("give the folder that `AutoTokenizer.save_pretrained` writes")
+        },
+        |path| other_format(folder, path),
+    )
+}
+
+/// A vocabulary in a form that is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Gguf,
+    SentencePiece,
+    Tiktoken,
+    Tekken,
+    Rwkv,
+    Slow,
+}
+
+impl Format {
+    fn of(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_string_lossy().to_lowercase();
+        let ends = |ending: &str| name.ends_with(ending);
+        Some(match () {
+            () if ends(".gguf") => Self::Gguf,
+            () if ends(".tiktoken") || name == "tiktoken.model" => Self::Tiktoken,
+            () if ends(".model") || ends(".spm") => Self::SentencePiece,
+            () if name == "tekken.json" => Self::Tekken,
+            () if name.contains("rwkv") && ends(".txt") => Self::Rwkv,
+            () if name == "vocab.json" || name == "merges.txt" || name == "vocab.txt" => Self::Slow,
+            () => return None,
+        })
     }
-    error.hint("give the folder that `AutoTokenizer.save_pretrained` writes")
+}
+
+fn other_format(given: &Path, file: &Path) -> Error {
+    let refused = |what: &str| Error::new(ErrorKind::Tokenizer, format!("`{}` {what}", given.display()));
+    let convert =
+        "convert it once: `AutoTokenizer.from_pretrained(DIR).save_pretrained(NEW_DIR)` writes `tokenizer.json`";
+    match Format::of(file) {
+        Some(Format::Gguf) if given == file => refused("is no GGUF file"),
+        Some(Format::Gguf) => refused("holds no `tokenizer.json`, but a GGUF file")
+            .hint(format!("give the file itself: `--tokenizer {}`", file.display())),
+        Some(Format::SentencePiece) => refused("holds a SentencePiece model, and no `tokenizer.json`").hint(convert),
+        Some(Format::Slow) => refused("holds the lists of a tokenizer, and no `tokenizer.json`").hint(convert),
+        Some(Format::Tiktoken) => refused("holds tiktoken ranks, which do not say how text is split").hint(
+            "give the model's `tokenizer.json`; transformers makes one of a `tiktoken.Encoding`: \
+             `transformers.integrations.tiktoken.convert_tiktoken_to_fast(encoding, NEW_DIR)`",
+        ),
+        Some(Format::Tekken) => refused("holds a `tekken.json`, and no `tokenizer.json`")
+            .hint("give a folder of the model that has a `tokenizer.json`"),
+        Some(Format::Rwkv) => refused("holds an RWKV vocabulary, which no `tokenizer.json` can express")
+            .hint("its tokenizer takes the longest match, which the reference does not know"),
+        None => refused("is no tokenizer that is known")
+            .hint("`--tokenizer` takes a folder with a `tokenizer.json`, a GGUF file, or `builtin`"),
+    }
 }

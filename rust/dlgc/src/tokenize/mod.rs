@@ -6,39 +6,30 @@
 //! ones are its stop.
 
 mod control;
+mod encode;
 mod files;
 
-use std::collections::HashSet;
 use std::ops::Range;
 
-use tokenizers::Tokenizer as Reference;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::Dialogue;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::template::{Rendered, Target};
 
 pub use control::{ControlPolicy, OnControlToken};
 pub use files::TokenizerFiles;
 
 use control::ControlTokens;
+use encode::{Encoded, Encoder};
 
 /// The label of a token that is not trained.
 pub const UNTRAINED: i32 = -100;
 
 /// Text to ids, by the reference.
 pub struct Tokenizer {
-    reference: Reference,
-    /// The same without any added token; made when a text must not become one.
-    bare: std::sync::OnceLock<Reference>,
-    json: Vec<u8>,
-    added: HashSet<u32>,
-    /// Whether the ids of two texts, one after the other, may decode to something else than the texts do: tokenizers
-    /// that put a space before every text.
-    joins: bool,
-    /// Added tokens before which and after which the text is encoded independently.
-    borders: HashSet<u32>,
+    encoder: Encoder,
     control: ControlTokens,
 }
 
@@ -74,13 +65,6 @@ pub struct Ending {
     pub appended: bool,
 }
 
-/// Ids with the bytes of the text that each stands for.
-#[derive(Debug, Default)]
-struct Encoded {
-    ids: Vec<u32>,
-    offsets: Vec<(usize, usize)>,
-}
-
 /// Where trained tokens are taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mask {
@@ -93,32 +77,17 @@ pub enum Mask {
 }
 
 impl Tokenizer {
-    /// Loads a tokenizer; `scaffold` are added tokens that the template uses, beyond those flagged special.
+    /// Loads a tokenizer.
     ///
     /// # Errors
-    /// [`ErrorKind::Tokenizer`] where the reference cannot read it.
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference cannot read it.
     pub fn load(files: &TokenizerFiles) -> Result<Self> {
-        let json = files.file("tokenizer.json").unwrap_or_default().to_vec();
-        let reference = Self::reference(&json)
+        let json = files.file("tokenizer.json").unwrap_or_default();
+        let encoder = Encoder::load(json, files.declared_tokens())
             .map_err(|error| error.context(format!("while loading the tokenizer `{}`", files.origin)))?;
-        let decoder = reference.get_added_tokens_decoder();
-        let added = decoder.keys().copied().collect();
-        let borders = decoder.iter().filter(|(_, token)| !token.normalized).map(|(id, _)| *id).collect();
-        let mut special: Vec<String> =
-            decoder.values().filter(|token| token.special).map(|token| token.content.clone()).collect();
-        special.sort();
-        let control = ControlTokens::new(special, ControlPolicy::default());
-        let joins = !matches!(reference.get_decoder(), Some(tokenizers::DecoderWrapper::ByteLevel(_)));
-        Ok(Self { reference, joins, bare: std::sync::OnceLock::new(), json, added, borders, control })
-    }
-
-    fn reference(json: &[u8]) -> Result<Reference> {
-        let mut reference = Reference::from_bytes(json)
-            .map_err(|error| Error::new(ErrorKind::Tokenizer, format!("`tokenizer.json` cannot be read: {error}")))?;
-        // Padding and truncation saved by somebody's training script are not part of the text's ids.
-        reference.with_padding(None);
-        reference.with_truncation(None).map_err(|error| Error::new(ErrorKind::Tokenizer, error.to_string()))?;
-        Ok(reference)
+        let mut tokenizer = Self { encoder, control: ControlTokens::default() };
+        tokenizer.set_control(tokenizer.special_tokens(), ControlPolicy::default());
+        Ok(tokenizer)
     }
 
     /// Names further control tokens and what becomes of their text in content.
@@ -127,14 +96,17 @@ impl Tokenizer {
         tokens.extend(scaffold);
         tokens.sort();
         tokens.dedup();
-        self.control = ControlTokens::new(tokens, policy);
+        let normalised =
+            |token: &String| self.encoder.all_added().any(|added| added.normalized && added.content == *token);
+        let normalised = tokens.iter().filter(|token| normalised(token)).cloned().collect();
+        self.control = ControlTokens::new(tokens, policy).with_normaliser(self.encoder.normalizer(), normalised);
     }
 
     /// Added tokens that are not flagged special: candidates for control tokens.
     pub fn plain_added_tokens(&self) -> Vec<String> {
-        let decoder = self.reference.get_added_tokens_decoder();
-        let mut tokens: Vec<String> = decoder
-            .values()
+        let mut tokens: Vec<String> = self
+            .encoder
+            .all_added()
             .filter(|token| !token.special && !token.content.trim().is_empty())
             .map(|token| token.content.clone())
             .collect();
@@ -149,8 +121,7 @@ impl Tokenizer {
 
     /// Added tokens that are flagged special, by text.
     pub fn special_tokens(&self) -> Vec<String> {
-        let decoder = self.reference.get_added_tokens_decoder();
-        decoder.into_values().filter(|token| token.special).map(|token| token.content).collect()
+        self.encoder.all_added().filter(|token| token.special).map(|token| token.content.clone()).collect()
     }
 
     /// Applies the policy for control tokens to the texts of a dialogue.
@@ -160,33 +131,33 @@ impl Tokenizer {
 
     /// The text of an id.
     pub fn token_text(&self, id: u32) -> Option<String> {
-        self.reference.id_to_token(id)
+        self.encoder.reference().id_to_token(id)
     }
 
     /// One more than the largest id.
     pub fn vocabulary_size(&self) -> usize {
-        let largest = self.reference.get_vocab(true).values().copied().max();
+        let largest = self.encoder.reference().get_vocab(true).values().copied().max();
         largest.map_or(0, |id| id as usize + 1)
     }
 
     /// Ids that stop generation, by the files of the tokenizer.
     pub fn stop_ids(&self, files: &TokenizerFiles) -> Vec<u32> {
-        files.stop_ids(&self.reference)
+        files.stop_ids(self.encoder.reference())
     }
 
     /// The text of ids, special tokens kept.
     ///
     /// # Errors
-    /// [`ErrorKind::Tokenizer`] where the reference cannot decode them.
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference cannot decode them.
     pub fn decode(&self, ids: &[i32]) -> Result<String> {
         let ids: Vec<u32> = ids.iter().map(|&id| id.cast_unsigned()).collect();
-        self.reference.decode(&ids, false).map_err(|error| Error::new(ErrorKind::Tokenizer, error.to_string()))
+        self.encoder.decode(&ids)
     }
 
     /// Ids of a text, without added special tokens.
     ///
     /// # Errors
-    /// [`ErrorKind::Tokenizer`] where the reference fails.
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
     pub fn ids(&self, text: &str) -> Result<Vec<i32>> {
         Ok(self.encode(text, &[])?.ids.into_iter().map(u32::cast_signed).collect())
     }
@@ -200,56 +171,13 @@ impl Tokenizer {
     }
 
     fn encode(&self, text: &str, suppressed: &[usize]) -> Result<Encoded> {
-        let whole = encode_with(&self.reference, text)?;
-        let hit = |index: usize| self.added.contains(&whole.ids[index]) && suppressed.contains(&whole.offsets[index].0);
-        if suppressed.is_empty() || !(0..whole.ids.len()).any(hit) {
-            return Ok(whole);
-        }
-        // Between two added tokens the text is encoded by itself. Where a suppressed one stands in such a piece, the
-        // piece is encoded again by a tokenizer that knows no added tokens.
-        let bare = self.bare()?;
-        let mut out = Encoded::default();
-        let mut index = 0;
-        while index < whole.ids.len() {
-            if self.added.contains(&whole.ids[index]) && !hit(index) {
-                out.push(whole.ids[index], whole.offsets[index]);
-                index += 1;
-                continue;
-            }
-            let real = |index: &usize| self.added.contains(&whole.ids[*index]) && !hit(*index);
-            let next = (index..whole.ids.len()).find(real).unwrap_or(whole.ids.len());
-            let start = if index == 0 { 0 } else { whole.offsets[index - 1].1 };
-            let end = if next < whole.ids.len() { whole.offsets[next].0 } else { text.len() };
-            if (index..next).any(hit) {
-                let piece = encode_with(bare, &text[start..end])?;
-                for (id, (from, to)) in piece.ids.into_iter().zip(piece.offsets) {
-                    out.push(id, (from + start, to + start));
-                }
-            } else {
-                for inside in index..next {
-                    out.push(whole.ids[inside], whole.offsets[inside]);
-                }
-            }
-            index = next;
-        }
-        Ok(out)
-    }
-
-    fn bare(&self) -> Result<&Reference> {
-        if let Some(bare) = self.bare.get() {
-            return Ok(bare);
-        }
-        let fail = |error: serde_json::Error| Error::new(ErrorKind::Tokenizer, error.to_string());
-        let mut json: serde_json::Value = serde_json::from_slice(&self.json).map_err(fail)?;
-        json["added_tokens"] = serde_json::Value::Array(Vec::new());
-        let bare = Self::reference(&serde_json::to_vec(&json).map_err(fail)?)?;
-        Ok(self.bare.get_or_init(|| bare))
+        self.encoder.encode(text, suppressed, self.control.tokens())
     }
 
     /// Turns a rendering into rows: one for all turns whose prompts nest in it, one for each of the others.
     ///
     /// # Errors
-    /// [`ErrorKind::Tokenizer`] where the reference fails.
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
     pub fn examples(&self, rendered: &mut Rendered, mask: Mask) -> Result<Vec<Example>> {
         let encoded = self.encode(&rendered.text, &rendered.suppressed)?;
         rendered.tokens = encoded.ids.len();
@@ -264,41 +192,67 @@ impl Tokenizer {
                         Some(range) => self.trained_tokens(&encoded, &rendered.text, &rendered.suppressed, &range)?,
                         None => None,
                     };
-                    let own_row = tokens.is_none();
-                    let example = if let Some(tokens) = tokens {
-                        shared.train(turn.message, &tokens, self.ending(&encoded, &tokens, target));
-                        &shared
-                    } else if let Some(example) = self.own_row(rendered, turn.message, target)? {
-                        apart.push(example);
-                        apart.last().expect("pushed above")
-                    } else {
+                    let own = match tokens {
+                        Some(_) => None,
+                        None => self.own_row(rendered, target)?,
+                    };
+                    let placed = match (&own, tokens) {
+                        (Some(row), _) => {
+                            Some((&row.encoded, row.tokens.clone(), row.text.as_str(), row.target.clone()))
+                        }
+                        (None, Some(tokens)) => {
+                            target.range().map(|range| (&encoded, tokens, rendered.text.as_str(), range))
+                        }
+                        (None, None) => None,
+                    };
+                    let Some((encoded, tokens, text, range)) = placed else {
                         let message = "encoded after its prompt the turn does not decode to what it says";
                         turn.target = Err(Diagnostic::new(Code::TargetUnproved, message));
                         continue;
                     };
-                    if let Ok(target) = &mut turn.target {
-                        target.own_row = own_row;
+                    let stop = &target.text[target.text.len() - target.stop..];
+                    let whole_stop = self.is_added(encoded.ids[tokens.end - 1], stop);
+                    if let Some(why) = self.unsaid(encoded, &tokens, text, &range, (!whole_stop).then_some(stop))? {
+                        turn.target = Err(Diagnostic::new(Code::TargetUnproved, why));
+                        continue;
                     }
-                    let ending = example.endings.last().expect("trained above");
+                    let last = encoded.ids[tokens.end - 1];
+                    let (text, appended) = (stop.to_owned(), target.appended_stop);
+                    let ending = Ending { text, id: whole_stop.then_some(last), appended };
                     let found = &mut rendered.diagnostics;
-                    if ending.id.is_none() {
-                        let message = format!("the stop `{}` is not one token of this tokenizer", ending.text);
+                    if !whole_stop {
+                        let message = format!("the stop `{stop}` is not one token of this tokenizer");
                         found.push(Diagnostic::new(Code::StopNotAToken, message));
                     }
-                    if own_row {
-                        found.push(Diagnostic::new(Code::OwnRow, "the turn has a row of its own"));
-                    }
-                    if ending.appended {
+                    if target.appended_stop {
                         found.push(Diagnostic::new(Code::StopAppended, "the model's own stop was put at its end"));
+                    }
+                    if let Ok(target) = &mut turn.target {
+                        target.own_row = own.is_some();
+                    }
+                    match &own {
+                        None => shared.train(turn.message, &tokens, ending),
+                        Some(row) => {
+                            found.push(Diagnostic::new(Code::OwnRow, "the turn has a row of its own"));
+                            let mut example = Example::of(&row.text, &row.encoded);
+                            example.train(turn.message, &tokens, ending);
+                            apart.push(example);
+                        }
                     }
                 }
                 rendered.turns = turns;
             }
             Mask::Template | Mask::HfCompat => {
+                let seen = match mask {
+                    Mask::HfCompat if rendered.suppressed.is_empty() => {
+                        &self.encoder.encode_as_transformers(&rendered.text)?
+                    }
+                    _ => &encoded,
+                };
                 for block in &rendered.blocks {
                     let tokens = match mask {
-                        Mask::HfCompat => hf_compat(&encoded, &rendered.text, block),
-                        _ => inside(&encoded, block),
+                        Mask::HfCompat => hf_compat(seen, &rendered.text, block),
+                        _ => inside(seen, block),
                     };
                     shared.label(&tokens);
                 }
@@ -316,11 +270,12 @@ impl Tokenizer {
         Ok(examples)
     }
 
-    /// A row of its own: the ids of the prompt, then those of the target, encoded alone as a server would see them.
+    /// A row of its own: the prompt and what has to be generated after it.
     ///
-    /// `None` if the ids decode to another text.
-    fn own_row(&self, rendered: &Rendered, message: usize, target: &Target) -> Result<Option<Example>> {
-        let (prompt, suppressed) = match (&target.prompt, target.shared) {
+    /// Where the ids of both together begin with those of the prompt, it is they. Where not, it is the ids of the
+    /// prompt, then those of the target, encoded alone; `None` if these do not decode to what both say.
+    fn own_row(&self, rendered: &Rendered, target: &Target) -> Result<Option<OwnRow>> {
+        let (prompt, mut suppressed) = match (&target.prompt, target.shared) {
             (Some((prompt, suppressed)), _) => (prompt.as_str(), suppressed.clone()),
             (None, start) => {
                 let start = start.expect("a target without a prompt is shared");
@@ -328,42 +283,67 @@ impl Tokenizer {
                 (&rendered.text[..start], suppressed)
             }
         };
-        let mut encoded = self.encode(prompt, &suppressed)?;
-        let first = encoded.ids.len();
-        let generated = self.encode(&target.text, &target.suppressed)?;
-        for (id, (start, end)) in generated.ids.into_iter().zip(generated.offsets) {
-            encoded.push(id, (start + prompt.len(), end + prompt.len()));
+        let before = suppressed.len();
+        suppressed.extend(target.suppressed.iter().map(|at| at + prompt.len()));
+        let text = format!("{prompt}{}", target.text);
+        let range = prompt.len()..text.len();
+        let whole = self.encode(&text, &suppressed)?;
+        if let Some(tokens) = self.trained_tokens(&whole, &text, &suppressed, &range)? {
+            return Ok(Some(OwnRow { text, target: range, encoded: whole, tokens }));
         }
-        let mut example = Example::of(&format!("{prompt}{}", target.text), &encoded);
-        let tokens = first..encoded.ids.len();
-        example.train(message, &tokens, self.ending(&encoded, &tokens, target));
-        if self.joins {
-            let whole = encode_with(&self.reference, &example.text)?;
-            let whole: Vec<i32> = whole.ids.into_iter().map(u32::cast_signed).collect();
-            if self.decode(&whole)? != self.decode(&example.input_ids)? {
-                return Ok(None);
+        let prompt_ids = self.encode(prompt, &suppressed[..before])?;
+        let generated = self.encode(&target.text, &target.suppressed)?;
+        // Where the tokenizer puts a space before every text, it may be a token of its own, which is left out.
+        let invented = matches!(generated.offsets[..], [(0, _), (0, _), ..]);
+        for skip in 0..=usize::from(invented) {
+            let mut encoded = Encoded { ids: prompt_ids.ids.clone(), offsets: prompt_ids.offsets.clone() };
+            let tokens = encoded.ids.len()..encoded.ids.len() + generated.ids.len() - skip;
+            for (&id, &(start, end)) in generated.ids.iter().zip(&generated.offsets).skip(skip) {
+                encoded.push(id, (start + prompt.len(), end + prompt.len()));
+            }
+            let prompt_text = self.encoder.decode(&prompt_ids.ids)?;
+            let decoded = self.encoder.decode(&encoded.ids)?;
+            let said = decoded.strip_prefix(&prompt_text);
+            let says = said == Some(&target.text)
+                || said == Some(&self.encoder.normalised(&encoded, &tokens, &text, &range))
+                || skip == 0 && decoded == self.encoder.decode(&whole.ids)?;
+            if says && !tokens.is_empty() {
+                return Ok(Some(OwnRow { text, target: range, encoded, tokens }));
             }
         }
-        Ok(Some(example))
+        Ok(None)
     }
 
-    /// How a target with these tokens ends: its stop has an id where it is one added token.
-    fn ending(&self, encoded: &Encoded, tokens: &Range<usize>, target: &Target) -> Ending {
-        let last = tokens.clone().next_back().filter(|&last| {
-            let (start, end) = encoded.offsets[last];
-            self.added.contains(&encoded.ids[last]) && end - start == target.stop
-        });
-        Ending {
-            text: target.text[target.text.len() - target.stop..].to_owned(),
-            id: last.map(|last| encoded.ids[last]),
-            appended: target.appended_stop,
+    /// Why tokens do not say what their text says; `stop` is what they must end in where that is no token.
+    fn unsaid(
+        &self,
+        encoded: &Encoded,
+        tokens: &Range<usize>,
+        text: &str,
+        target: &Range<usize>,
+        stop: Option<&str>,
+    ) -> Result<Option<String>> {
+        if !self.encoder.says(encoded, tokens, text, target)? {
+            let said = self.encoder.decode(&encoded.ids[tokens.clone()])?;
+            return Ok(Some(format!("the tokenizer cannot say the turn: its ids decode to `{}`", start_of(&said))));
         }
+        if let Some(stop) = stop
+            && !self.encoder.decode(&encoded.ids[tokens.clone()])?.ends_with(stop)
+        {
+            return Ok(Some(format!("the tokenizer cannot say the stop `{stop}`")));
+        }
+        Ok(None)
+    }
+
+    /// Whether an id is the added token of a text.
+    fn is_added(&self, id: u32, text: &str) -> bool {
+        self.encoder.added(id).is_some_and(|token| token.content == text)
     }
 
     /// Hashes of the decoded ids and of the decoded targets: runs of trained tokens, each closed by a zero byte.
     ///
     /// # Errors
-    /// [`ErrorKind::Tokenizer`] where the reference cannot decode them.
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference cannot decode them.
     pub fn hashes(&self, input_ids: &[i32], labels: &[i32]) -> Result<(u64, u64)> {
         let text_hash = xxh3_64(self.decode(input_ids)?.as_bytes());
         let mut targets = String::new();
@@ -391,20 +371,43 @@ impl Tokenizer {
         target: &Range<usize>,
     ) -> Result<Option<Range<usize>>> {
         let first = encoded.offsets.partition_point(|&(_, end)| end <= target.start);
-        let last = encoded.offsets.partition_point(|&(_, end)| end <= target.end);
+        let mut last = encoded.offsets.partition_point(|&(start, end)| end <= target.end && start < target.end);
         let starts_inside = encoded.offsets.get(first).is_none_or(|&(start, _)| start < target.start);
-        let ends_inside = encoded.offsets.get(last).is_some_and(|&(start, _)| start < target.end);
-        if starts_inside || ends_inside || first >= last {
+        if encoded.offsets.get(last).is_some_and(|&(start, _)| start < target.end) {
+            if !self.is_last(encoded.ids[last], encoded.offsets[last], text, target.end) {
+                return Ok(None);
+            }
+            last += 1;
+        }
+        if starts_inside || first >= last {
             return Ok(None);
         }
         // An added token stands in the prompt as in the row, and what comes after it is encoded by itself: it is
         // enough to encode the prompt from the last such token on.
-        let border = (0..first).rev().find(|&index| self.borders.contains(&encoded.ids[index]));
+        let is_border = |index: &usize| self.encoder.is_border(encoded, *index, text);
+        let border = (0..first).rev().find(is_border);
         let (from, from_byte) = border.map_or((0, 0), |index| (index, encoded.offsets[index].0));
         let shifted: Vec<usize> = suppressed.iter().filter(|&&at| at >= from_byte).map(|at| at - from_byte).collect();
         let prompt = self.encode(&text[from_byte..target.start], &shifted)?;
         Ok((prompt.ids == encoded.ids[from..first]).then_some(first..last))
     }
+
+    /// Whether a token's own text ends at `target_end`, and only white space that it swallowed lies behind.
+    fn is_last(&self, id: u32, (start, end): (usize, usize), text: &str, target_end: usize) -> bool {
+        let Some(token) = self.encoder.added(id) else { return false };
+        let own_end = target_end.checked_sub(token.content.len());
+        token.rstrip
+            && own_end.is_some_and(|own| own >= start && text.get(own..target_end) == Some(&token.content))
+            && text.get(target_end..end).is_some_and(|swallowed| swallowed.trim().is_empty())
+    }
+}
+
+/// A row of its own, and where in it the target is.
+struct OwnRow {
+    text: String,
+    target: Range<usize>,
+    encoded: Encoded,
+    tokens: Range<usize>,
 }
 
 impl Example {
@@ -429,18 +432,11 @@ impl Example {
     }
 }
 
-impl Encoded {
-    fn push(&mut self, id: u32, offsets: (usize, usize)) {
-        self.ids.push(id);
-        self.offsets.push(offsets);
-    }
-}
-
-fn encode_with(reference: &Reference, text: &str) -> Result<Encoded> {
-    let encoding = reference
-        .encode(text, false)
-        .map_err(|error| Error::new(ErrorKind::Tokenizer, format!("the tokenizer failed: {error}")))?;
-    Ok(Encoded { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() })
+/// The first characters of a text, line breaks made visible.
+fn start_of(text: &str) -> String {
+    let start: String = text.chars().take(40).collect();
+    let more = if start.len() < text.len() { " …" } else { "" };
+    start.replace('\n', "\\n") + more
 }
 
 /// Tokens that lie wholly inside a block.

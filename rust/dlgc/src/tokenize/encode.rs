@@ -1,0 +1,325 @@
+//! Text to ids and back, by the reference.
+//!
+//! In: text, and where in it texts of control tokens begin that are to stay text. Out: [`Encoded`]: the ids that the
+//! pinned `tokenizers` crate gives without added special tokens, with the bytes that each stands for; or the text of
+//! ids. What the reference loses on the way (a character without a token, a normaliser's work) is told by
+//! [`Encoder::says`].
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{
+    AddedToken, Encoding, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper, PostProcessor,
+    PostProcessorWrapper, Tokenizer as Reference,
+};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Stands for "an added token" before a piece of text that follows one. No record holds it.
+const MARK: char = '\u{FDD0}';
+
+/// Ids with the bytes of the text that each stands for.
+#[derive(Debug, Default)]
+pub(super) struct Encoded {
+    pub(super) ids: Vec<u32>,
+    pub(super) offsets: Vec<(usize, usize)>,
+}
+
+/// The reference, and what must be known about it.
+pub(super) struct Encoder {
+    reference: Reference,
+    /// The same, but the texts of control tokens are text to it; made when a text must not become one.
+    bare: OnceLock<Reference>,
+    json: Vec<u8>,
+    added: HashMap<u32, AddedToken>,
+    /// Trims offsets in some tokenizers, which only what equals transformers' bits may see.
+    post_processor: Option<PostProcessorWrapper>,
+    /// Whether every text comes back from its ids, but for composed characters.
+    lossless: bool,
+}
+
+fn fail(error: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Tokenizer, format!("the tokenizer failed: {error}"))
+}
+
+impl Encoder {
+    /// Reads a `tokenizer.json`; `declared` are added tokens by id as `tokenizer_config.json` has them, whose flags
+    /// win, as in transformers.
+    pub(super) fn load(json: &[u8], declared: Vec<(u32, AddedToken)>) -> Result<Self> {
+        let mut reference = read(json)?;
+        let known = reference.get_added_tokens_decoder();
+        let mut changed = Vec::new();
+        for (id, token) in declared {
+            if reference.token_to_id(&token.content) != Some(id) {
+                let message = format!(
+                    "`tokenizer_config.json` gives the added token `{}` the id {id}, `tokenizer.json` does not",
+                    token.content
+                );
+                return Err(Error::new(ErrorKind::Tokenizer, message)
+                    .hint("`AutoTokenizer.from_pretrained(DIR).save_pretrained(NEW_DIR)` writes files that agree"));
+            }
+            if known.get(&id) != Some(&token) {
+                changed.push(token);
+            }
+        }
+        reference.add_tokens(changed).map_err(fail)?;
+        let post_processor = reference.get_post_processor().cloned();
+        reference.with_post_processor(None::<PostProcessorWrapper>);
+        let added = reference.get_added_tokens_decoder().into_iter().collect();
+        let lossless = is_lossless(&reference);
+        Ok(Self { reference, bare: OnceLock::new(), json: json.to_vec(), added, post_processor, lossless })
+    }
+
+    /// The reference itself.
+    pub(super) fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// The added token of an id.
+    pub(super) fn added(&self, id: u32) -> Option<&AddedToken> {
+        self.added.get(&id)
+    }
+
+    /// The added token at an index, where the text really holds it: an unknown token may stand for anything.
+    pub(super) fn added_at(&self, encoded: &Encoded, index: usize, text: &str) -> Option<&AddedToken> {
+        let token = self.added(encoded.ids[index])?;
+        let (start, end) = encoded.offsets[index];
+        let slice = text.get(start..end)?;
+        let stands = slice.contains(&token.content)
+            || token.normalized && self.normalise(slice).contains(&self.normalise(&token.content));
+        stands.then_some(token)
+    }
+
+    /// Whether the text before a token and the text after it are encoded each by itself, wherever they stand.
+    pub(super) fn is_border(&self, encoded: &Encoded, index: usize, text: &str) -> bool {
+        self.added_at(encoded, index, text).is_some_and(|token| !token.normalized && !token.single_word)
+    }
+
+    fn normalise(&self, text: &str) -> String {
+        let mut normalised = NormalizedString::from(text);
+        match self.normalizer().map(|normalizer| normalizer.normalize(&mut normalised)) {
+            Some(Ok(())) => normalised.get().to_owned(),
+            _ => text.to_owned(),
+        }
+    }
+
+    /// All added tokens.
+    pub(super) fn all_added(&self) -> impl Iterator<Item = &AddedToken> {
+        self.added.values()
+    }
+
+    /// What changes the text before it is split, unless nothing does.
+    pub(super) fn normalizer(&self) -> Option<&NormalizerWrapper> {
+        let empty = |normalizer: &NormalizerWrapper| match normalizer {
+            NormalizerWrapper::Sequence(steps) => steps.as_ref().is_empty(),
+            _ => false,
+        };
+        self.reference.get_normalizer().filter(|normalizer| !empty(normalizer))
+    }
+
+    /// Ids of a text. Texts of `control` tokens that begin at `suppressed` places stay text.
+    pub(super) fn encode(&self, text: &str, suppressed: &[usize], control: &[String]) -> Result<Encoded> {
+        let whole = Encoded::of(&self.reference.encode(text, false).map_err(fail)?);
+        let is_added = |index: usize| self.added_at(&whole, index, text).is_some();
+        // A token may have swallowed white space before its text.
+        let is_hit = |index: usize| {
+            let (start, end) = whole.offsets[index];
+            is_added(index) && suppressed.iter().any(|at| (start..end).contains(at))
+        };
+        if suppressed.is_empty() || !(0..whole.ids.len()).any(is_hit) {
+            return Ok(whole);
+        }
+        // Between two added tokens the text is encoded by itself. Where a suppressed one stands in such a piece, the
+        // piece is encoded again, as what follows an added token, by a tokenizer to which it is no token.
+        let bare = self.bare(control)?;
+        let mut out = Encoded::default();
+        let mut index = 0;
+        while index < whole.ids.len() {
+            let is_real = |index: &usize| is_added(*index) && !is_hit(*index);
+            if is_real(&index) {
+                out.push(whole.ids[index], whole.offsets[index]);
+                index += 1;
+                continue;
+            }
+            let next = (index..whole.ids.len()).find(is_real).unwrap_or(whole.ids.len());
+            let start = if index == 0 { 0 } else { whole.offsets[index - 1].1 };
+            let end = if next < whole.ids.len() { whole.offsets[next].0 } else { text.len() };
+            if (index..next).any(is_hit) {
+                let mark = if index == 0 { String::new() } else { MARK.to_string() };
+                let piece = bare.encode(format!("{mark}{}", &text[start..end]), false).map_err(fail)?;
+                let piece = Encoded::of(&piece);
+                let skip = usize::from(!mark.is_empty());
+                for (&id, &(from, to)) in piece.ids.iter().zip(&piece.offsets).skip(skip) {
+                    out.push(id, (from + start - mark.len(), to + start - mark.len()));
+                }
+            } else {
+                for inside in index..next {
+                    out.push(whole.ids[inside], whole.offsets[inside]);
+                }
+            }
+            index = next;
+        }
+        Ok(out)
+    }
+
+    /// Ids of a text, with the offsets that transformers sees.
+    pub(super) fn encode_as_transformers(&self, text: &str) -> Result<Encoded> {
+        let encoding = self.reference.encode(text, false).map_err(fail)?;
+        let Some(post_processor) = &self.post_processor else { return Ok(Encoded::of(&encoding)) };
+        Ok(Encoded::of(&post_processor.process(encoding, None, false).map_err(fail)?))
+    }
+
+    /// The text of ids, special tokens kept.
+    pub(super) fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.reference.decode(ids, false).map_err(fail)
+    }
+
+    /// Whether ids say what the text says, as far as the tokenizer can: white space and what its normaliser changes
+    /// are no difference, a lost character is.
+    pub(super) fn says(
+        &self,
+        encoded: &Encoded,
+        tokens: &Range<usize>,
+        text: &str,
+        whole: &Range<usize>,
+    ) -> Result<bool> {
+        if self.lossless {
+            return Ok(true);
+        }
+        let decoded = self.decode(&encoded.ids[tokens.clone()])?;
+        let said = &text[whole.clone()];
+        if decoded == said {
+            return Ok(true);
+        }
+        let bare =
+            |text: &str| text.chars().filter(|&letter| !letter.is_whitespace() && letter != '▁').collect::<String>();
+        Ok(bare(&decoded) == bare(&self.normalised(encoded, tokens, text, whole)))
+    }
+
+    /// The text of a range as the normaliser leaves it; added tokens stand as they are.
+    pub(super) fn normalised(
+        &self,
+        encoded: &Encoded,
+        tokens: &Range<usize>,
+        text: &str,
+        whole: &Range<usize>,
+    ) -> String {
+        let mut out = String::new();
+        let mut at = whole.start;
+        for index in tokens.clone() {
+            let (start, end) = encoded.offsets[index];
+            if let Some(token) = self.added_at(encoded, index, text).filter(|_| start >= at) {
+                out.push_str(&self.normalise(&text[at..start]));
+                out.push_str(&token.content);
+                at = end.min(whole.end);
+            }
+        }
+        out.push_str(&self.normalise(&text[at..whole.end]));
+        out
+    }
+
+    /// The reference with nothing found in text before it is split, and with names for control tokens that no text
+    /// has: some models know their vocabulary by name.
+    fn bare(&self, control: &[String]) -> Result<&Reference> {
+        if let Some(bare) = self.bare.get() {
+            return Ok(bare);
+        }
+        let mut json: Value = serde_json::from_slice(&self.json).map_err(fail)?;
+        json["added_tokens"] = json!([{"id": u32::MAX, "content": MARK.to_string(), "single_word": false,
+            "lstrip": false, "rstrip": false, "normalized": false, "special": true}]);
+        let mut control: HashSet<&str> = control.iter().map(String::as_str).collect();
+        let unknown = json["model"]["unk_token"].as_str().map(ToOwned::to_owned);
+        control.remove(unknown.as_deref().unwrap_or_default());
+        let is_control = |name: &str| control.contains(name);
+        let renamed = |name: &str| format!("{MARK}{name}");
+        match &mut json["model"]["vocab"] {
+            Value::Object(vocab) => {
+                *vocab = std::mem::take(vocab)
+                    .into_iter()
+                    .map(|(name, id)| if is_control(&name) { (renamed(&name), id) } else { (name, id) })
+                    .collect();
+            }
+            Value::Array(pieces) => {
+                for name in pieces.iter_mut().filter_map(|piece| piece.get_mut(0)) {
+                    if let Some(control) = name.as_str().filter(|name| is_control(name)) {
+                        *name = renamed(control).into();
+                    }
+                }
+            }
+            _ => {}
+        }
+        if let Some(merges) = json["model"]["merges"].as_array_mut() {
+            merges.retain(|merge| {
+                let pair = match merge {
+                    Value::String(text) => text.split_once(' '),
+                    _ => merge.get(0).and_then(Value::as_str).zip(merge.get(1).and_then(Value::as_str)),
+                };
+                pair.is_none_or(|(left, right)| {
+                    !is_control(left) && !is_control(right) && !is_control(&format!("{left}{right}"))
+                })
+            });
+        }
+        let mut bare = read(&serde_json::to_vec(&json).map_err(fail)?)?;
+        bare.with_post_processor(None::<PostProcessorWrapper>);
+        Ok(self.bare.get_or_init(|| bare))
+    }
+}
+
+/// Reads a `tokenizer.json`, without what somebody's training script left in it: padding, truncation and dropout are
+/// not part of a text's ids.
+fn read(json: &[u8]) -> Result<Reference> {
+    let mut reference = Reference::from_bytes(json)
+        .map_err(|error| Error::new(ErrorKind::Tokenizer, format!("`tokenizer.json` cannot be read: {error}")))?;
+    reference.with_padding(None);
+    reference.with_truncation(None).map_err(fail)?;
+    if let ModelWrapper::BPE(bpe) = reference.get_model()
+        && bpe.dropout.is_some()
+    {
+        let mut bpe = bpe.clone();
+        bpe.dropout = None;
+        reference.with_model(bpe);
+    }
+    Ok(reference)
+}
+
+/// Whether a tokenizer is made of parts that are known to lose nothing, and has a token for every byte.
+fn is_lossless(reference: &Reference) -> bool {
+    let ModelWrapper::BPE(bpe) = reference.get_model() else { return false };
+    let part = |part: Option<Value>| part.unwrap_or(Value::Null);
+    let decoder = part(serde_json::to_value(reference.get_decoder()).ok());
+    let normalizer = part(serde_json::to_value(reference.get_normalizer()).ok());
+    let pre_tokenizer = part(serde_json::to_value(reference.get_pre_tokenizer()).ok());
+    let steps = |part: &Value, list: &str| match part["type"].as_str() {
+        Some("Sequence") => part[list].as_array().cloned().unwrap_or_default(),
+        Some(_) => vec![part.clone()],
+        None => Vec::new(),
+    };
+    let plain = |affix: &Option<String>| affix.as_deref().unwrap_or_default().is_empty();
+    let splits = steps(&pre_tokenizer, "pretokenizers");
+    plain(&bpe.continuing_subword_prefix)
+        && plain(&bpe.end_of_word_suffix)
+        && decoder["type"] == "ByteLevel"
+        && steps(&normalizer, "normalizers").iter().all(|step| step["type"] == "NFC")
+        && splits.iter().any(|step| step["type"] == "ByteLevel")
+        && splits.iter().all(|step| match step["type"].as_str() {
+            Some("ByteLevel") => step["add_prefix_space"] == false,
+            Some("Digits") => true,
+            Some("Split") => step["behavior"] != "Removed",
+            _ => false,
+        })
+        && ByteLevel::alphabet().into_iter().all(|byte| reference.token_to_id(&byte.to_string()).is_some())
+}
+
+impl Encoded {
+    fn of(encoding: &Encoding) -> Self {
+        Self { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() }
+    }
+
+    pub(super) fn push(&mut self, id: u32, offsets: (usize, usize)) {
+        self.ids.push(id);
+        self.offsets.push(offsets);
+    }
+}
