@@ -122,7 +122,11 @@ def _inputs(parser: argparse.ArgumentParser) -> None:
 def _rendering(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is rendered and trained")
     add = group.add_argument
-    add("--tokenizer", metavar="DIR", help="folder with a tokenizer.json, or `builtin` (default: builtin, as a demo)")
+    add(
+        "--tokenizer",
+        metavar="DIR|FILE",
+        help="folder with a tokenizer.json, a GGUF file, or `builtin` (default: builtin, as a demo)",
+    )
     add("--chat-template", metavar="NAME|FILE", help="a template file, or the name of one of the tokenizer's")
     add("--template-path", metavar="DIR", help="folder in which templates are found by name")
     add("--template-kwargs", metavar="JSON", help='template arguments, such as {"enable_thinking": false}')

@@ -21,8 +21,8 @@ class CompileOptions:
     """Options of a compilation; `specs/options.schema.json` says what each takes.
 
     Attributes:
-        tokenizer: A folder with a `tokenizer.json`, or `builtin`. Without it the built-in one is used and the dataset
-            is marked as a demo.
+        tokenizer: A folder with a `tokenizer.json`, a GGUF file, or `builtin`. Without it the built-in one is used and
+            the dataset is marked as a demo.
         chat_template: A file, or the name of one of the tokenizer's templates or of a file in `template_path`.
         template_path: Folder in which templates are found by name.
         template_kwargs: Template arguments for every record; those of a record win.

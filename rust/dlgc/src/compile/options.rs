@@ -17,7 +17,8 @@ pub struct CompileOptions {
     pub inputs: Vec<String>,
     /// The dataset's folder.
     pub output: Option<PathBuf>,
-    /// A folder with a `tokenizer.json`, or `builtin`; without it the built-in one, and the dataset is marked `demo`.
+    /// A folder with a `tokenizer.json`, a GGUF file, or `builtin`; without it the built-in one, and the dataset is
+    /// marked `demo`.
     pub tokenizer: Option<String>,
     /// A file, or the name of one of the tokenizer's templates or of a file in `template_path`.
     pub chat_template: Option<String>,

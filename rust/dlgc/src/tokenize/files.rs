@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::{AddedToken, Tokenizer as Reference};
 
+use super::gguf;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Names of special tokens that transformers hands to templates (`SPECIAL_TOKENS_ATTRIBUTES`).
@@ -47,6 +48,9 @@ impl TokenizerFiles {
     /// # Errors
     /// [`ErrorKind::Io`] where it does not exist, [`ErrorKind::Tokenizer`] where it holds no `tokenizer.json`.
     pub fn load(path: &Path) -> Result<Self> {
+        if path.is_file() && gguf::is_gguf(path) {
+            return Self::new(path.to_string_lossy().into_owned(), gguf::load(path)?);
+        }
         let folder: PathBuf = if path.file_name().is_some_and(|name| name == "tokenizer.json") {
             path.parent().map_or_else(PathBuf::new, Path::to_owned)
         } else {

@@ -8,6 +8,7 @@
 mod control;
 mod encode;
 mod files;
+mod gguf;
 
 use std::ops::Range;
 
