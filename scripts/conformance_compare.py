@@ -383,7 +383,7 @@ def trained_runs(labels: list[int]) -> list[tuple[int, int]]:
 
 
 def spaceless(text: str) -> str:
-    """A text without what tokenizers normalise: spaces, their sign in SentencePiece's vocabularies, composed accents."""
+    """A text without what tokenizers normalise: spaces and SentencePiece's sign for them, composed accents."""
     return unicodedata.normalize("NFC", text).replace(" ", "").replace("\u2581", "")
 
 

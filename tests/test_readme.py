@@ -17,7 +17,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import _tokenizer, write_qwen3_now
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -78,6 +77,8 @@ def test_the_readme_prints_what_it_says(tmp_path: Path) -> None:
 @pytest.mark.skipif(find_spec("trl") is None, reason="training is not installed: pip install 'dlgc[train]'")
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # TRL imports it
 def test_the_readme_shows_what_trl_trains(tmp_path: Path, qwen3: Path) -> None:
+    from conftest import write_qwen3_now
+
     text = README.read_text(encoding="utf-8")
     write_qwen3_now(qwen3, tmp_path / MODEL)
     assert re.findall(r"!\[[^]]*\]\((.*?)\)", text)[0] == PICTURE
@@ -92,12 +93,16 @@ def test_the_readme_shows_what_trl_trains(tmp_path: Path, qwen3: Path) -> None:
 
 
 def rewrite() -> None:
+    sys.path.insert(0, str(ROOT / "scripts"))  # as pytest has it
+    import real_tokenizers
+    from conftest import write_qwen3_now
+
     text = README.read_text(encoding="utf-8")
     for model in (False, True):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             if model:
-                write_qwen3_now(_tokenizer("qwen3"), folder / MODEL)
+                write_qwen3_now(real_tokenizers.folder("qwen3"), folder / MODEL)
                 (ROOT / PICTURE).parent.mkdir(exist_ok=True)
                 (ROOT / PICTURE).write_text(picture(folder), encoding="utf-8")
             for command, there, should in outputs(text, folder, model=model):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from dlgc.against import Compared, Piece
     from dlgc.api import Confirmation, Drift, Progress, Rendered, RenderedRow, Report, Verdict
 
 GREEN, RED, YELLOW, CYAN, BOLD, DIM, RESET = (f"\033[{code}m" for code in ("32", "31", "33", "36", "1", "2", "0"))
@@ -20,8 +21,8 @@ TOO_MUCH = 3.0
 """Amplification above which a user is warned."""
 LOG_SECONDS = 10.0
 BAR_SECONDS = 0.1
-EDGES = {"=": (GREEN, "[[", "]]")}
-"""Around what is trained: in colour, and without."""
+EDGES = {"=": (GREEN, "[[", "]]"), "+": (RED, "{+", "+}"), "-": (RED, "{-", "-}")}
+"""Around what is trained: by all who are asked, only by another, only by dlgc; in colour, and without."""
 
 
 def say(text: str) -> None:
@@ -231,6 +232,80 @@ def show(rendered: Rendered, name: str, color: bool) -> None:  # noqa: FBT001  #
     findings = [item for item in rendered.diagnostics if item["severity"] == "warning"]
     for item in findings:
         write(f"\n{item['severity']}[{item['code']}]: {item['message']}\n")
+
+
+def against(compared: Compared, name: str, color: bool) -> None:  # noqa: FBT001  # private to the command line
+    """Writes TRL's row token by token with the targets of dlgc's rows, then what becomes of each turn, and why."""
+    write, theirs = sys.stdout.write, compared.theirs
+    limit = "none" if theirs.max_length is None else theirs.max_length
+    twin = ", its own training template" if theirs.twin else ""
+    write(f"{name}\n\n{_side('dlgc', compared.rows, compared.tokens, compared.trained)}\n")
+    write(_side(f"TRL {theirs.version}", int(theirs.kept > 0), theirs.kept, theirs.trained))
+    write(f"; assistant_only_loss={theirs.assistant_only}, max_length={limit}{twin}\n")
+    if theirs.failed is not None:
+        write(f"\nTRL makes no row of this dialogue:\n{theirs.failed}\n")
+        return
+    if theirs.refused is not None:
+        write("\nTRL refuses assistant_only_loss=True, so its default is shown, loss on every token:\n")
+        write(f"{theirs.refused}\n\n")
+    for text in theirs.warned:
+        write(f"\nTRL warns: {text}\n\n")
+    _row_against(compared, color)
+    for turn in compared.turns:
+        write(f"message {turn.message:<3} TRL trains {turn.both} of its {turn.tokens} tokens\n")
+        if turn.prompts:
+            ours, other = (text.replace("\n", "⏎") for text in turn.prompts)
+            has = f"has `{other}`" if ours != other else "has the same as other tokens"
+            write(f"            after another text: a server sends `{ours}`, TRL's row {has}\n")
+    _differences(compared, color)
+    for note in compared.notes:
+        write(f"note: {note}\n")
+
+
+def _side(name: str, rows: int, tokens: int, trained: int) -> str:
+    return f"{name:<11} {rows:>2} {'row' if rows == 1 else 'rows'}, {tokens:,} tokens, {trained:,} trained"
+
+
+def _row_against(compared: Compared, color: bool) -> None:  # noqa: FBT001  # private
+    write, theirs = sys.stdout.write, compared.theirs
+    words = {"=": "green", "+": "red +", "-": "red -"}
+    both, plus, minus = (
+        f"{paint}{words[sign]}{RESET}" if color else f"{left} {right}" for sign, (paint, left, right) in EDGES.items()
+    )
+    write(f"trained by both {both}, only by TRL {plus}, only by dlgc {minus}\n\n")
+    shown = [(_numbered(piece.text, piece.tokens), _sign(piece)) for piece in compared.pieces]
+    places = [-1 if piece.place is None else piece.place for piece in compared.pieces]
+    cut = next((at for at, place in enumerate(places) if place >= theirs.kept), len(shown))
+    if shown[:cut]:
+        _show_row(shown[:cut], color)
+    if shown[cut:]:
+        why = "the rest is cut off" if theirs.kept else "nothing that is trained is left, so TRL drops the dialogue"
+        write(f"--- max_length={theirs.max_length}: {why} ---\n")
+        _show_row(shown[cut:], color)
+    write("" if shown[-1][0].endswith("\n") else "\n")
+
+
+def _sign(piece: Piece) -> str:
+    if piece.ours == piece.theirs:
+        return "=" if piece.ours else ""
+    return "-" if piece.ours else "+"
+
+
+def _differences(compared: Compared, color: bool) -> None:  # noqa: FBT001  # private
+    from dlgc.against import REASONS
+
+    write = sys.stdout.write
+    only = {"+": 0, "-": 0, "~": 0}
+    write("\n")
+    for found in compared.differences:
+        only[found.sign] += found.tokens
+        where = f" ({'message' if len(found.messages) == 1 else 'messages'} {', '.join(map(str, found.messages))})"
+        line = f"{found.sign} {found.tokens:>6,}  {REASONS[found.reason][1]}{where if found.messages else ''}"
+        write(f"{RED if color else ''}{line}{RESET if color else ''}\n")
+    if not compared.differences:
+        write("no difference: the same tokens are trained, after the same prompts\n")
+    both = compared.trained - only["-"]
+    write(f"tokens trained by both {both:,}, only by TRL {only['+']:,}, only by dlgc {only['-']:,}\n")
 
 
 def _show_row(pieces: Iterable[tuple[str, str]], color: bool) -> None:  # noqa: FBT001  # private
