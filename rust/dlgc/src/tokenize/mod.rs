@@ -166,7 +166,7 @@ impl Tokenizer {
     /// A text with its ids, none of them trained; before the places in `suppressed` no added token begins.
     ///
     /// # Errors
-    /// [`ErrorKind::Tokenizer`] where the reference fails.
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
     pub fn untrained(&self, text: &str, suppressed: &[usize]) -> Result<Example> {
         Ok(Example::of(text, &self.encode(text, suppressed)?))
     }
