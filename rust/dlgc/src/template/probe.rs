@@ -168,9 +168,12 @@ impl Template {
         } else {
             r#""content": "","#
         };
+        // Some templates cannot list tools, and yet know calls.
         let form = |arguments: &str, content: &str| -> Option<String> {
             let call = asking_call(content, arguments, 1);
-            self.show(&[ask, &call, RESULT, answer], Some(TOOLS)).ok().filter(|text| text.contains("Xd4"))
+            let shown =
+                |tools| self.show(&[ask, &call, RESULT, answer], tools).ok().filter(|text| text.contains("Xd4"));
+            shown(Some(TOOLS)).or_else(|| shown(None))
         };
         let absent_works = form(object, "").is_some_and(|shown| !shown.contains("None"))
             || form(text, "").is_some_and(|shown| !shown.contains("None"));
@@ -185,10 +188,13 @@ impl Template {
         self.abilities.takes_object_arguments = takes_object;
         self.abilities.takes_string_arguments = takes_string;
         let arguments = if takes_object { object } else { text };
-        let one = self.show(&[ask, &asking_call(content, arguments, 1)], Some(TOOLS));
-        let two = self.show(&[ask, &asking_call(content, arguments, 2)], Some(TOOLS));
-        if let Ok(one) = one {
-            self.learn_stop_of_calls(&one, two.ok().as_deref());
+        let calling = |count: usize| {
+            let call = asking_call(content, arguments, count);
+            self.show(&[ask, &call], Some(TOOLS)).or_else(|_| self.show(&[ask, &call], None)).ok()
+        };
+        if let Some(one) = calling(1) {
+            let two = calling(2);
+            self.learn_stop_of_calls(&one, two.as_deref());
         }
     }
 

@@ -4,7 +4,7 @@
 //! rendered once more with a word of its own for every content, argument, tool, call and document (a [`Skeleton`] with
 //! names), and the words are looked for. Dialogues of the same structure share that rendering.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use super::messages::{self, Prepared};
@@ -100,23 +100,20 @@ impl Template {
         skeleton: &Skeleton,
         mode: Mode,
     ) -> Found {
-        let mut names = Names::default();
-        let mut renamed: Vec<Node<'static>> = skeleton.messages.clone();
-        for node in &mut renamed {
-            names.in_message(node);
-        }
-        let mut renamed_around = around.clone();
-        let tools = renamed_around[0].as_mut().map_or(&mut [][..], elements);
-        tools.iter_mut().for_each(|tool| names.in_function(tool));
-        let documents = renamed_around[1].as_mut().map_or(&mut [][..], elements);
-        for (index, document) in documents.iter_mut().enumerate() {
-            in_document(document, index);
-        }
+        // With words of their own a tool is not taken for its call, unless the template looks one up by the other.
+        let apart = self.look(&Scene::new(skeleton, around, true), prepared, skeleton, mode);
+        apart
+            .or_else(|| self.look(&Scene::new(skeleton, around, false), prepared, skeleton, mode))
+            .unwrap_or(Found::Nothing)
+    }
+
+    /// What a rendering of the words shows; `None` where there is none.
+    fn look(&self, scene: &Scene<'_>, prepared: &[Prepared], skeleton: &Skeleton, mode: Mode) -> Option<Found> {
+        let Scene { messages: renamed, around: renamed_around, apart } = scene;
         let aliased: Vec<_> = renamed.iter().map(messages::aliased).collect();
         let shown: Vec<&Node<'_>> = aliased.iter().map(|node| &**node).collect();
-        let stage = self.stage(&shown, &renamed_around);
-        let Ok(whole) = self.run(stage, shown.len(), false) else { return Found::Nothing };
-        let text = whole.text;
+        let stage = self.stage(&shown, renamed_around);
+        let text = self.run(stage, shown.len(), false).ok()?.text;
         // Where targets are proved, what counts is what is shown in a turn's own rendering: history may be shortened.
         let shows_elsewhere = |index: usize, word: &str| {
             let is_assistant = prepared[index].role == Role::Assistant;
@@ -124,43 +121,77 @@ impl Template {
             let seen = if is_assistant { self.run(stage, index + 1, false) } else { self.run(stage, last, true) };
             mode == Mode::Prove && seen.is_ok_and(|seen| seen.text.contains(word))
         };
-        let mut needed: HashMap<&str, usize> = HashMap::new();
-        for (index, (message, node)) in prepared.iter().zip(&renamed).enumerate() {
+        let shown_times = |word: &str| text.matches(word).count();
+        let mut called: HashMap<&str, usize> = HashMap::new();
+        for (index, (message, node)) in prepared.iter().zip(renamed).enumerate() {
             if skeleton.said(index).any(|word| !text.contains(word) && !shows_elsewhere(index, word)) {
-                return Found::AllBut(Lost::Content(index));
+                return Some(Found::AllBut(Lost::Content(index)));
             }
             for (number, call) in calls(node).iter().enumerate() {
-                let count = needed.entry(name_of(call)).or_default();
+                let id = call.get("id").and_then(Node::as_str).filter(|id| id.contains(ID));
+                if id.is_some_and(|id| text.contains(id)) {
+                    continue;
+                }
+                let count = called.entry(name_of(call)).or_default();
                 *count += 1;
-                if text.matches(name_of(call)).count() < *count {
-                    return Found::AllBut(Lost::Call(index, number));
+                if shown_times(name_of(call)) < *count {
+                    return Some(Found::AllBut(Lost::Call(index, number)));
                 }
             }
             if let Some((number, _)) = skeleton.arguments(index).find(|(_, word)| !text.contains(*word)) {
-                return Found::AllBut(Lost::Call(index, number.min(calls(&message.node).len().saturating_sub(1))));
+                let number = number.min(calls(&message.node).len().saturating_sub(1));
+                return Some(Found::AllBut(Lost::Call(index, number)));
             }
         }
         let tools = renamed_around[0].as_ref().and_then(Node::as_array).unwrap_or_default();
         for (index, tool) in tools.iter().enumerate() {
-            let count = needed.get(name_of(tool)).copied().unwrap_or(0) + 1;
-            if !name_of(tool).is_empty() && text.matches(name_of(tool)).count() < count {
-                return Found::AllBut(Lost::Tool(index));
+            let calls = if *apart { 0 } else { called.get(name_of(tool)).copied().unwrap_or(0) };
+            if !name_of(tool).is_empty() && shown_times(name_of(tool)) <= calls {
+                return Some(Found::AllBut(Lost::Tool(index)));
             }
         }
         let documents = renamed_around[1].as_ref().and_then(Node::as_array).unwrap_or_default();
         let lost = (0..documents.len()).find(|&index| !text.contains(&document_word(index)));
-        lost.map_or(Found::Everything, |index| Found::AllBut(Lost::Document(index)))
+        Some(lost.map_or(Found::Everything, |index| Found::AllBut(Lost::Document(index))))
     }
 }
 
-/// A word for each name of a function, the same wherever it stands.
+/// A dialogue with a word for each name, tool and document too.
+struct Scene<'a> {
+    messages: Vec<Node<'static>>,
+    around: [Option<Node<'a>>; 3],
+    /// Whether a tool has another word than its calls.
+    apart: bool,
+}
+
+impl<'a> Scene<'a> {
+    fn new(skeleton: &Skeleton, around: &[Option<Node<'a>>; 3], apart: bool) -> Self {
+        let mut names = Names::default();
+        let mut messages = skeleton.messages.clone();
+        messages.iter_mut().for_each(|message| names.in_message(message));
+        let mut around = around.clone();
+        names.of_tools = apart;
+        around[0].as_mut().map_or(&mut [][..], elements).iter_mut().for_each(|tool| names.in_function(tool));
+        let documents = around[1].as_mut().map_or(&mut [][..], elements);
+        documents.iter_mut().enumerate().for_each(|(index, document)| in_document(document, index));
+        Self { messages, around, apart }
+    }
+}
+
+/// What the word begins with that stands for a name inside an id.
+const ID: &str = "Qz7i";
+
+/// A word for each name of a function, the same wherever it is called or answers.
 #[derive(Default)]
-struct Names(HashMap<String, String>);
+struct Names {
+    words: BTreeMap<(bool, String), String>,
+    of_tools: bool,
+}
 
 impl Names {
     fn word(&mut self, name: &str) -> String {
-        let number = self.0.len();
-        self.0.entry(name.to_owned()).or_insert_with(|| format!("Qz7f{number}Zq")).clone()
+        let number = self.words.len();
+        self.words.entry((self.of_tools, name.to_owned())).or_insert_with(|| format!("Qz7f{number}Zq")).clone()
     }
 
     fn in_message(&mut self, node: &mut Node<'static>) {
@@ -169,7 +200,15 @@ impl Names {
         for member in members {
             match (&*member.key, &mut member.node) {
                 ("name", node) if is_tool => self.rename(node),
-                ("tool_calls", node) => elements(node).iter_mut().for_each(|call| self.in_function(call)),
+                ("tool_call_id", node) if is_tool => self.in_id(node),
+                ("tool_calls", node) => {
+                    for call in elements(node) {
+                        self.in_function(call);
+                        let Json::Object(members) = &mut call.value else { continue };
+                        let ids = members.iter_mut().filter(|member| member.key == "id");
+                        ids.for_each(|member| self.in_id(&mut member.node));
+                    }
+                }
                 _ => {}
             }
         }
@@ -192,6 +231,24 @@ impl Names {
             && !name.is_empty()
         {
             *name = self.word(name).into();
+        }
+    }
+
+    /// An id may hold the name, and be all that a template prints of it: `functions.get_fare:0`.
+    fn in_id(&self, node: &mut Node<'_>) {
+        let Json::String(id) = &mut node.value else { return };
+        let is_part = |character: char| character.is_alphanumeric() || character == '_' || character == '-';
+        let stands = |name: &str| {
+            id.find(name)
+                .map(|at| at..at + name.len())
+                .filter(|range| !id[..range.start].ends_with(is_part) && !id[range.end..].starts_with(is_part))
+        };
+        let names = self.words.iter().filter(|((_, name), _)| !name.is_empty());
+        let found =
+            names.filter_map(|((_, name), word)| Some((stands(name)?, word))).max_by_key(|(range, _)| range.len());
+        if let Some((range, word)) = found {
+            let word = word.replacen("Qz7f", ID, 1);
+            id.to_mut().replace_range(range, &word);
         }
     }
 }
