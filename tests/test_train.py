@@ -450,3 +450,17 @@ def test_rows_that_a_trainer_changes_are_noticed(job: Job) -> None:
     for changed in ({"input_ids": good["input_ids"][:, :-1]}, {"labels": good["labels"].int()}):
         with pytest.raises(dlgc.ShardError, match="as in the shard"):
             checks.batch({**good, **changed}, row)
+
+
+def test_a_template_for_tools_belongs_to_the_model(model: Path, shards: Path, tmp_path: Path) -> None:
+    with_tools = shutil.copytree(model, tmp_path / "with_tools")
+    file = with_tools / "additional_chat_templates" / "tool_use.jinja"
+    file.parent.mkdir()
+    file.write_text((model / "chat_template.jinja").read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    dlgc.compile(GUIDE, tmp_path / "shards", tokenizer=with_tools)
+    ours = dlgc.manifest(tmp_path / "shards")["digests"]["template_tool_use"][:12]
+    refused(tmp_path / "shards", model, tmp_path / "out", "chat template `tool_use`", "is none", ours)
+    refused(shards, with_tools, tmp_path / "out", "chat template `tool_use`", "none: a server", ours)
+    train(tmp_path / "shards", with_tools, tmp_path / "out", full=True, max_steps=1, use_cpu=True)
+    kept = tmp_path / "out" / "additional_chat_templates" / "tool_use.jinja"
+    assert kept.read_bytes() == file.read_bytes()

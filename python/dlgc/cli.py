@@ -132,6 +132,11 @@ def _rendering(parser: argparse.ArgumentParser) -> None:
     add("--template-kwargs", metavar="JSON", help='template arguments, such as {"enable_thinking": false}')
     add("--date", metavar="YYYY-MM-DD", help="the day that templates print; the clock is never read")
     add("--max-length", metavar="N", help="token budget of a row, or `none` (default: 4096, or less if the model's is)")
+    add(
+        "--target",
+        choices=get_args(options.Target),
+        help="inference: after the prompt that a server sends (default); template: as the whole dialogue shows it",
+    )
     add("--mask", choices=get_args(options.Mask), help="exact: proved targets (default); template: its own marks")
     add("--train-on", choices=get_args(options.TrainOn), help="default: all_assistant")
     add("--state", choices=get_args(options.State), help="what becomes of intent and slots (default: ignore)")

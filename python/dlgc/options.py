@@ -11,6 +11,7 @@ from typing import Literal
 from dlgc.exceptions import OptionsError
 
 StrPath = str | PathLike[str]
+Target = Literal["inference", "template"]
 Mask = Literal["exact", "template", "hf-compat"]
 State = Literal["ignore", "json-before", "json-after", "context"]
 TrainOn = Literal["all_assistant", "last_turn"]
@@ -23,12 +24,15 @@ class CompileOptions:
     Attributes:
         tokenizer: A folder with a `tokenizer.json`, a GGUF file, or `builtin`. Without it the built-in one is used and
             the dataset is marked as a demo.
-        chat_template: A file, or the name of one of the tokenizer's templates or of a file in `template_path`.
+        chat_template: A file, or the name of one of the tokenizer's templates or of a file in `template_path`. Without
+            it the tokenizer's own, as transformers picks it: `tool_use` for dialogues with tools, if there is one.
         template_path: Folder in which templates are found by name.
         template_kwargs: Template arguments for every record; those of a record win.
         date: The day that templates print, `YYYY-MM-DD`.
         max_length: Token budget of a row; `auto` is 4096, or the tokenizer's own limit if that is smaller.
-        mask: Where trained tokens are taken from.
+        target: What a proved target is measured against: the prompt that a server sends (a turn whose prompt does not
+            nest has a row of its own), or the rendering of the whole dialogue in one row, as TRL trains it.
+        mask: Where trained tokens are taken from; other than `exact` it is always the rendering of the whole dialogue.
         train_on: Which assistant messages are trained.
         state: What becomes of `state`.
         control_tokens: What becomes of the text of control tokens in content: `reject`, `text` or `allow`, for one
@@ -46,6 +50,7 @@ class CompileOptions:
     template_kwargs: dict[str, object] | None = None
     date: str | None = None
     max_length: int | Literal["auto", "none"] = "auto"
+    target: Target = "inference"
     mask: Mask = "exact"
     train_on: TrainOn = "all_assistant"
     state: State = "ignore"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dlgc.exceptions import OptionsError, ShardError
+from dlgc.train.model import TEMPLATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,12 +115,14 @@ def base(model: Base, shards: Shards, options: Options) -> None:
             f"{_short(ours)}: ids may mean something else to this model\n"
             "hint: compile with the tokenizer of the model; if both give the same ids, `--allow_tokenizer_mismatch`"
         )
-    template = model.chat_template()
-    if template is not None and not options.allow_template_mismatch and template != _template(shards):
+    templates, used = model.chat_templates(), _templates(shards)
+    if templates and not options.allow_template_mismatch and templates != used:
+        differs = next(name for name in ("default", "tool_use") if templates.get(name) != used.get(name))
+        digests = [_short(_digest(of[differs].encode())) if differs in of else "none" for of in (templates, used)]
+        which = "chat template" if differs == "default" else f"chat template `{differs}`"
         raise ShardError(
-            f"the chat template of `{model.name}` is {_short(_digest(template.encode()))}, that of `{shards.folder}` "
-            f"is {_short(shards.manifest['digests']['template'])}: a server would show the model other prompts than "
-            "those it was trained on\nhint: compile with the template of the model; "
+            f"the {which} of `{model.name}` is {digests[0]}, that of `{shards.folder}` is {digests[1]}: a server would "
+            "show the model other prompts than those it was trained on\nhint: compile with the template of the model; "
             "where the template of the shards will be served, `--allow_template_mismatch`"
         )
 
@@ -146,8 +149,9 @@ def batch(collated: Mapping[str, Any], row: Mapping[str, Any]) -> None:
             )
 
 
-def _template(shards: Shards) -> str:
-    return (shards.tokenizer / "chat_template.jinja").read_text(encoding="utf-8")
+def _templates(shards: Shards) -> dict[str, str]:
+    paths = {name: shards.tokenizer / path for name, path in TEMPLATES.items()}
+    return {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.is_file()}
 
 
 def _sha256(path: Path) -> str:

@@ -16,6 +16,8 @@ from dlgc.exceptions import OptionsError
 if TYPE_CHECKING:
     from dlgc.train.data import Shards
 
+TEMPLATES = {"default": "chat_template.jinja", "tool_use": "additional_chat_templates/tool_use.jinja"}
+"""Where the templates are that transformers picks unasked, the second for dialogues with tools."""
 LAYERS, WIDTH, HEADS = 2, 64, 4
 """The size of the built-in model."""
 
@@ -75,16 +77,16 @@ class Base:
         except ValueError as error:
             raise OptionsError(f"`{self.name}` cannot be loaded: {error}") from error
 
-    def chat_template(self) -> str | None:
-        """Returns its chat template, as transformers picks it; None where it has none."""
-        template = self.file("chat_template.jinja")
-        if template is not None:
-            return template.read_text(encoding="utf-8")
+    def chat_templates(self) -> dict[str, str]:
+        """Returns its chat templates as transformers picks them: `default`, and `tool_use` where it has one."""
+        files = {name: self.file(path) for name, path in TEMPLATES.items()}
+        if found := {name: path.read_text(encoding="utf-8") for name, path in files.items() if path is not None}:
+            return found
         config = self.file("tokenizer_config.json")
-        found = None if config is None else json.loads(config.read_text(encoding="utf-8")).get("chat_template")
-        if isinstance(found, list):
-            found = {entry["name"]: entry["template"] for entry in found}.get("default")
-        return found if isinstance(found, str) else None
+        listed = None if config is None else json.loads(config.read_text(encoding="utf-8")).get("chat_template")
+        if isinstance(listed, list):
+            return {entry["name"]: entry["template"] for entry in listed if entry["name"] in TEMPLATES}
+        return {"default": listed} if isinstance(listed, str) else {}
 
 
 def write_builtin(folder: Path, shards: Shards, seed: int) -> None:

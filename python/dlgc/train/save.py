@@ -38,8 +38,7 @@ def scrub(folder: Path, base: Base) -> None:
 def finish(options: Options, shards: Shards, base: Base, trained: Trained) -> None:
     """Completes the output: the files that a server needs, and where everything came from."""
     folder = options.output_dir
-    for path in sorted(shards.tokenizer.iterdir()):
-        shutil.copyfile(path, folder / path.name)
+    shutil.copytree(shards.tokenizer, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
     scrub(folder, base)
     partial = folder / f"{RESULT}.partial"
     found = provenance(options, shards, base, trained)

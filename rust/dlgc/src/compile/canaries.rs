@@ -63,7 +63,7 @@ impl Compiler {
             Ok((_, examples)) => (examples, None),
             Err(code) => (Vec::new(), Some(code.name())),
         };
-        let prompt = match self.template.prompt(&dialogue) {
+        let prompt = match self.templates.of(&dialogue).prompt(&dialogue) {
             Ok((text, suppressed)) => Ok(self.tokenizer.untrained(&text, &suppressed)?),
             Err(diagnostic) => Err(diagnostic),
         };

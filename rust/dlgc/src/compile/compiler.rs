@@ -5,14 +5,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TrainOn};
+use super::options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
+use super::templates::Templates;
 use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::dialogue::{Dialogue, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::{self, Json, Node};
 use crate::shard::{DialogueRow, Proof, Provenance, Row};
 use crate::source::Record;
-use crate::template::{Date, Mode, Rendered, Template, TemplateOptions};
+use crate::template::{Date, Mode, Rendered, TemplateOptions};
 use crate::tokenize::{ControlPolicy, Ending, Example, Mask, Tokenizer, TokenizerFiles, UNTRAINED};
 use crate::validate::validate;
 
@@ -23,14 +24,15 @@ const DEFAULT_MAX_LENGTH: u64 = 4096;
 pub struct Compiler {
     /// The tokenizer's files, as they are copied beside the shards.
     pub files: TokenizerFiles,
-    /// The chat template.
-    pub template: Template,
+    /// The chat templates.
+    pub templates: Templates,
     /// The tokenizer.
     pub tokenizer: Tokenizer,
     /// Token budget of a row.
     pub max_length: Option<u64>,
     /// Ids that stop generation.
     pub stop_ids: Vec<u32>,
+    target: TargetOption,
     mask: MaskOption,
     train_on: TrainOn,
 }
@@ -84,7 +86,6 @@ impl Compiler {
             None | Some("builtin") => TokenizerFiles::builtin(),
             Some(path) => TokenizerFiles::load(Path::new(path))?,
         };
-        let source = template_source(options, &files)?;
         let mut tokenizer = Tokenizer::load(&files)?;
         let stop_ids = tokenizer.stop_ids(&files);
         let date =
@@ -101,14 +102,14 @@ impl Compiler {
             stops: stop_ids.iter().filter_map(|&id| tokenizer.token_text(id)).collect(),
             state: options.state,
         };
-        let template = Template::load(&source, &template_options)?;
-        if options.mask != MaskOption::Exact && !template.is_tagged() {
+        let templates = Templates::load(options, &mut files, &template_options)?;
+        if options.mask != MaskOption::Exact && !templates.iter().all(|(_, template)| template.is_tagged()) {
             let message = "the chat template has no `{% generation %}` blocks, which this mask asks for";
             return Err(Error::new(ErrorKind::Template, message).hint("`--mask exact` needs none"));
         }
-        let scaffold = template.scaffold(&tokenizer.plain_added_tokens());
+        let candidates = tokenizer.plain_added_tokens();
+        let scaffold = templates.iter().flat_map(|(_, template)| template.scaffold(&candidates)).collect();
         tokenizer.set_control(scaffold, ControlPolicy::parse(&options.control_tokens)?);
-        files.set_chat_template(&source);
         let max_length = match options.max_length {
             MaxLength::Tokens(tokens) => Some(tokens),
             MaxLength::Named(MaxLengthName::None) => None,
@@ -116,17 +117,22 @@ impl Compiler {
                 Some(files.model_max_length().map_or(DEFAULT_MAX_LENGTH, |length| length.min(DEFAULT_MAX_LENGTH)))
             }
         };
-        Ok(Self { files, template, tokenizer, max_length, stop_ids, mask: options.mask, train_on: options.train_on })
+        let CompileOptions { target, mask, train_on, .. } = *options;
+        Ok(Self { files, templates, tokenizer, max_length, stop_ids, target, mask, train_on })
     }
 
     /// What is proved of the targets.
     pub fn proof(&self) -> Proof {
-        if self.mask == MaskOption::Exact { Proof::Prompt } else { Proof::None }
+        match (self.mask, self.target) {
+            (MaskOption::Exact, TargetOption::Inference) => Proof::Prompt,
+            (MaskOption::Exact, TargetOption::Template) => Proof::Rendering,
+            _ => Proof::None,
+        }
     }
 
     /// Texts that may end an assistant turn.
     pub fn stops(&self) -> Vec<String> {
-        self.template.stops().to_vec()
+        self.templates.stops()
     }
 
     /// Takes a record through all passes.
@@ -212,8 +218,12 @@ impl Compiler {
         if let Some(error) = diagnostics[before..].iter().find(|found| found.severity() == Severity::Error) {
             return Ok(Err(error.code));
         }
-        let mode = if self.mask == MaskOption::Exact { Mode::Prove } else { Mode::Blocks };
-        let mut rendered = match self.template.render(dialogue, mode) {
+        let mode = match self.proof() {
+            Proof::Prompt => Mode::Prove,
+            Proof::Rendering => Mode::Whole,
+            Proof::None => Mode::Blocks,
+        };
+        let mut rendered = match self.templates.of(dialogue).render(dialogue, mode) {
             Ok(rendered) => rendered,
             Err(diagnostic) => {
                 let code = diagnostic.code;
@@ -222,6 +232,7 @@ impl Compiler {
             }
         };
         let mask = match self.mask {
+            MaskOption::Exact if mode == Mode::Whole => Mask::Whole,
             MaskOption::Exact => Mask::Exact,
             MaskOption::Template => Mask::Template,
             MaskOption::HfCompat => Mask::HfCompat,
@@ -292,36 +303,6 @@ fn kwargs(value: &Value) -> Result<Node<'static>> {
         }
     }
     Ok(parsed.root.into_owned_at(&(0..0)))
-}
-
-/// The template that the options name, else the tokenizer's own.
-fn template_source(options: &CompileOptions, files: &TokenizerFiles) -> Result<String> {
-    let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| Error::io(path, error));
-    let Some(name) = options.chat_template.as_deref() else {
-        return files.chat_template(None).ok_or_else(|| {
-            Error::new(ErrorKind::Template, format!("the tokenizer `{}` has no chat template", files.origin))
-                .hint("give one with `--chat-template FILE`")
-        });
-    };
-    if let Some(source) = files.chat_template(Some(name)) {
-        return Ok(source);
-    }
-    if let Some(folder) = &options.template_path {
-        for candidate in [folder.join(name), folder.join(format!("{name}.jinja"))] {
-            if candidate.is_file() {
-                return read(&candidate);
-            }
-        }
-    }
-    let path = Path::new(name);
-    if path.is_file() {
-        return read(path);
-    }
-    Err(Error::new(
-        ErrorKind::Template,
-        format!("`{name}` is neither a file nor the name of a template of the tokenizer"),
-    )
-    .hint("`--template-path DIR` adds a folder in which templates are found by name"))
 }
 
 fn row(dialogue: &Dialogue<'_>, location: &Location, example: Example) -> Row {

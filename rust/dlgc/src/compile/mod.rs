@@ -8,6 +8,7 @@ mod canaries;
 mod compiler;
 mod options;
 mod report;
+mod templates;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -30,8 +31,9 @@ pub(crate) use canaries::Sighting;
 pub(crate) use compiler::Outcome;
 
 pub use compiler::{Compiler, Shown};
-pub use options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TrainOn};
+pub use options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
 pub use report::{CompileReport, Progress};
+pub use templates::Templates;
 
 /// Watches a long run: shows progress, and may stop it.
 pub trait Monitor {
@@ -360,11 +362,14 @@ fn manifest(
 ) -> Result<Manifest> {
     let digest = |bytes: &[u8]| crate::hex(&Sha256::digest(bytes));
     let semantic = options.semantic(compiler.max_length);
-    let digests = [
+    let mut digests: BTreeMap<String, String> = [
         ("tokenizer".to_owned(), digest(compiler.files.file("tokenizer.json").unwrap_or_default())),
-        ("template".to_owned(), digest(compiler.template.source().as_bytes())),
         ("options".to_owned(), digest(semantic.to_string().as_bytes())),
-    ];
+    ]
+    .into();
+    for (name, template) in compiler.templates.iter() {
+        digests.insert(name.to_owned(), digest(template.source().as_bytes()));
+    }
     let versions =
         [("dlgc", crate::VERSION), ("tokenizers", "0.23.2"), ("minijinja", "3.1.0"), ("semantics", "hf-0.23")];
     Ok(Manifest {
@@ -372,7 +377,7 @@ fn manifest(
         format_version: FORMAT_VERSION,
         demo: options.tokenizer.is_none(),
         versions: versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into(),
-        digests: digests.into(),
+        digests,
         options: semantic,
         max_length: compiler.max_length,
         vocabulary_size: compiler.tokenizer.vocabulary_size() as u64,

@@ -30,6 +30,8 @@ pub struct CompileOptions {
     pub date: Option<String>,
     /// Token budget of a row.
     pub max_length: MaxLength,
+    /// What a proved target is measured against.
+    pub target: TargetOption,
     /// Where trained tokens are taken from.
     pub mask: MaskOption,
     /// Which assistant messages are trained.
@@ -70,6 +72,17 @@ pub enum MaxLengthName {
     None,
 }
 
+/// What a proved target is measured against.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetOption {
+    /// The prompt that a server sends: a turn whose prompt does not nest has a row of its own.
+    #[default]
+    Inference,
+    /// The rendering of the whole dialogue: one row, in which each turn is trained as it is shown.
+    Template,
+}
+
 /// Where trained tokens are taken from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -105,6 +118,7 @@ impl Default for CompileOptions {
             template_kwargs: None,
             date: None,
             max_length: MaxLength::Named(MaxLengthName::Auto),
+            target: TargetOption::default(),
             mask: MaskOption::default(),
             train_on: TrainOn::default(),
             state: StateMode::default(),
@@ -155,7 +169,7 @@ impl CompileOptions {
     /// The options that decide what rows hold, for the manifest: not where they lie or how fast they are made.
     pub(super) fn semantic(&self, max_length: Option<u64>) -> Value {
         serde_json::json!({
-            "mask": self.mask, "train_on": self.train_on, "state": self.state, "control_tokens": self.control_tokens,
+            "target": self.target, "mask": self.mask, "train_on": self.train_on, "state": self.state, "control_tokens": self.control_tokens,
             "template_kwargs": self.template_kwargs, "date": self.date, "max_length": max_length,
             "max_record_bytes": self.max_record_bytes,
         })

@@ -49,6 +49,8 @@ pub(super) struct Tallies {
     endings: BTreeMap<Ending, u64>,
     /// Compiled records that hold the text of a control token, encoded as text.
     control_texts: u64,
+    /// Targets that are not what follows the prompt of a server.
+    differing: u64,
 }
 
 impl Tallies {
@@ -90,6 +92,10 @@ impl Tallies {
             *self.endings.entry(ending.clone()).or_default() += 1;
         }
         let is_control_text = |found: &Diagnostic| found.code == Code::ControlTokenAsText;
+        if !outcome.rows.is_empty() {
+            let differs = |found: &&Diagnostic| found.code == Code::TargetDiffers;
+            self.differing += outcome.diagnostics.iter().filter(differs).count() as u64;
+        }
         self.control_texts += u64::from(!outcome.rows.is_empty() && outcome.diagnostics.iter().any(is_control_text));
         for diagnostic in &outcome.diagnostics {
             self.tally.add(diagnostic.code, || locate(diagnostic, &record.location, record.bytes));
@@ -112,6 +118,7 @@ impl Tallies {
             targets: self.ledger.turns.trained,
             rows: self.rows,
             stops: self.endings.iter().map(stop).collect(),
+            differing: self.differing,
             control_texts: self.control_texts,
         }
     }
@@ -147,8 +154,10 @@ pub struct CompileReport {
 }
 
 /// Warnings that `--strict` does not let pass.
-const DOUBTFUL: [Code; 6] = [
+const DOUBTFUL: [Code; 8] = [
     Code::StopNotAToken,
+    Code::TargetDiffers,
+    Code::TargetCut,
     Code::ReasoningLost,
     Code::DuplicateKey,
     Code::UnknownField,

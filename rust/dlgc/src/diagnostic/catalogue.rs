@@ -307,6 +307,18 @@ catalogue! {
         example: "a template that drops earlier reasoning, or whose last turn differs from history",
         remedy: "Nothing to do; a template that changes nothing in history needs fewer rows.",
     }
+    TargetDiffers "target-differs" Warning {
+        meaning: "A turn is trained as the whole dialogue shows it, which is not what follows the prompt of a server.",
+        why: "You asked for it with `--target template`: the model learns an answer to a prompt that it will not see.",
+        example: "a template that drops earlier reasoning: the turn is trained without the think block of its prompt",
+        remedy: "Leave `--target template` out: each such turn then gets a row of its own, after its own prompt.",
+    }
+    TargetCut "target-cut" Warning {
+        meaning: "A target begins inside a token, and that token is not trained.",
+        why: "A token is trained only if all of it is the turn's own.",
+        example: "`\n` of the header and `\n` of the answer are one token, with `--target template`",
+        remedy: "Leave `--target template` out: the turn then gets a row in which its prompt is encoded by itself.",
+    }
     StopAppended "stop-appended" Note {
         meaning: "The template prints no stop after its last turn, so the model's own was put there.",
         why: "It is what the server waits for.",

@@ -186,6 +186,9 @@ pub struct Certificate {
     pub rows: u64,
     /// What the targets end in; empty where nothing is proved.
     pub stops: Vec<CertifiedStop>,
+    /// Targets that are not what follows the prompt of a server.
+    #[serde(default)]
+    pub differing: u64,
     /// Records in which the text of control tokens is encoded as ordinary text, as a server must do then.
     pub control_texts: u64,
 }
@@ -196,6 +199,8 @@ pub struct Certificate {
 pub enum Proof {
     /// The ids before it are those of its inference prompt, and it goes on from there to the end of its stop.
     Prompt,
+    /// It is what the rendering of its whole dialogue shows of the turn, to the end of its stop.
+    Rendering,
     /// Nothing: it is what the template's own marks say.
     None,
 }
@@ -224,7 +229,7 @@ impl Certificate {
     ///     text: "<|im_end|>".into(), id: Some(1), ends_generation: true, appended: false, targets: 5,
     /// };
     /// let certificate =
-    ///     Certificate { proof: Proof::Prompt, targets: 5, rows: 3, stops: vec![stop], control_texts: 0 };
+    ///     Certificate { proof: Proof::Prompt, targets: 5, rows: 3, stops: vec![stop], differing: 0, control_texts: 0 };
     /// assert_eq!(
     ///     certificate.statement().expect("something is trained"),
     ///     "5 targets in 3 rows, each the exact continuation of its inference prompt, ending in its stop token"
@@ -244,6 +249,10 @@ impl Certificate {
                 let endings = self.endings();
                 counts("target") + ", each the exact continuation of its inference prompt, ending in its " + &endings
             }
+            Proof::Rendering => {
+                let endings = self.endings();
+                counts("target") + ", each as its whole dialogue is rendered, ending in its " + &endings
+            }
             Proof::None => {
                 counts("turn") + ", trained where the template's own marks say so: no prompt and no stop is proved"
             }
@@ -252,6 +261,7 @@ impl Certificate {
             self.stops.iter().filter(|stop| test(stop)).map(|stop| stop.targets).sum()
         };
         let exceptions = [
+            ("targets that are not what follows the prompt of a server", self.differing),
             ("stops that are not the template's but the model's own", of(&|stop| stop.appended)),
             (
                 "stops that are none of the ids that end generation",
@@ -347,7 +357,8 @@ mod tests {
             targets,
         };
         let targets = stops.iter().map(|stop| stop.3).sum();
-        Certificate { proof, targets, rows: 1, stops: stops.iter().map(stop).collect(), control_texts }
+        let stops = stops.iter().map(stop).collect();
+        Certificate { proof, targets, rows: 1, stops, differing: 0, control_texts }
     }
 
     #[test]
@@ -376,6 +387,12 @@ mod tests {
             certificate(Proof::Prompt, &[(Some(1), true, false, 1)], 7).statement().expect("something is trained");
         assert!(said.ends_with("; records with the text of control tokens, which must stay text at inference too: 7"));
         assert_eq!(certificate(Proof::Prompt, &[], 0).statement(), None);
+        let shown = Certificate { differing: 1, ..certificate(Proof::Rendering, &[(Some(1), true, false, 2)], 0) };
+        assert_eq!(
+            shown.statement().expect("something is trained"),
+            "2 targets in 1 row, each as its whole dialogue is rendered, ending in its stop token; targets that are \
+             not what follows the prompt of a server: 1"
+        );
         let marks = Certificate { targets: 2, ..certificate(Proof::None, &[], 0) };
         let said = "2 turns in 1 row, trained where the template's own marks say so: no prompt and no stop is proved";
         assert_eq!(marks.statement().as_deref(), Some(said));

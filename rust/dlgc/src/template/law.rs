@@ -11,6 +11,9 @@
 //! history is the same (a template that drops reasoning from it once an answer is there), the target begins after the
 //! header that the generation prompt supplies, and reaches, word by word, to the end.
 //!
+//! Who asks for whole dialogues ([`Mode::Whole`]) gets for a turn that does not nest what the rendering of all
+//! messages shows of it (`shown`).
+//!
 //! Renderings of the first messages are branches of one recorded run (`machine`), and are compared with each other
 //! only where they part: the cost of a dialogue grows with its length, where the template lets it.
 
@@ -23,8 +26,8 @@ use super::machine::{Recording, Stage};
 use super::marks::{self, Unmarked};
 use super::messages::{self, Prepared};
 use super::program::Program;
-use super::skeleton::{Skeleton, Unproved};
-use super::{Target, Template, Turn, excerpt, hash_of, refused, tail};
+use super::skeleton::{Placed, Skeleton, Unproved};
+use super::{Mode, Target, Template, Turn, excerpt, hash_of, refused, tail};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::json::Node;
 
@@ -52,7 +55,7 @@ enum Start {
     Header(String),
 }
 
-type Found<T> = Result<T, Diagnostic>;
+pub(super) type Found<T> = Result<T, Diagnostic>;
 
 /// Outlines by the key of their skeleton: dialogues of the same structure have the same outline.
 #[derive(Debug, Default)]
@@ -86,7 +89,7 @@ pub(super) struct History<'a> {
 }
 
 /// A rendering of the first messages: it begins like the row and goes on by itself.
-struct Opening<'h> {
+pub(super) struct Opening<'h> {
     row: &'h Unmarked,
     shared: usize,
     rest: Unmarked,
@@ -104,19 +107,19 @@ impl<'a> History<'a> {
     }
 
     /// The rendering of the first `count` messages.
-    fn first(&self, count: usize, add_generation_prompt: bool) -> Found<Opening<'_>> {
+    pub(super) fn first(&self, count: usize, add_generation_prompt: bool) -> Found<Opening<'_>> {
         let branch = self.recording.first(count, add_generation_prompt).map_err(refused)?;
         Ok(Opening { row: &self.row, shared: self.row.place_of(branch.shared), rest: marks::strip(&branch.rest) })
     }
 }
 
 impl Opening<'_> {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.shared + self.rest.text.len()
     }
 
     /// Its text from a place on.
-    fn from(&self, start: usize) -> Cow<'_, str> {
+    pub(super) fn from(&self, start: usize) -> Cow<'_, str> {
         if start >= self.shared {
             return Cow::Borrowed(&self.rest.text[start - self.shared..]);
         }
@@ -137,7 +140,7 @@ impl Opening<'_> {
     }
 
     /// How many bytes it and another one agree in, from the beginning.
-    fn common(&self, other: &Self) -> usize {
+    pub(super) fn common(&self, other: &Self) -> usize {
         let start = self.shared.min(other.shared);
         let (left, right) = (self.from(start), other.from(start));
         start + left.bytes().zip(right.bytes()).take_while(|(left, right)| left == right).count()
@@ -158,19 +161,19 @@ impl Opening<'_> {
     }
 }
 
-fn differs(message: impl Into<String>) -> Diagnostic {
+pub(super) fn differs(message: impl Into<String>) -> Diagnostic {
     Diagnostic::new(Code::PromptDiffers, message)
 }
 
 /// A turn and all that it is proved with.
-struct Case<'c, 'a> {
-    history: &'c History<'a>,
-    skeleton: &'c Skeleton,
+pub(super) struct Case<'c, 'a> {
+    pub(super) history: &'c History<'a>,
+    pub(super) skeleton: &'c Skeleton,
     /// The renderings of the skeleton; made for the first outline that is not known yet.
-    words: &'c dyn Fn() -> Found<&'c History<'c>>,
+    pub(super) words: &'c dyn Fn() -> Found<&'c History<'c>>,
     /// A hash of what stands around the messages.
     around: u128,
-    position: usize,
+    pub(super) position: usize,
 }
 
 impl Template {
@@ -181,6 +184,7 @@ impl Template {
         prepared: &[Prepared],
         skeleton: &Skeleton,
         around: &[Option<Node<'_>>; 3],
+        mode: Mode,
     ) -> Vec<Turn> {
         let aliased: Vec<Cow<'_, Node<'_>>> = skeleton.messages.iter().map(messages::aliased).collect();
         let words: Vec<&Node<'_>> = aliased.iter().map(|node| &**node).collect();
@@ -189,11 +193,20 @@ impl Template {
             let made = made.get_or_init(|| History::new(&self.program, self.stage(&words, around)));
             made.as_ref().map_err(Clone::clone)
         };
+        let placed = OnceCell::new();
+        let placed = || -> Found<&Vec<Placed>> {
+            let words = words()?;
+            Ok(placed.get_or_init(|| skeleton.align(&words.row.text, &history.row.text)))
+        };
         let around = hash_of(around);
         let turns = prepared.iter().enumerate().filter(|(_, message)| message.train);
         let verdict = |(position, message): (usize, &Prepared)| {
             let case = Case { history, skeleton, words: &words, around, position };
-            let target = self.prove_turn(&case).map_err(|found| found.at(&message.range));
+            let mut target = self.prove_turn(&case);
+            if mode == Mode::Whole && target.as_ref().map_or(true, |target| target.shared.is_none()) {
+                target = placed().and_then(|placed| self.as_shown(&case, placed));
+            }
+            let target = target.map_err(|found| found.at(&message.range));
             Turn { message: message.source, target }
         };
         turns.map(verdict).collect()
@@ -225,23 +238,7 @@ impl Template {
             return Err(differs("the prompt for this turn is not how its rendering as the newest turn begins"));
         };
         let turn = newest.from(start);
-        let length = skeleton.matches(position, &outline.target, &turn).map_err(|why| match why {
-            Unproved::Differs => {
-                let message = "the turn is not made of its own strings and the template's scaffold";
-                Diagnostic::new(Code::TargetUnproved, message)
-            }
-            Unproved::Foreign => {
-                Diagnostic::new(Code::TargetUnproved, "a string of another message stands in the turn")
-            }
-            Unproved::Leaf(text) => {
-                let message = format!("`{text}` does not stand exactly once in the turn");
-                Diagnostic::new(Code::TargetUnproved, message)
-            }
-            Unproved::Name(name) => {
-                let message = format!("the call of `{name}` does not stand in the turn");
-                Diagnostic::new(Code::TargetUnproved, message)
-            }
-        })?;
+        let length = skeleton.matches(position, &outline.target, &turn)?;
         let text = &turn[..length];
         let suppressed = newest.suppressed(start, start + length);
         let whole_prompt = || Some((prompt.from(0).into_owned(), prompt.suppressed(0, prompt.len())));
@@ -258,6 +255,7 @@ impl Template {
                 own_row: true,
                 suppressed,
                 prompt: whole_prompt(),
+                ..Target::default()
             });
         }
         let shared = matches!(outline.start, Start::Prompt)
@@ -271,6 +269,7 @@ impl Template {
             own_row: !shared,
             suppressed,
             prompt: if shared { None } else { whole_prompt() },
+            ..Target::default()
         })
     }
 
@@ -376,8 +375,20 @@ impl Template {
     }
 }
 
+impl From<Unproved> for Diagnostic {
+    fn from(why: Unproved) -> Self {
+        let message = match why {
+            Unproved::Differs => "the turn is not made of its own strings and the template's scaffold".to_owned(),
+            Unproved::Foreign => "a string of another message stands in the turn".to_owned(),
+            Unproved::Leaf(text) => format!("`{text}` does not stand exactly once in the turn"),
+            Unproved::Name(name) => format!("the call of `{name}` does not stand in the turn"),
+        };
+        Self::new(Code::TargetUnproved, message)
+    }
+}
+
 /// How far two texts agree, back to a border between pieces: not inside a tag, not inside a word.
-fn border(left: &str, right: &str) -> usize {
+pub(super) fn border(left: &str, right: &str) -> usize {
     let mut common = left.bytes().zip(right.bytes()).take_while(|(left, right)| left == right).count();
     while !left.is_char_boundary(common) || !right.is_char_boundary(common) {
         common -= 1;

@@ -15,6 +15,7 @@ mod marks;
 mod messages;
 mod probe;
 mod program;
+mod shown;
 mod skeleton;
 mod traces;
 
@@ -86,6 +87,8 @@ pub struct TemplateOptions {
 pub enum Mode {
     /// Each is proved by the law of the prompt.
     Prove,
+    /// Each is what the rendering of the whole dialogue shows of its message, proved by its own strings.
+    Whole,
     /// The template's `{% generation %}` blocks are taken as they are.
     Blocks,
 }
@@ -133,6 +136,8 @@ pub struct Target {
     pub own_row: bool,
     /// Where texts of control tokens begin in it that are to be encoded as ordinary text.
     pub suppressed: Vec<usize>,
+    /// Whether it is not what follows the prompt of a server; only where whole dialogues are trained as they show.
+    pub differs: bool,
     /// The prompt, and where such texts begin in it; only for a target that is not shared.
     pub prompt: Option<(String, Vec<usize>)>,
 }
@@ -266,8 +271,8 @@ impl Template {
         let skeleton = Skeleton::of(&prepared.iter().map(|message| &message.node).collect::<Vec<_>>(), &self.stops);
         self.nothing_lost(&prepared, &around, &skeleton, &row.text, mode)?;
         let (blocks, turns) = match mode {
-            Mode::Prove => {
-                let turns = self.prove(&history, &prepared, &skeleton, &marked_around);
+            Mode::Prove | Mode::Whole => {
+                let turns = self.prove(&history, &prepared, &skeleton, &marked_around, mode);
                 // A template may print reasoning for the newest turn only: what counts is the turn's own target.
                 for (message, turn) in prepared.iter().filter(|message| message.train).zip(&turns) {
                     let target = turn.target.as_ref().ok();

@@ -5,7 +5,9 @@
 //! around what is said stay as they are, because templates do look at them; but the text of a stop is never scaffold
 //! where somebody said it.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -21,6 +23,13 @@ pub(super) struct Skeleton {
     names: Vec<Vec<String>>,
     /// For each message, a hash of the skeleton up to it.
     keys: Vec<u128>,
+}
+
+/// A word in a rendering of the skeleton, and what it stands for in the real one.
+pub(super) struct Placed {
+    pub(super) message: usize,
+    pub(super) words: Range<usize>,
+    pub(super) real: Range<usize>,
 }
 
 /// A string of a message, or a piece of one.
@@ -110,6 +119,37 @@ impl Skeleton {
         self.leaves[message].iter().filter_map(|leaf| text.find(&leaf.word)).min()
     }
 
+    /// The words of a rendering of the skeleton, in order, with what each stands for in the real one; up to the first
+    /// place where the two are other than by what the words stand for.
+    pub(super) fn align(&self, words: &str, real: &str) -> Vec<Placed> {
+        let mut known: HashMap<&str, (usize, &Leaf)> = HashMap::new();
+        for (message, leaves) in self.leaves.iter().enumerate() {
+            known.extend(leaves.iter().map(|leaf| (leaf.word.as_str(), (message, leaf))));
+        }
+        let mut placed = Vec::new();
+        let (mut at, mut real_at) = (0, 0);
+        loop {
+            let next = next_word(&words[at..]);
+            if !real[real_at..].starts_with(&words[at..at + next]) || at + next == words.len() {
+                return placed;
+            }
+            (at, real_at) = (at + next, real_at + next);
+            let length = length_of_word(&words[at..]);
+            let word = &words[at..at + length];
+            let Some(&(message, leaf)) = known.get(word) else {
+                // What looks like a word and is none.
+                if !real[real_at..].starts_with(word) {
+                    return placed;
+                }
+                (at, real_at) = (at + length, real_at + length);
+                continue;
+            };
+            let Some(printed) = leaf.printed(&real[real_at..]) else { return placed };
+            placed.push(Placed { message, words: at..at + length, real: real_at..real_at + printed });
+            (at, real_at) = (at + length, real_at + printed);
+        }
+    }
+
     /// Whether a word of any message stands in a text.
     pub(super) fn holds_word(text: &str) -> bool {
         text.contains(MARK)
@@ -151,14 +191,7 @@ impl Skeleton {
                 continue;
             };
             let leaf = &self.leaves[message][index];
-            let escaped = escaped(&leaf.text);
-            at += if real[at..].starts_with(&leaf.text) {
-                leaf.text.len()
-            } else if real[at..].starts_with(&escaped) {
-                escaped.len()
-            } else {
-                return Err(Unproved::Differs);
-            };
+            at += leaf.printed(&real[at..]).ok_or(Unproved::Differs)?;
             seen[index] += 1;
             rest = &rest[leaf.word.len()..];
         }
@@ -176,6 +209,29 @@ const MARK: &str = "Qz7";
 
 /// What the number begins with that stands for a number.
 const NUMBER: &str = "70915";
+
+/// What it ends in where it stands for a number with a fraction.
+const FRACTION: &str = ".5";
+
+impl Leaf {
+    /// How much of the real text it is, as it stands or as a JSON string.
+    fn printed(&self, real: &str) -> Option<usize> {
+        if real.starts_with(&self.text) {
+            return Some(self.text.len());
+        }
+        let escaped = escaped(&self.text);
+        real.starts_with(&escaped).then_some(escaped.len())
+    }
+}
+
+/// How long the word is that a text begins with, or what looks like one; 0 for an empty text.
+fn length_of_word(text: &str) -> usize {
+    if text.starts_with(MARK) {
+        return text.find("Zq").map_or(MARK.len(), |at| at + "Zq".len());
+    }
+    let digits = text.len() - text.trim_start_matches(|character: char| character.is_ascii_digit()).len();
+    digits + if text[digits..].starts_with(FRACTION) { FRACTION.len() } else { 0 }
+}
 
 /// Where the next word begins, or what looks like one.
 fn next_word(text: &str) -> usize {
@@ -279,7 +335,7 @@ impl Words<'_> {
 
     /// How Python prints a number, and the number that stands for it: a float for a float.
     fn number(&self, lexeme: &str) -> (String, String) {
-        let fraction = if lexeme.contains(['.', 'e', 'E']) { ".5" } else { "" };
+        let fraction = if lexeme.contains(['.', 'e', 'E']) { FRACTION } else { "" };
         let word = format!("{NUMBER}{:03}{:03}9{fraction}", self.message, self.leaves.len());
         (json::python_number(lexeme).into_owned(), word)
     }

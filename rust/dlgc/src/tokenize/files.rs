@@ -1,5 +1,6 @@
 //! A tokenizer folder, or a GGUF file that holds the same: read once and copied into every dataset.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -11,8 +12,11 @@ use crate::error::{Error, ErrorKind, Result};
 /// Names of special tokens that transformers hands to templates (`SPECIAL_TOKENS_ATTRIBUTES`).
 const SPECIAL: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 /// Files that are copied beside the shards, if they are there.
-const COMPANIONS: [&str; 4] =
-    ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"];
+const COMPANIONS: [&str; 4] = ["tokenizer_config.json", "special_tokens_map.json", TEMPLATE, "generation_config.json"];
+/// The default chat template, where it is a file.
+pub(super) const TEMPLATE: &str = "chat_template.jinja";
+/// Folder of the chat templates that have a name, where they are files.
+pub(super) const TEMPLATES: &str = "additional_chat_templates/";
 /// A `model_max_length` above this is a placeholder (transformers writes 1e30).
 const LARGEST_SANE_LENGTH: u64 = 100_000_000;
 
@@ -75,6 +79,9 @@ impl TokenizerFiles {
                 files.push((name.to_owned(), read(path)?));
             }
         }
+        for (name, path) in named_templates(&folder)? {
+            files.push((name, read(path)?));
+        }
         Self::new(path.to_string_lossy().into_owned(), files)
     }
 
@@ -97,11 +104,13 @@ impl TokenizerFiles {
         self.files.iter().find(|(found, _)| found == name).map(|(_, bytes)| bytes.as_slice())
     }
 
-    /// Puts the template that is really used beside the tokenizer, as transformers reads it.
-    pub fn set_chat_template(&mut self, source: &str) {
-        let name = "chat_template.jinja";
-        self.files.retain(|(found, _)| found != name);
-        self.files.push((name.to_owned(), source.as_bytes().to_vec()));
+    /// Puts the templates that are really used beside the tokenizer, as transformers reads them: the default one, and
+    /// another by name.
+    pub fn set_chat_templates(&mut self, default: &str, named: Option<(&str, &str)>) {
+        self.files.retain(|(found, _)| found != TEMPLATE && !found.starts_with(TEMPLATES));
+        let named = named.map(|(name, source)| (format!("{TEMPLATES}{name}.jinja"), source.as_bytes().to_vec()));
+        self.files.extend(named);
+        self.files.push((TEMPLATE.to_owned(), default.as_bytes().to_vec()));
     }
 
     /// Special tokens by name, as transformers hands them to templates.
@@ -166,27 +175,48 @@ impl TokenizerFiles {
         eos.and_then(|(_, text)| reference.token_to_id(&text)).into_iter().collect()
     }
 
-    /// The chat template of this folder: the one called `name`, else the default one.
-    pub fn chat_template(&self, name: Option<&str>) -> Option<String> {
-        let listed = match self.config.get("chat_template") {
-            Some(Value::Array(templates)) => templates.clone(),
-            _ => Vec::new(),
+    /// The chat templates of this folder by name, as transformers reads them: files come before the configuration, and
+    /// of two with one name the later counts. A single one is `default`.
+    pub fn chat_templates(&self) -> BTreeMap<String, String> {
+        let of_file = |(name, bytes): &(String, Vec<u8>)| {
+            let name = match name.strip_prefix(TEMPLATES) {
+                Some(name) => name.strip_suffix(".jinja")?,
+                None if name == TEMPLATE => "default",
+                None => return None,
+            };
+            Some((name.to_owned(), String::from_utf8_lossy(bytes).into_owned()))
         };
-        let by_name = |wanted: &str| {
-            listed
-                .iter()
-                .find(|entry| entry.get("name").and_then(Value::as_str) == Some(wanted))
-                .and_then(|entry| entry.get("template").and_then(Value::as_str).map(ToOwned::to_owned))
+        let in_files: BTreeMap<String, String> = self.files.iter().filter_map(of_file).collect();
+        if !in_files.is_empty() {
+            return in_files;
+        }
+        let listed = |entry: &Value| {
+            Some((entry.get("name")?.as_str()?.to_owned(), entry.get("template")?.as_str()?.to_owned()))
         };
-        match name {
-            Some(name) => by_name(name),
-            None => self
-                .file("chat_template.jinja")
-                .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-                .or_else(|| self.config.get("chat_template").and_then(Value::as_str).map(ToOwned::to_owned))
-                .or_else(|| by_name("default")),
+        match self.config.get("chat_template") {
+            Some(Value::String(source)) => [("default".to_owned(), source.clone())].into(),
+            Some(Value::Array(entries)) => entries.iter().filter_map(listed).collect(),
+            _ => BTreeMap::new(),
         }
     }
+}
+
+/// Files of chat templates that have a name, in the order of their names.
+fn named_templates(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let folder = folder.join(TEMPLATES);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&folder).map_err(|error| Error::io(&folder, error))? {
+        let path = entry.map_err(|error| Error::io(&folder, error))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with(".jinja") && path.is_file() {
+            found.push((format!("{TEMPLATES}{name}"), path));
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// What is in a folder that holds no `tokenizer.json`, and what to do.

@@ -167,7 +167,10 @@ fn notes(was: &Compiler, now: &Compiler, manifest: &Manifest) -> Vec<String> {
     if json(was) != json(now) {
         notes.push("tokenizer.json is another file".to_owned());
     }
-    if was.template.source() != now.template.source() {
+    let sources = |compiler: &Compiler| -> Vec<String> {
+        compiler.templates.iter().map(|(_, template)| template.source().to_owned()).collect()
+    };
+    if sources(was) != sources(now) {
         notes.push("the chat template has another source".to_owned());
     }
     let (before, after) = (manifest.vocabulary_size, now.tokenizer.vocabulary_size() as u64);

@@ -209,7 +209,12 @@ impl Verdict {
             }
         }
         let is_proved = certificate.proof != Proof::None;
-        if is_proved != (manifest.options["mask"] == "exact") {
+        let expected = match (manifest.options["mask"].as_str(), manifest.options["target"].as_str()) {
+            (Some("exact"), Some("template")) => Proof::Rendering,
+            (Some("exact"), _) => Proof::Prompt,
+            _ => Proof::None,
+        };
+        if certificate.proof != expected {
             self.problem("manifest.json", "the certificate says something else of the targets than the options");
         }
         if certificate.rows != self.rows || certificate.targets != manifest.ledger.turns.trained {

@@ -16,6 +16,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer as Reference;
 
+use super::files::{TEMPLATE, TEMPLATES};
 use crate::error::{Error, ErrorKind, Result};
 
 use metadata::{Metadata, Refused};
@@ -71,8 +72,10 @@ pub(super) fn load(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     add("tokenizer_config.json", config(&metadata, &vocabulary));
     add("generation_config.json", generation_config(&vocabulary));
     if let Some(template) = metadata.text("tokenizer.chat_template") {
-        files.push(("chat_template.jinja".to_owned(), template.as_bytes().to_vec()));
+        files.push((TEMPLATE.to_owned(), template.as_bytes().to_vec()));
     }
+    let named = metadata.texts_below("tokenizer.chat_template.");
+    files.extend(named.map(|(name, template)| (format!("{TEMPLATES}{name}.jinja"), template.as_bytes().to_vec())));
     Ok(files)
 }
 
@@ -114,14 +117,6 @@ fn config(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Value {
     for name in ["add_bos_token", "add_eos_token"] {
         set(name, metadata.bool(&format!("tokenizer.ggml.{name}")).map(Value::from));
     }
-    let mut templates: Vec<Value> = metadata
-        .texts_below("tokenizer.chat_template.")
-        .map(|(name, template)| json!({"name": name, "template": template}))
-        .collect();
-    if let Some(template) = metadata.text("tokenizer.chat_template").filter(|_| !templates.is_empty()) {
-        templates.insert(0, json!({"name": "default", "template": template}));
-    }
-    set("chat_template", (!templates.is_empty()).then_some(Value::Array(templates)));
     Value::Object(config)
 }
 
@@ -213,10 +208,8 @@ mod tests {
             .text("tokenizer.chat_template", "plain")
             .text("tokenizer.chat_template.tool_use", "with tools");
         let files = files(&with).expect("files");
-        assert_eq!(files.chat_template(None).as_deref(), Some("plain"));
-        assert_eq!(files.chat_template(Some("tool_use")).as_deref(), Some("with tools"));
-        assert_eq!(files.chat_template(Some("default")).as_deref(), Some("plain"));
-        assert_eq!(files.chat_template(Some("rag")), None);
+        let templates = [("default", "plain"), ("tool_use", "with tools")];
+        assert_eq!(files.chat_templates(), templates.map(|(name, source)| (name.to_owned(), source.to_owned())).into());
     }
 
     #[test]
