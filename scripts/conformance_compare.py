@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 DATE = dt.date(2025, 10, 20)
 UNTRAINED = -100
+OF_FILE = "ids of the file"
+"""Ids are those of `tokenizer.json`, and AutoTokenizer, which builds a tokenizer of its own from it, has others."""
 
 
 class _Clock(dt.datetime):
@@ -305,7 +307,8 @@ class Cell:
                         outcome.mismatches.append(("prompt raises", f"message {message}"))
                         continue
                     self._on_ids(row, run, turns[message], prompt, outcome, is_own=is_own)
-                    self._on_text(turns[message], prompt, scene.text(places[message] + 1), outcome)
+                    before, newest = scene.text_or_none(places[message]), scene.text(places[message] + 1)
+                    self._on_text(turns[message], (before or "", prompt, newest), outcome)
         outcome.turns = dict(counts)
 
     def _is_own(self, row: Json, turns: dict[int, Json], text: str) -> bool:
@@ -322,7 +325,8 @@ class Cell:
         if ids == theirs:
             return
         if ids == self._reference.ids_of_file(text):
-            kind += " of the file"
+            outcome.notes.append(OF_FILE)
+            return
         at = next((at for at, (left, right) in enumerate(zip(theirs, ids, strict=False)) if left != right), 0)
         tokens = self._reference.tokenizer.convert_ids_to_tokens
         detail = f"at {at} of {len(theirs)}/{len(ids)}: {tokens(theirs[at : at + 6])} / {tokens(ids[at : at + 6])}"
@@ -336,14 +340,21 @@ class Cell:
         where = f"message {turn['message']}: "
         self._same_ids("prompt ids", prompt, row["input_ids"][:start], outcome)
         if is_own:
-            self._same_ids("target ids", target, row["input_ids"][start:end], outcome)
+            ids, known = row["input_ids"][start:end], self._reference
+            if ids not in _after(prompt, target, known.ids):
+                if ids in _after(prompt, target, known.ids_of_file):
+                    outcome.notes.append(OF_FILE)
+                else:
+                    tokens = known.tokenizer.convert_ids_to_tokens(ids[:6])
+                    outcome.mismatches.append(("target ids", f"{where}{tokens} for {target[:80]!r}"))
         if not row["text"].startswith(prompt + target) or (is_own and row["text"] != prompt + target):
             outcome.mismatches.append(("row text", where + difference(prompt + target, row["text"])))
         if spaceless(self._reference.tokenizer.decode(row["input_ids"][start:end])) != spaceless(target):
             outcome.mismatches.append(("target decodes", where + repr(target[-60:])))
 
-    def _on_text(self, turn: Json, prompt: str, newest: str, outcome: Outcome) -> None:
-        """A target is what its turn, as the newest, shows after the prompt."""
+    def _on_text(self, turn: Json, texts: tuple[str, str, str], outcome: Outcome) -> None:
+        """A target is what its turn, as the newest, shows after the prompt; `texts` are history, prompt and newest."""
+        before, prompt, newest = texts
         target = turn["target"]
         said = target.removesuffix(turn["stop"])
         where = f"message {turn['message']}: "
@@ -352,8 +363,11 @@ class Cell:
             # The newest turn drops what the generation prompt opened: the target is how it ends, and what stands
             # before that is how the prompt begins.
             cuts = [cut for cut in _occurrences(newest, target, said) if prompt.startswith(newest[:cut])]
+            outcome.notes.append("prompt cut" if cuts else "other history")
+            if not cuts and prompt.startswith(before) and (header := prompt[len(before) :]).strip():
+                # Not even the history is the same: the target is what stands after the header of the prompt.
+                cuts = [cut for cut in _occurrences(newest, target, said) if newest[:cut].endswith(header)]
             rests = [newest[cut:] for cut in cuts]
-            outcome.notes.append("prompt cut")
         if any(rest.startswith(target) and self._ends_a_turn(turn["stop"], rest[len(target) :]) for rest in rests):
             return
         if any(rest.rstrip() == said.rstrip() for rest in rests):
@@ -364,6 +378,21 @@ class Cell:
     def _ends_a_turn(self, stop: str, after: str) -> bool:
         """Whether a turn may end in this stop with this after it: white space, or what a plain last turn has there."""
         return bool(stop) and (not after.strip() or any(tail.endswith(stop + after) for tail in self._tails))
+
+
+def _after(prompt: str, target: str, ids: Callable[[str], list[int]]) -> list[list[int]]:
+    """Ids that a target may have after its prompt: as the prompt goes on, else by itself, else after a line break.
+
+    The last is for tokenizers that put a space before every text, which nobody said after the prompt.
+    """
+    found = []
+    for before in (prompt, "", "\n"):
+        first, whole = ids(before), ids(before + target)
+        if whole[: len(first)] == first:
+            found.append(whole[len(first) :])
+            if before:
+                break
+    return found
 
 
 def positions(found: Json, messages: list[Message]) -> dict[int, int] | None:

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_conformance import trained_runs
+from oracle import trained_runs
 
 import dlgc
 

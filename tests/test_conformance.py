@@ -12,6 +12,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from oracle import trained_runs
 
 import dlgc
 from dlgc import _dlgc
@@ -237,14 +238,3 @@ def test_trained_turns_obey_the_law_of_the_prompt(shared: Path, qwen3: Path, tok
                     trained += 1
     print(f"{trained} trained turns obey the law ({whole} begin with the whole prompt), {untrained} are untrained")
     assert trained >= 400
-
-
-def trained_runs(labels: list[int]) -> list[tuple[int, int]]:
-    runs, start = [], None
-    for index, label in enumerate([*labels, -100]):
-        if label != -100 and start is None:
-            start = index
-        elif label == -100 and start is not None:
-            runs.append((start, index))
-            start = None
-    return runs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_conformance import trained_runs
+from oracle import trained_runs
 
 import dlgc
 

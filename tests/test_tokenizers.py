@@ -13,7 +13,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_conformance import trained_runs
+from oracle import trained_runs
 
 import dlgc
 from dlgc import _dlgc

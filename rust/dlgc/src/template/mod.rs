@@ -268,7 +268,8 @@ impl Template {
                 return Err(Diagnostic::new(Code::ControlToken, message));
             }
         }
-        let skeleton = Skeleton::of(&prepared.iter().map(|message| &message.node).collect::<Vec<_>>(), &self.stops);
+        let nodes: Vec<&Node<'static>> = prepared.iter().map(|message| &message.node).collect();
+        let skeleton = Skeleton::of(&nodes, &self.stops, &self.source);
         self.nothing_lost(&prepared, &around, &skeleton, &row.text, mode)?;
         let (blocks, turns) = match mode {
             Mode::Prove | Mode::Whole => {

@@ -1,9 +1,9 @@
 //! Skeletons: the messages with every string of theirs replaced by a word of its own.
 //!
 //! A template treats a skeleton as it treats the messages, unless it looks into what was replaced. What it prints is
-//! then scaffold and words, and each word says whose string stood there. Tags such as `<think>` and the white space
-//! around what is said stay as they are, because templates do look at them; but the text of a stop is never scaffold
-//! where somebody said it.
+//! then scaffold and words, and each word says whose string stood there. Tags such as `<think>` that the template names
+//! and the white space around what is said stay as they are, because templates do look at them; but the text of a stop
+//! is never scaffold where somebody said it.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -57,8 +57,8 @@ pub(super) enum Unproved {
 }
 
 impl Skeleton {
-    /// `stops` are the texts that may end a turn.
-    pub(super) fn of(messages: &[&Node<'static>], stops: &[String]) -> Self {
+    /// `stops` are the texts that may end a turn, `source` is the template's.
+    pub(super) fn of(messages: &[&Node<'static>], stops: &[String], source: &str) -> Self {
         let mut skeleton = Self {
             messages: Vec::with_capacity(messages.len()),
             leaves: Vec::new(),
@@ -67,8 +67,15 @@ impl Skeleton {
         };
         let mut key = 0_u128;
         for (index, message) in messages.iter().enumerate() {
-            let mut words =
-                Words { message: index, leaves: Vec::new(), names: Vec::new(), in_reasoning: false, call: None, stops };
+            let mut words = Words {
+                message: index,
+                leaves: Vec::new(),
+                names: Vec::new(),
+                in_reasoning: false,
+                call: None,
+                stops,
+                source,
+            };
             let mut message = (*message).clone();
             words.message(&mut message);
             let mut hashed = json::dumps(&message).into_bytes();
@@ -252,6 +259,7 @@ struct Words<'s> {
     in_reasoning: bool,
     call: Option<usize>,
     stops: &'s [String],
+    source: &'s str,
 }
 
 impl Words<'_> {
@@ -381,7 +389,7 @@ impl Words<'_> {
         let mut out = String::new();
         let mut rest = text;
         while !rest.is_empty() {
-            let (said, tag) = until_tag(rest, self.stops);
+            let (said, tag) = until_tag(rest, self.stops, self.source);
             let core = said.trim();
             if core.is_empty() {
                 out.push_str(said);
@@ -399,14 +407,21 @@ impl Words<'_> {
     }
 }
 
-/// Text up to the next tag, and the tag: `<`, no white space or bracket, `>`, and no stop.
-fn until_tag<'t>(text: &'t str, stops: &[String]) -> (&'t str, &'t str) {
+/// Text up to the next tag, and the tag: `<`, no white space or bracket, `>`, no stop, and the template names it.
+fn until_tag<'t>(text: &'t str, stops: &[String], source: &str) -> (&'t str, &'t str) {
+    let is_named = |tag: &str| {
+        let name = tag.trim_start_matches(['<', '/']).trim_end_matches('>');
+        source.match_indices(name).any(|(at, _)| source[..at].ends_with('<') || source[..at].ends_with("</"))
+    };
     for (open, _) in text.match_indices('<') {
         let after = &text[open + 1..];
         let close = after.find(|character: char| character == '>' || character == '<' || character.is_whitespace());
         if let Some(close) = close.filter(|&close| close > 0 && close <= 64 && after[close..].starts_with('>')) {
             let tag = &text[open..open + close + 2];
-            if !tag.contains(MARK) && !stops.iter().any(|stop| tag.contains(stop.as_str()) || stop.contains(tag)) {
+            if !tag.contains(MARK)
+                && is_named(tag)
+                && !stops.iter().any(|stop| tag.contains(stop.as_str()) || stop.contains(tag))
+            {
                 return (&text[..open], tag);
             }
         }
@@ -423,7 +438,7 @@ mod tests {
             .iter()
             .map(|text| json::parse(text.as_bytes()).expect("JSON").root.into_owned_at(&(0..0)))
             .collect();
-        Skeleton::of(&nodes.iter().collect::<Vec<_>>(), &["<|end|>".to_owned()])
+        Skeleton::of(&nodes.iter().collect::<Vec<_>>(), &["<|end|>".to_owned()], "<think></think><br>")
     }
 
     #[test]
@@ -453,8 +468,17 @@ mod tests {
 
     #[test]
     fn a_stop_that_was_said_is_part_of_the_word() {
-        let found = skeleton(&[r#"{"role": "assistant", "content": "<b>say <|end|>"}"#]);
-        assert_eq!(json::dumps(&found.messages[0]), r#"{"role": "assistant", "content": "<b>Qz7m0n0Zq"}"#);
+        let found = skeleton(&[r#"{"role": "assistant", "content": "<think>say <|end|>"}"#]);
+        assert_eq!(json::dumps(&found.messages[0]), r#"{"role": "assistant", "content": "<think>Qz7m0n0Zq"}"#);
+    }
+
+    #[test]
+    fn a_tag_that_the_template_does_not_name_is_part_of_the_word() {
+        let found = skeleton(&[r#"{"role": "assistant", "content": "<i>say</i> </think><x>"}"#]);
+        assert_eq!(
+            json::dumps(&found.messages[0]),
+            r#"{"role": "assistant", "content": "Qz7m0n0Zq </think>Qz7m0n1Zq"}"#
+        );
     }
 
     #[test]

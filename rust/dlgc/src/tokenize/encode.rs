@@ -41,6 +41,11 @@ pub(super) struct Encoder {
     lossless: bool,
 }
 
+/// A text without white space and the sign for it that some tokenizers put in its place.
+pub(super) fn bare(text: &str) -> String {
+    text.chars().filter(|&letter| !letter.is_whitespace() && letter != '▁').collect()
+}
+
 fn fail(error: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Tokenizer, format!("the tokenizer failed: {error}"))
 }
@@ -194,8 +199,6 @@ impl Encoder {
         if decoded == said {
             return Ok(true);
         }
-        let bare =
-            |text: &str| text.chars().filter(|&letter| !letter.is_whitespace() && letter != '▁').collect::<String>();
         Ok(bare(&decoded) == bare(&self.normalised(encoded, tokens, text, whole)))
     }
 

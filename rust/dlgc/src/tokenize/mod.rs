@@ -143,6 +143,14 @@ impl Tokenizer {
         self.encoder.decode(&ids)
     }
 
+    /// Whether ids end in the text of a stop, as far as the tokenizer can say it: white space is no difference.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference cannot decode them.
+    pub fn ends_in(&self, ids: &[i32], stop: &str) -> Result<bool> {
+        Ok(encode::bare(&self.decode(ids)?).ends_with(&encode::bare(stop)))
+    }
+
     /// Ids of a text, without added special tokens.
     ///
     /// # Errors

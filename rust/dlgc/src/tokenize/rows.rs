@@ -37,7 +37,7 @@ impl Tokenizer {
                 for turn in &mut turns {
                     let Ok(target) = &mut turn.target else { continue };
                     let placed = match mask {
-                        Mask::Exact => self.place(rendered, &encoded, target)?,
+                        Mask::Exact => self.place(rendered, &encoded, target, &shared)?,
                         _ => self.place_as_shown(rendered, &encoded, target)?,
                     };
                     match placed {
@@ -82,14 +82,23 @@ impl Tokenizer {
     }
 
     /// The tokens of a target after exactly the ids of its prompt, in the shared row or in one of its own.
-    fn place(&self, rendered: &mut Rendered, encoded: &Encoded, target: &Target) -> Run<Result<Placed, Diagnostic>> {
+    fn place(
+        &self,
+        rendered: &mut Rendered,
+        encoded: &Encoded,
+        target: &Target,
+        taken: &Example,
+    ) -> Run<Result<Placed, Diagnostic>> {
         let shared = match target.range() {
             Some(range) => self
                 .trained_tokens(encoded, &rendered.text, &rendered.suppressed, &range)?
                 .map(|tokens| (tokens, range)),
             None => None,
         };
-        let (own, tokens, range) = match shared {
+        // Two targets side by side would be one run of trained tokens, and nobody could tell them apart again.
+        let is_apart =
+            |(tokens, _): &(Range<usize>, _)| tokens.start == 0 || taken.labels[tokens.start - 1] == UNTRAINED;
+        let (own, tokens, range) = match shared.filter(is_apart) {
             Some((tokens, range)) => (None, tokens, range),
             None => {
                 let Some(row) = self.own_row(rendered, target)? else {
@@ -180,7 +189,8 @@ impl Tokenizer {
     /// A row of its own: the prompt and what has to be generated after it.
     ///
     /// Where the ids of both together begin with those of the prompt, it is they. Where not, it is the ids of the
-    /// prompt, then those of the target, encoded alone; `None` if these do not decode to what both say.
+    /// prompt, then those of the target, encoded alone; where the tokenizer puts a space before every text, as they
+    /// are after a line break. `None` if these do not decode to what both say.
     fn own_row(&self, rendered: &Rendered, target: &Target) -> Run<Option<OwnRow>> {
         let (prompt, mut suppressed) = match (&target.prompt, target.shared) {
             (Some((prompt, suppressed)), _) => (prompt.as_str(), suppressed.clone()),
@@ -199,13 +209,11 @@ impl Tokenizer {
             return Ok(Some(OwnRow { text, target: range, encoded: whole, tokens }));
         }
         let prompt_ids = self.encode(prompt, &suppressed[..before])?;
-        let generated = self.encode(&target.text, &target.suppressed)?;
-        // Where the tokenizer puts a space before every text, it may be a token of its own, which is left out.
-        let invented = matches!(generated.offsets[..], [(0, _), (0, _), ..]);
-        for skip in 0..=usize::from(invented) {
+        for anchor in ["", ANCHOR] {
+            let Some(generated) = self.after_anchor(anchor, target)? else { continue };
             let mut encoded = Encoded { ids: prompt_ids.ids.clone(), offsets: prompt_ids.offsets.clone() };
-            let tokens = encoded.ids.len()..encoded.ids.len() + generated.ids.len() - skip;
-            for (&id, &(start, end)) in generated.ids.iter().zip(&generated.offsets).skip(skip) {
+            let tokens = encoded.ids.len()..encoded.ids.len() + generated.ids.len();
+            for (&id, &(start, end)) in generated.ids.iter().zip(&generated.offsets) {
                 encoded.push(id, (start + prompt.len(), end + prompt.len()));
             }
             let prompt_text = self.encoder.decode(&prompt_ids.ids)?;
@@ -213,12 +221,27 @@ impl Tokenizer {
             let said = decoded.strip_prefix(&prompt_text);
             let says = said == Some(&target.text)
                 || said == Some(&self.encoder.normalised(&encoded, &tokens, &text, &range))
-                || skip == 0 && decoded == self.encoder.decode(&whole.ids)?;
+                || decoded == self.encoder.decode(&whole.ids)?;
             if says && !tokens.is_empty() {
                 return Ok(Some(OwnRow { text, target: range, encoded, tokens }));
             }
         }
         Ok(None)
+    }
+
+    /// The tokens of a target after another text; `None` if they are not the last ones of both.
+    fn after_anchor(&self, anchor: &str, target: &Target) -> Run<Option<Encoded>> {
+        let before = self.encode(anchor, &[])?;
+        let suppressed: Vec<usize> = target.suppressed.iter().map(|at| at + anchor.len()).collect();
+        let both = self.encode(&format!("{anchor}{}", target.text), &suppressed)?;
+        if !both.ids.starts_with(&before.ids) {
+            return Ok(None);
+        }
+        let mut encoded = Encoded::default();
+        for (&id, &(start, end)) in both.ids.iter().zip(&both.offsets).skip(before.ids.len()) {
+            encoded.push(id, (start.saturating_sub(anchor.len()), end.saturating_sub(anchor.len())));
+        }
+        Ok(Some(encoded))
     }
 
     /// Why tokens do not say what their text says; `stop` is what they must end in where that is no token.
@@ -235,7 +258,8 @@ impl Tokenizer {
             return Ok(Some(format!("the tokenizer cannot say the turn: its ids decode to `{}`", start_of(&said))));
         }
         if let Some(stop) = stop
-            && !self.encoder.decode(&encoded.ids[tokens.clone()])?.ends_with(stop)
+            && !self
+                .ends_in(&encoded.ids[tokens.clone()].iter().map(|id| id.cast_signed()).collect::<Vec<_>>(), stop)?
         {
             return Ok(Some(format!("the tokenizer cannot say the stop `{stop}`")));
         }
@@ -287,6 +311,9 @@ impl Tokenizer {
             && text.get(target_end..end).is_some_and(|swallowed| swallowed.trim().is_empty())
     }
 }
+
+/// A text after which a target is encoded where alone it would get a space that nobody said.
+const ANCHOR: &str = "\n";
 
 /// Where a target came to lie.
 struct Placed {

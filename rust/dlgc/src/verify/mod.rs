@@ -127,19 +127,28 @@ struct Ends {
     ids: BTreeMap<i32, u64>,
     texts: BTreeSet<String>,
     in_text: u64,
+    /// Whether targets of one row stand side by side, so that they cannot be counted by their ends; only in rows of
+    /// whole dialogues.
+    merged: bool,
 }
 
 impl Ends {
     /// By the certificate; a manifest without one knows stops by their texts only.
     fn of(manifest: &Manifest) -> Self {
         let Some(certificate) = &manifest.certificate else {
-            return Self { ids: BTreeMap::new(), texts: manifest.stops.iter().cloned().collect(), in_text: 0 };
+            return Self {
+                ids: BTreeMap::new(),
+                texts: manifest.stops.iter().cloned().collect(),
+                in_text: 0,
+                merged: false,
+            };
         };
         let (tokens, texts): (Vec<_>, Vec<_>) = certificate.stops.iter().partition(|stop| stop.id.is_some());
         Self {
             ids: tokens.into_iter().filter_map(|stop| stop.id).map(|id| (id.cast_signed(), 0)).collect(),
             texts: texts.into_iter().map(|stop| stop.text.clone()).collect(),
             in_text: 0,
+            merged: false,
         }
     }
 
@@ -149,13 +158,13 @@ impl Ends {
             *count += 1;
             return Ok(true);
         }
-        if self.texts.is_empty() {
-            return Ok(false);
+        for stop in &self.texts {
+            if tokenizer.ends_in(target, stop)? {
+                self.in_text += 1;
+                return Ok(true);
+            }
         }
-        let text = tokenizer.decode(target)?;
-        let is_stop = self.texts.iter().any(|stop| text.ends_with(stop.as_str()));
-        self.in_text += u64::from(is_stop);
-        Ok(is_stop)
+        Ok(false)
     }
 }
 
@@ -220,7 +229,7 @@ impl Verdict {
         if certificate.rows != self.rows || certificate.targets != manifest.ledger.turns.trained {
             self.problem("manifest.json", "the certificate has other counts than the rows and the ledger");
         }
-        if is_proved && (&ids, in_text) != (&ends.ids, ends.in_text) {
+        if is_proved && !ends.merged && (&ids, in_text) != (&ends.ids, ends.in_text) {
             let message = format!("the certificate has stops by id {ids:?}, the rows have {:?}", ends.ids);
             self.problem("manifest.json", message);
         }
@@ -323,7 +332,9 @@ impl Verdict {
                 self.problem(place, format!("a target ends in `{end}`, and its last id, {id}, is no stop"));
             }
         }
-        if runs != turns {
+        if runs < turns && measure.manifest.options["target"] == "template" {
+            measure.ends.merged = true;
+        } else if runs != turns {
             self.problem(place, format!("{turns} trained messages, {runs} runs of trained tokens"));
         }
         Ok(())

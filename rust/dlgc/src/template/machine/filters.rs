@@ -160,6 +160,10 @@ impl<'a> Machine<'a> {
                     self.generator(items)
                 }
             },
+            // Jinja asks whether there is anything before it looks at what: none is nothing here.
+            "map" | "select" | "reject" | "selectattr" | "rejectattr" if !self.is_true(&value) => {
+                self.generator(Vec::new())
+            }
             "map" => {
                 let mut kept = Vec::new();
                 let attribute = arguments.take(usize::MAX, "attribute");
