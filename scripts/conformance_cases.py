@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 LARGEST = 16 * 1024
-LONGER = 20
+LONGER = 5
 
 Json = Any  # what `json.loads` gives
 Message = dict[str, Json]

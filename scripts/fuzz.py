@@ -7,8 +7,8 @@ dialogues, control tokens as text). A breach of a law is written down with its r
 same; a run ends after so many rounds or minutes and prints how many dialogues it held against the laws.
 
     python scripts/fuzz.py --minutes 30 --seed 1
-    python scripts/fuzz.py --plant          # proves that planted bugs are found: builds dlgc with each of them
-    python scripts/fuzz.py --coverage       # an instrumented build, and what share of the core the run reached
+
+What share of the core that reaches, and that it finds planted bugs, shows `fuzz_proof.py`.
 """
 
 from __future__ import annotations
@@ -166,7 +166,8 @@ def run(seed: int, minutes: float, each: int, tokenizers: Sequence[str], *, stop
                         out.write(json.dumps(line, ensure_ascii=False) + "\n")
                     print(f"{tokenizer} {breach}"[:300], flush=True)
                     if stop_at_first:
-                        return found.counts["dialogues"]
+                        print(f"found after {found.counts['dialogues']:,} dialogues")
+                        return 1
                 found.untrained.clear()
             if time.monotonic() - started > 60 * minutes:
                 report(found, seed, time.monotonic() - started, round_number, refused, breaches)

@@ -10,6 +10,7 @@ from oracle import trained_runs
 import dlgc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -122,3 +123,78 @@ def render_with(template: str, answer: str, **more: object) -> dlgc.Rendered:
         path.write_text(template)
         record = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": answer}]}
         return dlgc.render(record, chat_template=str(path), **more)
+
+
+CHATML = "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+
+# What fuzzing found (`scripts/fuzz.py`), as small as it gets.
+
+
+def test_a_content_that_is_nothing_but_a_tag_is_not_lost_in_silence(tmp_path: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    calls = "{% if message.tool_calls %}<|im_start|>assistant\n{{ message.tool_calls | tojson }}<|im_end|>\n{% else %}"
+    template.write_text("{% for message in messages %}" + calls + CHATML + "{% endif %}{% endfor %}" + PROMPT)
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"a": "x"}}}
+    said: dict[str, Any] = {"role": "assistant", "content": "<b>", "tool_calls": [call]}
+    with pytest.raises(dlgc.RejectedError) as raised:
+        dlgc.render({"messages": [{"role": "user", "content": "q"}, said]}, chat_template=str(template))
+    assert [item["code"] for item in raised.value.diagnostics if item["severity"] == "error"] == ["field-lost"]
+    said["content"] = ""
+    assert dlgc.render({"messages": [{"role": "user", "content": "q"}, said]}, chat_template=str(template)).turns
+
+
+def test_two_targets_side_by_side_have_rows_of_their_own(tmp_path: Path) -> None:
+    # A second assistant message in a row is printed without a header, right after the stop of the first.
+    template, source = tmp_path / "chat.jinja", tmp_path / "talk.jsonl"
+    template.write_text(
+        "{% for message in messages %}{% if message.role == 'user' %}<|im_start|>user\n{{ message.content }}<|im_end|>"
+        "<|im_start|>assistant\n{% else %}{{ message.content }}<|im_end|>{% endif %}{% endfor %}"
+    )
+    source.write_text(
+        '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, '
+        '{"role": "assistant", "content": "b"}, {"role": "user", "content": "r"}, '
+        '{"role": "assistant", "content": "c"}]}'
+    )
+    report = dlgc.compile(source, tmp_path / "out", chat_template=template)
+    assert (report.ledger["turns"]["trained"], report.rows) == (3, 2)
+    assert dlgc.verify(tmp_path / "out", source=[source]).problems == []
+    report = dlgc.compile(source, tmp_path / "whole", chat_template=template, target="template")
+    assert (report.ledger["turns"]["trained"], report.rows) == (3, 1)
+    assert dlgc.verify(tmp_path / "whole", source=[source]).problems == []
+
+
+def test_filters_take_none_for_nothing(tmp_path: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    source = (
+        "{% for f in [none, undefined, [], 0] %}{{ f | map('upper') | list }}{{ f | selectattr('a') | list }}"
+        "{{ f | reject | list }}{% endfor %}{% for message in messages %}" + CHATML + "{% endfor %}" + PROMPT
+    )
+    template.write_text(source)
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rendered = dlgc.render({"messages": messages}, chat_template=str(template))
+    jinja2 = pytest.importorskip("jinja2", reason="jinja2 is not installed")
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    assert rendered.text == environment.from_string(source).render(messages=messages)
+
+
+def test_a_row_of_its_own_has_no_space_that_nobody_said(
+    shared: Path, real_tokenizer: Callable[[str], Path], tmp_path: Path
+) -> None:
+    # The prompt ends in `<think>`, whose last piece merges with what follows; alone, the turn would get a space.
+    tokenizer, template = (
+        real_tokenizer("llama2"),
+        shared / "templates" / "llama.cpp" / "deepseek-ai-DeepSeek-V3.2.jinja",
+    )
+    source = tmp_path / "talk.jsonl"
+    source.write_text('{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a1"}]}')
+    report = dlgc.compile(source, tmp_path / "out", tokenizer=tokenizer, chat_template=template)
+    assert report.ledger["turns"]["trained"] == 1
+    # The stop holds SentencePiece's sign for a space: it can be said, and is no token.
+    assert set(report.diagnostics) == {"own-row", "stop-not-a-token"}
+    row = dlgc.render(source.read_bytes(), tokenizer=str(tokenizer), chat_template=str(template)).row
+    decode = transformers.PreTrainedTokenizerFast.from_pretrained(tokenizer).decode
+    assert decode(row.input_ids).replace(" ", "") == row.text.replace("\u2581", "").replace(" ", "")
+    assert "> a1" not in decode(row.input_ids)
+    assert dlgc.verify(tmp_path / "out", source=[source]).problems == []

@@ -21,6 +21,8 @@ import pytest
 import dlgc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dlgc.train.run import Job
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -464,3 +466,31 @@ def test_a_template_for_tools_belongs_to_the_model(model: Path, shards: Path, tm
     train(tmp_path / "shards", with_tools, tmp_path / "out", full=True, max_steps=1, use_cpu=True)
     kept = tmp_path / "out" / "additional_chat_templates" / "tool_use.jinja"
     assert kept.read_bytes() == file.read_bytes()
+
+
+def test_a_tokenizer_that_transformers_reads_otherwise_is_refused(
+    real_tokenizer: Callable[[str], Path], qwen3: Path, shared: Path, tmp_path: Path
+) -> None:
+    # AutoTokenizer builds a tokenizer of its own for Llama 2, with other ids than its tokenizer.json gives.
+    from transformers import AutoTokenizer
+
+    from dlgc.train import Options, checks
+    from dlgc.train.data import Shards
+
+    template = shared / "templates" / "trl" / "llava_next.jinja"
+    found = {}
+    for name, folder in (("llama2", real_tokenizer("llama2")), ("qwen3", qwen3)):
+        dlgc.compile(GUIDE, tmp_path / name, tokenizer=folder, chat_template=template, max_rejects=1.0)
+        found[name] = Shards.open(tmp_path / name)
+    options = Options.of({"data_path": tmp_path / "llama2", "model": "x", "output_dir": tmp_path / "out"})
+    checks.served(AutoTokenizer.from_pretrained(qwen3), found["qwen3"], options)
+    theirs = AutoTokenizer.from_pretrained(found["llama2"].tokenizer)
+    with pytest.raises(dlgc.ShardError, match="otherwise than its `tokenizer"):
+        checks.served(theirs, found["llama2"], options)
+    # The hint helps.
+    folder = shutil.copytree(found["llama2"].tokenizer, tmp_path / "as it is")
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "TokenizersBackend"}))
+    dlgc.compile(GUIDE, tmp_path / "again", tokenizer=folder, chat_template=template, max_rejects=1.0)
+    again = Shards.open(tmp_path / "again")
+    checks.served(AutoTokenizer.from_pretrained(again.tokenizer), again, options)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tokenizers
 import torch
 
 from dlgc.exceptions import OptionsError, ShardError
@@ -125,6 +127,31 @@ def base(model: Base, shards: Shards, options: Options) -> None:
             "show the model other prompts than those it was trained on\nhint: compile with the template of the model; "
             "where the template of the shards will be served, `--allow_template_mismatch`"
         )
+
+
+def served(tokenizer: Any, shards: Shards, options: Options) -> None:  # noqa: ANN401  # transformers ships no types
+    """What transformers makes of the tokenizer gives the ids of the shards: that is what a server loads.
+
+    For some classes `AutoTokenizer` builds another tokenizer than `tokenizer.json` describes.
+    """
+    if options.allow_tokenizer_mismatch:
+        return
+    reference = tokenizers.Tokenizer.from_file(str(shards.tokenizer / "tokenizer.json"))
+    messages = (
+        message for canary in shards.manifest["canaries"] for message in json.loads(canary["record"])["messages"]
+    )
+    said = [message["content"] for message in messages if isinstance(message.get("content"), str)]
+    for text in [*said, *(f"{tokenizer.eos_token}{text}" for text in said)]:
+        ours = reference.encode(text, add_special_tokens=False).ids
+        theirs = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if ours != theirs:
+            was, now = (" ".join(tokenizer.convert_ids_to_tokens(ids[:8])) for ids in (ours, theirs))
+            raise ShardError(
+                f"`AutoTokenizer` reads the tokenizer of `{shards.folder}` otherwise than its `tokenizer.json` says: "
+                f"{text[:24]!r} begins with `{now}`, not `{was}`, and a server would show the model other ids than it "
+                "was trained on\nhint: `TokenizersBackend` as `tokenizer_class` in tokenizer_config.json makes "
+                "transformers read the file as it is; where the server does so anyway, `--allow_tokenizer_mismatch`"
+            )
 
 
 def processes(found: int, environment: Mapping[str, str]) -> None:

@@ -107,6 +107,7 @@ def prepare(options: Options) -> Job:
         trainer = _trainer(shards, base, config, loading)
     except ValueError as error:
         raise OptionsError(str(error)) from error
+    checks.served(trainer.processing_class, shards, options)
     checks.processes(trainer.accelerator.num_processes, os.environ)
     row = shards.rows[0]
     checks.batch(trainer.data_collator([row]), row)

@@ -1,0 +1,181 @@
+"""Proves the fuzzer: what share of the core it reaches, and that it finds planted bugs. Writes `specs/fuzz.md`.
+
+A copy of the sources is built in the cache, for coverage with instruments in the two crates of this project, for each
+planted bug with that one change. The working tree is never touched; dependencies are built once, in the tree's own
+`target`. Needs cargo, and `llvm-profdata` and `llvm-cov` of the LLVM that rustc has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import real_tokenizers
+
+ROOT = Path(__file__).resolve().parent.parent
+STORE = real_tokenizers.CACHE / "fuzz"
+COVERED = ("template", "tokenize")
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A bug: what it is, where, and the change that makes it."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+
+
+PLANTS = (
+    Plant(
+        "the stop token is left out of targets",
+        "template/law.rs",
+        "let end = said + at + length.0;",
+        "let end = said + at;",
+    ),
+    Plant(
+        "targets are trained after prompts that have other ids",
+        "tokenize/rows.rs",
+        "Ok((prompt.ids == encoded.ids[from..first]).then_some(first..last))",
+        "Ok((!prompt.ids.is_empty() || from <= first).then_some(first..last))",
+    ),
+    Plant(
+        "a turn that history shows otherwise counts as shared",
+        "template/law.rs",
+        "&& history.row.text[prompt.len()..].starts_with(text);",
+        "&& history.row.text[prompt.len()..].starts_with(&text[..text.len().min(1)]);",
+    ),
+    Plant(
+        "`tojson` writes no space after a comma",
+        "json.rs",
+        '", "',
+        '","',
+    ),
+    Plant(
+        "content that the template drops is not noticed",
+        "template/traces.rs",
+        "!text.contains(word) && !shows_elsewhere(index, word)",
+        "word.is_empty() && !text.contains(word) && !shows_elsewhere(index, word)",
+    ),
+)
+
+
+def build(name: str, plant: Plant | None = None) -> Path:
+    """A copy of the package with an extension that is instrumented or has a planted bug; the folder for PYTHONPATH."""
+    folder = STORE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in ("rust", "python"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for part in ("Cargo.toml", "Cargo.lock"):
+        shutil.copy(ROOT / part, folder / part)
+    for part in ("scripts", "specs", "README.md", "LICENSE"):
+        (folder / part).symlink_to(ROOT / part)
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(ROOT / "target"))
+    if plant is None:
+        # Only the crates of this workspace, so that the counters are about them.
+        wrapper = folder / "instrumented"
+        wrapper.write_text('#!/bin/sh\ncompiler="$1"\nshift\nexec "$compiler" "$@" -C instrument-coverage\n')
+        wrapper.chmod(0o755)
+        environment["RUSTC_WORKSPACE_WRAPPER"] = str(wrapper)
+    else:
+        path = folder / "rust" / "dlgc" / "src" / plant.file
+        source = path.read_text(encoding="utf-8")
+        if plant.right not in source:
+            sys.exit(f"`{plant.right}` does not stand in {plant.file} any more: the plant is out of date")
+        path.write_text(source.replace(plant.right, plant.wrong), encoding="utf-8")
+    command = ["cargo", "build", "--release", "--quiet", "--package", "dlgc-python"]
+    subprocess.run(command, cwd=folder, env=environment, check=True)  # ours
+    built = ROOT / "target" / "release" / "lib_dlgc.so"
+    shutil.copy(built, folder / "python" / "dlgc" / "_dlgc.abi3.so")
+    return folder
+
+
+def fuzz(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Runs the fuzzer on such a build: its exit status and what it printed."""
+    environment = dict(
+        os.environ,
+        PYTHONPATH=f"{folder / 'python'}:{ROOT / 'scripts'}",
+        LLVM_PROFILE_FILE=str(folder / "run-%p.profraw"),
+    )
+    command = [sys.executable, str(ROOT / "scripts" / "fuzz.py"), *arguments]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)  # ours
+    return done.returncode, done.stdout + done.stderr[-2000:] * (done.returncode not in (0, 1))
+
+
+def coverage(folder: Path) -> str:
+    """Lines of the core that a run reached, by file, as a table."""
+    merged = folder / "run.profdata"
+    raw = [str(path) for path in folder.glob("*.profraw")]
+    subprocess.run(["llvm-profdata", "merge", "-sparse", *raw, "-o", str(merged)], check=True)  # noqa: S607
+    library = folder / "python" / "dlgc" / "_dlgc.abi3.so"
+    command = ["llvm-cov", "report", str(library), f"-instr-profile={merged}"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # ours
+    rows = ["| file | lines | reached |", "| --- | --: | --: |"]
+    total = missed = 0
+    for line in shown.splitlines():
+        # Name, then three numbers each for regions, functions and lines: all, missed, the share reached.
+        found = re.match(r"(\S+\.rs)\s+" + r"(\d+)\s+(\d+)\s+\S+\s+" * 3, line + " ")
+        if not found or not any(f"dlgc/src/{part}/" in found[1] for part in COVERED) or "gguf" in found[1]:
+            continue
+        lines, away = int(found[6]), int(found[7])
+        total, missed = total + lines, missed + away
+        rows.append(f"| {found[1].partition('dlgc/src/')[2]} | {lines:,} | {1 - away / max(lines, 1):.1%} |")
+    rows.append(f"| **together** | {total:,} | {1 - missed / max(total, 1):.1%} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=32.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--patience", type=float, default=6.0, help="minutes in which a planted bug must be found")
+    parser.add_argument("--only", choices=["coverage", "plants"], help="one half, printed and not written")
+    arguments = parser.parse_args()
+    parts, failed = [HEAD], False
+    if arguments.only != "plants":
+        folder = build("instrumented")
+        code, said = fuzz(folder, "--minutes", str(arguments.minutes), "--seed", str(arguments.seed))
+        failed |= code != 0
+        parts += [f"## The run\n\n```\n{said.strip()}\n```\n", f"## What it reached\n\n{coverage(folder)}\n"]
+    if arguments.only != "coverage":
+        rows = ["| planted bug | in | found after | as |", "| --- | --- | --: | --- |"]
+        for number, plant in enumerate(PLANTS):
+            started = time.monotonic()
+            folder = build(f"plant-{number}", plant)
+            built = time.monotonic() - started
+            _, said = fuzz(folder, "--minutes", str(arguments.patience), "--seed", "1", "--each", "20", "--first")
+            found = re.search(r"found after ([\d,]+) dialogues", said)
+            failed |= not found
+            print(f"{plant.name}: built in {built:.0f} s\n{said[-600:]}", flush=True)
+            breach = said.strip().splitlines()[0].replace("|", "\\|") if found else ""
+            after = f"{found[1]} dialogues" if found else "**not found**"
+            rows.append(f"| {plant.name} | `{plant.file}` | {after} | `{breach[:90]}` |")
+        parts.append("## Planted bugs\n\n" + "\n".join(rows) + "\n")
+    text = "\n".join(parts)
+    if arguments.only:
+        print(text)
+    else:
+        (ROOT / "specs" / "fuzz.md").write_text(text, encoding="utf-8")
+    sys.exit(failed)
+
+
+HEAD = """\
+# Fuzzing of rendering and spans
+
+Written by `make fuzz`. Random dialogues through every chat template, held against what transformers alone shows: the
+text, the prompt of every trained turn, its target, what was said, reasoning in its own target and no other, each turn
+once; whole dialogues (`--target template`) and control tokens as text beside it. `scripts/fuzz.py` says how, what a
+seed gives is always the same. *Reached* is the share of lines that the run executed.
+"""
+
+
+if __name__ == "__main__":
+    main()
