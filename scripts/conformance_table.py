@@ -11,7 +11,7 @@ import conformance_cases as cases
 import real_tokenizers
 import tokenizers as tokenizers_package
 import transformers
-from conformance_compare import DATE, OF_FILE
+from conformance_compare import DATE, EVERY_TURN_WITH, OF_FILE, TURNS
 
 import dlgc
 
@@ -154,7 +154,8 @@ HEAD = """\
 Written by `make conformance`. Real chat templates, times real tokenizers, times dialogues: what dlgc gives is compared
 with what transformers gives on the messages that dlgc hands to the template. *Equal* means: the text; the ids of the
 whole; for every trained turn, the ids before it are those of its prompt (`messages[:i]` with the generation prompt),
-and its target is what `messages[:i+1]` shows after that.
+and its target is what `messages[:i+1]` shows after that. With {every}'s tokenizer every turn is compared so, with each
+of the others {turns} turns of a dialogue, the first and the last two; the whole text and its ids always.
 
 dlgc {dlgc}, transformers {transformers}, tokenizers {tokenizers}. Templates that print the date get {date}.
 
@@ -220,6 +221,8 @@ def _head(material: Material) -> str:
     real = [case for case in material.cases if case.kind == "real"]
     texts = [case.record.decode() for case in real]
     head = HEAD.format(
+        every=EVERY_TURN_WITH,
+        turns=TURNS,
         dlgc=dlgc.__version__,
         transformers=transformers.__version__,
         tokenizers=tokenizers_package.__version__,

@@ -38,32 +38,26 @@ PLANTS = (
     Plant(
         "the stop token is left out of targets",
         "template/law.rs",
-        "let end = said + at + length.0;",
-        "let end = said + at;",
+        "let text = &turn[..length];",
+        "let text = &turn[..length - outline.stop];",
     ),
     Plant(
-        "targets are trained after prompts that have other ids",
+        "the token after the stop is trained too",
         "tokenize/rows.rs",
-        "Ok((prompt.ids == encoded.ids[from..first]).then_some(first..last))",
-        "Ok((!prompt.ids.is_empty() || from <= first).then_some(first..last))",
+        "        self.label(tokens);\n        self.trained",
+        "        self.label(&(tokens.start..(tokens.end + 1).min(self.labels.len())));\n        self.trained",
     ),
     Plant(
         "a turn that history shows otherwise counts as shared",
         "template/law.rs",
         "&& history.row.text[prompt.len()..].starts_with(text);",
-        "&& history.row.text[prompt.len()..].starts_with(&text[..text.len().min(1)]);",
+        "&& history.row.text[prompt.len()..].len() >= text.len() && newest.len() > start;",
     ),
     Plant(
         "`tojson` writes no space after a comma",
-        "json.rs",
-        '", "',
-        '","',
-    ),
-    Plant(
-        "content that the template drops is not noticed",
-        "template/traces.rs",
-        "!text.contains(word) && !shows_elsewhere(index, word)",
-        "word.is_empty() && !text.contains(word) && !shows_elsewhere(index, word)",
+        "template/machine/filters.rs",
+        "out.push_str(&self.separators[0]);",
+        "out.push_str(self.separators[0].trim_end());",
     ),
 )
 

@@ -254,6 +254,10 @@ class Survey:
     wrong: dict[str, list[str]] = field(default_factory=lambda: collections.defaultdict(list))
     exact_space: bool = True
 
+    def plain(self, text: str) -> str:
+        """A text as it is compared: without white space and SentencePiece's sign for it, unless that must be equal."""
+        return text if self.exact_space else "".join(text.replace("\u2581", "").split())
+
     def examine(self, oracle: Oracle, ours: _dlgc.Renderer, name: str, record: Record) -> Case | None:
         """Holds one dialogue with one template against the oracle, if both sides render it."""
         found: Record = json.loads(ours.render(json.dumps(record, ensure_ascii=False).encode()))
@@ -317,9 +321,7 @@ class Survey:
         if row["input_ids"][:start] != case.oracle.ids(prompt):
             self.wrong["prompt"].append(where)
         self.target(case, place, turn["target"], expected)
-        said = run if self.exact_space else "".join(run.split())
-        due = case.oracle.normal(turn["target"])
-        if said != (due if self.exact_space else "".join(due.split())):
+        if self.plain(run) != self.plain(case.oracle.normal(turn["target"])):
             self.wrong["target"].append(f"{where}: ids say {run!r:.200}, the text {turn['target']!r:.200}")
 
     def habits(self, case: Case, place: int) -> None:
@@ -348,11 +350,7 @@ class Survey:
         for leaf in leaves(case.messages[place]):
             self.counts["strings"] += 1
             forms = (leaf, json.dumps(leaf, ensure_ascii=False)[1:-1], json.dumps(leaf)[1:-1], repr(leaf)[1:-1])
-            if self.exact_space:
-                holds = any(form in target for form in forms)
-            else:
-                holds = any("".join(form.split()) in "".join(target.split()) for form in forms)
-            if not holds:
+            if not any(self.plain(form) in self.plain(target) for form in forms):
                 self.wrong["said"].append(f"{where}: {leaf!r:.100} does not stand in {target!r:.200}")
         for call in case.messages[place].get("tool_calls") or []:
             text = call["function"]["arguments"]
@@ -372,7 +370,8 @@ class Survey:
             lost += not printed
             if len(text) < len("reasoning"):
                 continue
-            holders = [other for other, run in said.items() for _ in range(run.count(case.oracle.normal(text)))]
+            due = self.plain(case.oracle.normal(text))
+            holders = [other for other, run in said.items() for _ in range(self.plain(run).count(due))]
             self.counts["reasoning printed" if printed else "reasoning that the template never prints"] += 1
             if holders != [place] * printed:
                 self.wrong["reasoning"].append(f"{case.name} message {place}: in {holders}, printed: {printed}")

@@ -42,7 +42,7 @@ pub(super) struct Encoder {
 }
 
 /// A text without white space and the sign for it that some tokenizers put in its place.
-pub(super) fn bare(text: &str) -> String {
+fn bare(text: &str) -> String {
     text.chars().filter(|&letter| !letter.is_whitespace() && letter != '▁').collect()
 }
 

@@ -143,12 +143,13 @@ impl Tokenizer {
         self.encoder.decode(&ids)
     }
 
-    /// Whether ids end in the text of a stop, as far as the tokenizer can say it: white space is no difference.
+    /// Whether ids end in the text of a stop. Where the tokenizer has `▁` for a space, it cannot say one.
     ///
     /// # Errors
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference cannot decode them.
     pub fn ends_in(&self, ids: &[i32], stop: &str) -> Result<bool> {
-        Ok(encode::bare(&self.decode(ids)?).ends_with(&encode::bare(stop)))
+        let said = self.decode(ids)?;
+        Ok(said.ends_with(stop) || said.ends_with(&stop.replace('▁', " ")))
     }
 
     /// Ids of a text, without added special tokens.

@@ -190,7 +190,7 @@ impl Tokenizer {
     ///
     /// Where the ids of both together begin with those of the prompt, it is they. Where not, it is the ids of the
     /// prompt, then those of the target, encoded alone; where the tokenizer puts a space before every text, as they
-    /// are after a line break. `None` if these do not decode to what both say.
+    /// are without it, or after a line break. `None` if these do not decode to what both say.
     fn own_row(&self, rendered: &Rendered, target: &Target) -> Run<Option<OwnRow>> {
         let (prompt, mut suppressed) = match (&target.prompt, target.shared) {
             (Some((prompt, suppressed)), _) => (prompt.as_str(), suppressed.clone()),
@@ -209,8 +209,14 @@ impl Tokenizer {
             return Ok(Some(OwnRow { text, target: range, encoded: whole, tokens }));
         }
         let prompt_ids = self.encode(prompt, &suppressed[..before])?;
-        for anchor in ["", ANCHOR] {
-            let Some(generated) = self.after_anchor(anchor, target)? else { continue };
+        let alone = || self.encode(&target.text, &target.suppressed);
+        for attempt in 0..3 {
+            let generated = match attempt {
+                0 => Some(alone()?),
+                1 => without_space(&alone()?),
+                _ => self.after_anchor(target)?,
+            };
+            let Some(generated) = generated else { continue };
             let mut encoded = Encoded { ids: prompt_ids.ids.clone(), offsets: prompt_ids.offsets.clone() };
             let tokens = encoded.ids.len()..encoded.ids.len() + generated.ids.len();
             for (&id, &(start, end)) in generated.ids.iter().zip(&generated.offsets) {
@@ -229,17 +235,17 @@ impl Tokenizer {
         Ok(None)
     }
 
-    /// The tokens of a target after another text; `None` if they are not the last ones of both.
-    fn after_anchor(&self, anchor: &str, target: &Target) -> Run<Option<Encoded>> {
-        let before = self.encode(anchor, &[])?;
-        let suppressed: Vec<usize> = target.suppressed.iter().map(|at| at + anchor.len()).collect();
-        let both = self.encode(&format!("{anchor}{}", target.text), &suppressed)?;
+    /// The tokens of a target after the anchor; `None` if they are not the last ones of both.
+    fn after_anchor(&self, target: &Target) -> Run<Option<Encoded>> {
+        let before = self.encode(ANCHOR, &[])?;
+        let suppressed: Vec<usize> = target.suppressed.iter().map(|at| at + ANCHOR.len()).collect();
+        let both = self.encode(&format!("{ANCHOR}{}", target.text), &suppressed)?;
         if !both.ids.starts_with(&before.ids) {
             return Ok(None);
         }
         let mut encoded = Encoded::default();
         for (&id, &(start, end)) in both.ids.iter().zip(&both.offsets).skip(before.ids.len()) {
-            encoded.push(id, (start.saturating_sub(anchor.len()), end.saturating_sub(anchor.len())));
+            encoded.push(id, (start.saturating_sub(ANCHOR.len()), end.saturating_sub(ANCHOR.len())));
         }
         Ok(Some(encoded))
     }
@@ -314,6 +320,13 @@ impl Tokenizer {
 
 /// A text after which a target is encoded where alone it would get a space that nobody said.
 const ANCHOR: &str = "\n";
+
+/// The tokens of a text without the first one, where that is a space which the tokenizer puts before every text.
+fn without_space(alone: &Encoded) -> Option<Encoded> {
+    let is_invented = matches!(alone.offsets[..], [(0, _), (0, _), ..]);
+    let rest = || Encoded { ids: alone.ids[1..].to_vec(), offsets: alone.offsets[1..].to_vec() };
+    is_invented.then(rest)
+}
 
 /// Where a target came to lie.
 struct Placed {
