@@ -157,7 +157,7 @@ whole; for every trained turn, the ids before it are those of its prompt (`messa
 and its target is what `messages[:i+1]` shows after that. With {every}'s tokenizer every turn is compared so, with each
 of the others {turns} turns of a dialogue, the first and the last two; the whole text and its ids always.
 
-dlgc {dlgc}, transformers {transformers}, tokenizers {tokenizers}. Templates that print the date get {date}.
+{part}dlgc {dlgc}, transformers {transformers}, tokenizers {tokenizers}. Templates that print the date get {date}.
 
 ## Dialogues
 
@@ -167,6 +167,10 @@ smallest SHA-256 of the record's bytes, up to its quota, among the records of at
 imports; the longer ones are those with the smallest hash among the larger records of all sets. The rule was fixed
 before anything was rendered. {with_tools} of the real dialogues have tools or calls, {with_reasoning} reasoning. Hash
 of all dialogues: `{digest}`.
+"""
+PART = """\
+**This table is of a part of the material**: fewer tokenizers or real dialogues than `make conformance` takes.
+
 """
 SETS_NOTE = """
 `reason-tool-use` is LLaMA-Factory's `reason_tool_use_demo_50`, whose typed parts are rewritten into OpenAI's form; in
@@ -221,6 +225,7 @@ def _head(material: Material) -> str:
     real = [case for case in material.cases if case.kind == "real"]
     texts = [case.record.decode() for case in real]
     head = HEAD.format(
+        part="" if len(material.tokenizers) == len(real_tokenizers.NAMES) and of_kind["longer"] else PART,
         every=EVERY_TURN_WITH,
         turns=TURNS,
         dlgc=dlgc.__version__,
