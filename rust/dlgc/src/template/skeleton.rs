@@ -411,7 +411,7 @@ impl Words<'_> {
 fn until_tag<'t>(text: &'t str, stops: &[String], source: &str) -> (&'t str, &'t str) {
     let is_named = |tag: &str| {
         let name = tag.trim_start_matches(['<', '/']).trim_end_matches('>');
-        source.match_indices(name).any(|(at, _)| source[..at].ends_with('<') || source[..at].ends_with("</"))
+        source.contains(&format!("<{name}")) || source.contains(&format!("</{name}"))
     };
     for (open, _) in text.match_indices('<') {
         let after = &text[open + 1..];

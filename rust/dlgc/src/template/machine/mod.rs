@@ -380,11 +380,11 @@ mod tests {
     use super::*;
     use crate::json;
 
-    fn node(source: &str) -> Node<'static> {
+    pub(super) fn node(source: &str) -> Node<'static> {
         json::parse(source.as_bytes()).expect("JSON").root.into_owned_at(&(0..0))
     }
 
-    fn stage<'a>(messages: &'a [&'a Node<'a>]) -> Stage<'a> {
+    pub(super) fn stage<'a>(messages: &'a [&'a Node<'a>]) -> Stage<'a> {
         Stage { messages, tools: None, documents: None, tokens: &[], defaults: &[], arguments: &[], date: None }
     }
 

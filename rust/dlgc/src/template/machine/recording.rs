@@ -292,16 +292,9 @@ impl<'a> Machine<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::run;
+    use super::super::tests::{node, stage};
     use super::*;
-    use crate::json::{self, Node};
-
-    fn node(source: &str) -> Node<'static> {
-        json::parse(source.as_bytes()).expect("JSON").root.into_owned_at(&(0..0))
-    }
-
-    fn stage<'a>(messages: &'a [&'a Node<'a>]) -> Stage<'a> {
-        Stage { messages, tools: None, documents: None, tokens: &[], defaults: &[], arguments: &[], date: None }
-    }
+    use crate::json::Node;
 
     #[test]
     fn a_branch_is_what_a_run_over_fewer_messages_gives() {
