@@ -11,6 +11,7 @@ import collections
 import datetime as dt
 import hashlib
 import json
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ EVERY_TURN_WITH = "qwen3"
 """With this tokenizer every turn is compared, with the others so many of a dialogue: its text is the same with all."""
 TURNS = 3
 OF_FILE = "ids of the file"
+DROPPED = "dropped by history"
 """Ids are those of `tokenizer.json`, and AutoTokenizer, which builds a tokenizer of its own from it, has others."""
 
 
@@ -135,6 +137,7 @@ class Scene:
         self._context = context
         self._texts: dict[tuple[int, bool], str | Exception] = {}
         self._lost: list[str] | None = None
+        self._newest: set[int] = set()
 
     def text(self, count: int | None = None, *, prompt: bool = False) -> str:
         """The rendering of the first messages; raises whatever the template raises."""
@@ -156,15 +159,34 @@ class Scene:
     def lost(self) -> list[str]:
         """Fields without a trace in the text: each is replaced by a word of its own, and the word is missed."""
         if self._lost is None:
-            words = Words()
+            words = Words(tags="</think>" in self._source)
             messages, around = words.messages(self.messages), words.around(self._around)
             shown = _or_none(lambda: self._render(messages, self._context | around, prompt=False))
             if shown is None:
                 text = self.text()
                 self._lost = [name for name, said in words.said.values() if not printed(text, said)]
             else:
-                self._lost = [name for word, (name, _) in words.said.items() if word not in shown]
+                lost = {word: name for word, (name, _) in words.said.items() if word not in shown}
+                self._lost = list(lost.values())
+                self._newest = self._shown_while_newest(lost, messages, self._context | around)
         return self._lost
+
+    def _shown_while_newest(self, lost: dict[str, str], messages: list[Message], context: dict[str, Json]) -> set[int]:
+        """Assistant messages whose content history drops, though they are shown whole while they are the newest."""
+        places: dict[int, list[str]] = {}
+        for word, name in lost.items():
+            if found := re.fullmatch(r"assistant (\d+)", name):
+                places.setdefault(int(found[1]), []).append(word)
+
+        def shown(place: int) -> str:
+            return _or_none(lambda: self._render(messages[: place + 1], context, prompt=False)) or ""
+
+        return {place for place, words in places.items() if all(word in shown(place) for word in words)}
+
+    def dropped_by_history(self) -> set[int]:
+        """Messages of which nothing is lost but their content, and that only from the prompts of later turns."""
+        self.lost()
+        return self._newest
 
     def nests(self) -> bool:
         """Whether each prompt is how the text of the whole begins."""
@@ -235,12 +257,22 @@ class Cell:
         if text != found["text"]:
             outcome.mismatches.append(("text", difference(text, found["text"])))
             return outcome
-        if outcome.lost:
-            outcome.mismatches.append(("lost unnoticed", ", ".join(outcome.lost)[:300]))
+        unnoticed = self._unnoticed(found, scene, outcome)
+        if unnoticed:
+            outcome.mismatches.append(("lost unnoticed", ", ".join(unnoticed)[:300]))
         if case.kind == "kind":
             self._prove_halves(messages, case.around, scene, outcome)
         self._law(found, scene, outcome)
         return outcome
+
+    @staticmethod
+    def _unnoticed(found: Json, scene: Scene, outcome: Outcome) -> list[str]:
+        """What is lost of a dialogue that dlgc compiles: not what history drops of a turn that is trained whole."""
+        trained = {turn["message"] for turn in found["turns"] if "code" not in turn}
+        dropped = {f"assistant {place}" for place in scene.dropped_by_history() & trained}
+        if dropped:
+            outcome.notes.append(DROPPED)
+        return [name for name in outcome.lost if name not in dropped]
 
     def _scene(self, messages: list[Message], around: dict[str, Json]) -> Scene:
         return self._template.scene(messages, around, self._reference.specials)

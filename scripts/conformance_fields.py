@@ -116,8 +116,9 @@ def printed(text: str, said: str) -> bool:
 class Words:
     """The same dialogue with a word of its own for each thing that must not be lost."""
 
-    def __init__(self) -> None:
-        """Starts without words."""
+    def __init__(self, *, tags: bool) -> None:
+        """Starts without words; `tags` says whether the template takes reasoning out of content by its tags."""
+        self._tags = tags
         self.said: dict[str, tuple[str, str]] = {}
 
     def word(self, name: str, said: str) -> str:
@@ -161,8 +162,12 @@ class Words:
         return out
 
     def _text(self, place: str, text: str, role: str) -> str:
-        """What stands after reasoning tags, or in a JSON object, becomes words; the rest stays as templates see it."""
-        head, tag, said = text.rpartition("</think>") if role == "assistant" else ("", "", text)
+        """What stands after reasoning tags, or in a JSON object, becomes words; the rest stays as templates see it.
+
+        To a template that never names the tags they are content like any other, and must not be lost.
+        """
+        tagged = role == "assistant" and self._tags
+        head, tag, said = text.rpartition("</think>") if tagged else ("", "", text)
         if not said.strip():
             return text
         if role == "tool":

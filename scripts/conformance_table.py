@@ -11,7 +11,7 @@ import conformance_cases as cases
 import real_tokenizers
 import tokenizers as tokenizers_package
 import transformers
-from conformance_compare import DATE, EVERY_TURN_WITH, OF_FILE, TURNS
+from conformance_compare import DATE, DROPPED, EVERY_TURN_WITH, OF_FILE, TURNS
 
 import dlgc
 
@@ -182,8 +182,10 @@ TOTALS = """\
 Each is one dialogue with one template and one tokenizer. What transformers does is asked for the messages that dlgc
 hands over; where dlgc refuses, for the record in whatever form suits the template best (content as parts, arguments as
 text, repeated roles merged, null content empty). A field is *lost* if a word in its place does not appear in
-transformers' text: content, calls, arguments, tools, documents. *Prefix-preserving*: every prompt of the dialogue is
-how its whole text begins.
+transformers' text: content, calls, arguments, tools, documents. Reasoning may be dropped; so may a think block in the
+content, by a template that names its tags, while to others it is content. Where history drops the content of a turn
+that is shown while it is the newest, and dlgc trains it there, that is what a server does: a line of its own below.
+*Prefix-preserving*: every prompt of the dialogue is how its whole text begins.
 
 AutoTokenizer reads most `tokenizer.json` as they are. For two classes of this list, `LlamaTokenizer` (llama2) and
 `GPT2Tokenizer` (gpt4o), it builds other pre-tokenizers than the file has. dlgc follows the file: where AutoTokenizer's
@@ -263,6 +265,7 @@ def _totals(results: Results) -> str:
         ("transformers raises", f"{whole.raised:,}"),
         ("**equal**", f"{whole.equal:,}"),
         ("… as `tokenizer.json` has it; AutoTokenizer's ids differ", f"{whole.notes[OF_FILE]:,}"),
+        ("… and history drops what a turn said: shown and trained in its own turn", f"{whole.notes[DROPPED]:,}"),
         ("**mismatch**", with_codes(whole.classes, whole.mismatch)),
         ("refused where transformers raises or loses a field", with_codes(whole.agreed)),
         ("refused for what the data holds", with_codes(whole.apart)),
