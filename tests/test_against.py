@@ -444,8 +444,6 @@ def test_the_command_says_what_trl_refuses_and_where_it_cuts(
 
 
 def test_records_are_found_as_dlgc_finds_them(tmp_path: Path) -> None:
-    from dlgc.against import read_record
-
     lines = (DIALOGUES / "guide.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     (tmp_path / "lines.jsonl").write_text(f"{lines[0]}\n\n{lines[1]}\n{lines[2]}")
@@ -460,8 +458,9 @@ def test_records_are_found_as_dlgc_finds_them(tmp_path: Path) -> None:
         ("one.json", 1, 1),
     ):
         path = str(tmp_path / name)
-        assert read_record(path, number) == records[record]
-        found = dlgc.Rendered.from_json(dlgc._dlgc.Renderer(dlgc.CompileOptions().to_json()).render_file(path, number))  # noqa: SLF001  # ours
+        shown = dlgc._dlgc.Renderer(dlgc.CompileOptions().to_json()).render_file(path, number)  # noqa: SLF001  # ours
+        assert json.loads(json.loads(shown)["record"]) == records[record]
+        found = dlgc.Rendered.from_json(shown)
         assert found.text == dlgc.render(records[record]).text
 
 

@@ -52,6 +52,8 @@ NEEDED_OPTIONS: dict[str, dict[str, object]] = {
 # Errors without a fixture, and why.
 LEFT_OUT = {
     "broken-array": "about a file, not a record",
+    "broken-container": "about a file, not a record",
+    "file-changed": "about a file, not a record",
     "field-lost": "depends on the template; the built-in one prints every field",
     "internal-error": "a bug",
     "no-stop-token": "depends on the template; the built-in one closes every turn",
@@ -60,6 +62,8 @@ LEFT_OUT = {
     "template-refused": "depends on the template",
     "truncated-gzip": "about a file, not a record",
     "unreadable-file": "about a file, not a record",
+    "unsupported-container": "about a file, not a record",
+    "wrong-columns": "about a row of a table: see test_containers.py",
 }
 
 

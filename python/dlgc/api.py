@@ -25,6 +25,7 @@ class Report:
         ledger: What became of the records, dialogues and assistant turns.
         diagnostics: By code: severity, count and the first few examples.
         formats: Records by the format they had.
+        resumed: Records of an interrupted run that were not compiled again.
         rows: Rows.
         tokens: Tokens of the rows.
         source_tokens: Tokens of the compiled dialogues, each counted once: fewer where turns have rows of their own.
@@ -39,6 +40,7 @@ class Report:
     ledger: dict[str, Any]
     diagnostics: dict[str, Any]
     formats: dict[str, int]
+    resumed: int
     rows: int
     tokens: int
     source_tokens: int
@@ -153,6 +155,7 @@ class Rendered:
             row["offsets"] = [(start, end) for start, end in row["offsets"]]
         found["rows"] = [RenderedRow(**row) for row in found["rows"]]
         found["messages"] = json.loads(found["messages"])
+        del found["record"]
         return cls(**found)
 
 

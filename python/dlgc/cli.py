@@ -7,13 +7,16 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import sys
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
 
 import dlgc
 from dlgc import _dlgc, against, options, terminal
+from dlgc.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +33,8 @@ examples:
   dlgc verify shards/ --tokenizer models/served              would this model be shown what it was trained on?
   python -m dlgc.train shards/ --model models/qwen3          fine-tune through TRL
 
-Options may also stand in `dlgc.toml` in the current folder (`max_length = 2048`); flags win.
+Options may also stand in `dlgc.toml` in the current folder (`max_length = 2048`); flags win. There, too, a table
+`[severity]` says what is an error, a warning or a note (`unknown-field = "error"`).
 Exit status: 0 clean; 1 nothing compiled, too many records rejected, a dataset not sound, or drift; 2 the run failed and
 wrote nothing.
 """
@@ -60,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     _inputs(compile_)
     compile_.add_argument("-o", "--output", required=True, metavar="DIR", help="the dataset's folder")
     compile_.add_argument("--overwrite", action="store_true", help="replace a dataset that is already there")
+    compile_.add_argument("--shard-tokens", type=int, metavar="N", help="tokens of a shard (default: 67,108,864)")
     _rendering(compile_)
     _running(compile_)
 
@@ -115,7 +120,8 @@ def _inputs(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="files, folders, globs, or - for standard input: JSON lines or arrays, also gzipped",
+        help="files, folders, globs, or - for standard input: JSON lines, arrays or objects keyed by id, CSV, TSV, "
+        "Parquet; also in gzip, zstd, tar and zip",
     )
 
 
@@ -189,14 +195,14 @@ def _compile(arguments: argparse.Namespace) -> int:
         terminal.say(
             "note: no --tokenizer: the built-in one is used, and the dataset is a demo that trains no real model"
         )
-    with terminal.progress("compiling") as progress:
-        report = dlgc.compile(arguments.inputs, arguments.output, progress=progress, **chosen)
+    with progress("compiling") as tick:
+        report = dlgc.compile(arguments.inputs, arguments.output, progress=tick, **chosen)
     return _finish(arguments, report, str(arguments.output))
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    with terminal.progress("checking") as progress:
-        report = dlgc.check(arguments.inputs, progress=progress, **_options(arguments))
+    with progress("checking") as tick:
+        report = dlgc.check(arguments.inputs, progress=tick, **_options(arguments))
     return _finish(arguments, report, None)
 
 
@@ -229,7 +235,7 @@ def _show(arguments: argparse.Namespace) -> int:
     if not arguments.against:
         terminal.show(rendered, f"{path}:{number}", color)
         return 0
-    compared = against.compare(rendered, against.read_record(path, number), arguments.against, **chosen)
+    compared = against.compare(rendered, json.loads(json.loads(found)["record"]), arguments.against, **chosen)
     if arguments.json:
         json.dump(dataclasses.asdict(compared), sys.stdout, ensure_ascii=False)
         sys.stdout.write("\n")
@@ -250,8 +256,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         if arguments.source:
             raise dlgc.OptionsError("`--source` confirms a dataset, `--tokenizer` tells drift: one at a time")
         return _drift(arguments)
-    with terminal.progress("confirming") as progress:
-        verdict = dlgc.verify(arguments.shards, source=arguments.source, progress=progress)
+    with progress("confirming") as tick:
+        verdict = dlgc.verify(arguments.shards, source=arguments.source, progress=tick)
     if arguments.json:
         json.dump(dataclasses.asdict(verdict), sys.stdout)
         sys.stdout.write("\n")
@@ -290,9 +296,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(parsed)
 
 
+def _interrupt(*_: object) -> NoReturn:
+    """Asks the run to stop; who asks again is obeyed at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
 def _run(parsed: argparse.Namespace) -> int:
     """Runs a command; what goes wrong becomes a line and a status."""
     status = 2
+    before = None
+    with suppress(ValueError):  # not in the main thread: then somebody else has the signals
+        before = signal.signal(signal.SIGINT, _interrupt)
     try:
         status = COMMANDS[parsed.command](parsed)
         sys.stdout.flush()
@@ -301,13 +316,16 @@ def _run(parsed: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except KeyboardInterrupt:
-        terminal.say("interrupted; nothing was committed")
+        terminal.say("interrupted; nothing was committed (the same command goes on from the last whole shard)")
         status = 130
     except OSError as error:
         # The core's text names the file and says what the system said; Python would print the number too.
         terminal.say(f"error: {error.strerror or error}")
     except (dlgc.DlgcError, ImportError) as error:
         terminal.say(f"error: {error}")
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
     return status
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ StrPath = str | PathLike[str]
 Target = Literal["inference", "template"]
 Mask = Literal["exact", "template", "hf-compat"]
 State = Literal["ignore", "json-before", "json-after", "context"]
+Severity = Literal["note", "warning", "error"]
 TrainOn = Literal["all_assistant", "last_turn"]
 
 
@@ -42,6 +43,9 @@ class CompileOptions:
         strict: No rejects, and no warnings that put the result in doubt.
         overwrite: Replace a dataset that is already there.
         max_record_bytes: Largest record that is read.
+        shard_tokens: Tokens after which a shard is closed; an interrupted run goes on from its last whole shard.
+        severity: `note`, `warning` or `error` by diagnostic, where it is to differ from the catalogue: what is made an
+            error rejects the record, what is made a note is only counted.
     """
 
     tokenizer: str | None = None
@@ -60,6 +64,8 @@ class CompileOptions:
     strict: bool = False
     overwrite: bool = False
     max_record_bytes: int = 64 << 20
+    shard_tokens: int = 1 << 26
+    severity: dict[str, Severity] = field(default_factory=dict)
 
     @classmethod
     def of(cls, options: dict[str, object]) -> CompileOptions:

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import time
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dlgc.against import Compared, Piece
-    from dlgc.api import Confirmation, Drift, Progress, Rendered, RenderedRow, Report, Verdict
+    from dlgc.api import Confirmation, Drift, Rendered, RenderedRow, Report, Verdict
 
 GREEN, RED, YELLOW, CYAN, BOLD, DIM, RESET = (f"\033[{code}m" for code in ("32", "31", "33", "36", "1", "2", "0"))
 IGNORED = -100
 TOO_MUCH = 3.0
 """Amplification above which a user is warned."""
-LOG_SECONDS = 10.0
-BAR_SECONDS = 0.1
+RANK = {"error": 0, "warning": 1, "note": 2}
+MOST_EXAMPLES = 9
+"""On a page."""
 EDGES = {"=": (GREEN, "[[", "]]"), "+": (RED, "{+", "+}"), "-": (RED, "{-", "-}")}
 """Around what is trained: by all who are asked, only by another, only by dlgc; in colour, and without."""
 
 
+def talk(text: str) -> None:
+    """Writes talk; where nobody listens any more, the work goes on."""
+    with suppress(BrokenPipeError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
 def say(text: str) -> None:
     """Writes a line of talk."""
-    sys.stderr.write(text.rstrip("\n") + "\n")
+    talk(text.rstrip("\n") + "\n")
 
 
 def use_color(choice: str, stream: TextIO) -> bool:
@@ -37,60 +43,20 @@ def use_color(choice: str, stream: TextIO) -> bool:
     return choice == "always"
 
 
-@contextmanager
-def progress(doing: str) -> Iterator[Progress]:
-    """Shows progress: a bar with rate and time left on a terminal, a quiet line every ten seconds in a log."""
-    bar = sys.stderr.isatty()
-    start = time.monotonic()
-    last = start
-
-    def tick(read: int, total: int | None, records: int, compiled: int, rejected: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < (BAR_SECONDS if bar else LOG_SECONDS):
-            return
-        last = now
-        rate = read / max(now - start, 1e-9)
-        done = f"{records:,} records, {compiled:,} compiled, {rejected:,} rejected, {rate / 1e6:.1f} MB/s"
-        if total:
-            left = (total - read) / max(rate, 1e-9)
-            done = f"{100 * read / total:3.0f} %  {done}, {_clock(left)} left"
-        if not bar:
-            say(f"{doing}: {done}")
-            return
-        width = shutil.get_terminal_size().columns
-        room = max(width - len(doing) - len(done) - 6, 0)
-        filled = round(room * min(read / total, 1)) if total else 0
-        drawn = f" {'━' * filled}{DIM}{'─' * (room - filled)}{RESET}" if total and room > 8 else ""  # noqa: PLR2004  # a shorter bar says nothing
-        sys.stderr.write(f"\r\033[K{doing}{drawn} {done}"[: width + len(drawn) + 8])
-        sys.stderr.flush()
-
-    try:
-        yield tick
-    finally:
-        if bar:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
 def report(report: Report, output: str | None) -> None:
-    """Writes the closing summary: diagnostics by code, worst first, then the ledger."""
+    """Writes the closing summary: examples of what was found, worst first, then counts of all, then the ledger.
+
+    However much is wrong, it is one page: every code has its count, and the worst have examples.
+    """
     color = use_color("auto", sys.stderr)
-    rank = {"error": 0, "warning": 1, "note": 2}
-    for code, tally in sorted(report.diagnostics.items(), key=lambda item: (rank[item[1]["severity"]], item[0])):
-        if tally["severity"] == "note":
-            continue
-        for example in tally["examples"]:
-            sys.stderr.write(_painted(example["rendered"], tally["severity"], color) + "\n")
-        more = tally["count"] - len(tally["examples"])
-        if more > 0:
-            say(f"{tally['severity']}[{code}]: {more:,} more like these\n")
+    found = sorted(report.diagnostics.items(), key=lambda item: (RANK[item[1]["severity"]], -item[1]["count"], item[0]))
+    shown = _examples(found)
+    for code, tally in found:
+        for example in tally["examples"][: shown[code]]:
+            talk(_painted(example["rendered"], tally["severity"], color) + "\n")
+    if any(tally["count"] > shown[code] for code, tally in found):
+        for line in _counts(found, shown):
+            say(line)
     for path, reason in report.skipped[:10]:
         say(f"skipped {path}: {reason}")
     if len(report.skipped) > 10:  # noqa: PLR2004  # a page of names helps nobody
@@ -99,6 +65,28 @@ def report(report: Report, output: str | None) -> None:
         say(line)
     if report.failure:
         say(f"{RED if color else ''}failed:{RESET if color else ''} {report.failure}")
+
+
+def _examples(found: list[tuple[str, dict[str, Any]]]) -> dict[str, int]:
+    """Says how many examples of each code fit on the page: one of each first, then a second and a third."""
+    shown = dict.fromkeys((code for code, _ in found), 0)
+    left = MOST_EXAMPLES
+    for number in range(1, 4):
+        for code, tally in found:
+            if tally["severity"] != "note" and left and len(tally["examples"]) >= number:
+                shown[code] = number
+                left -= 1
+    return shown
+
+
+def _counts(found: list[tuple[str, dict[str, Any]]], shown: dict[str, int]) -> list[str]:
+    width = max(len(code) for code, _ in found)
+    lines = []
+    for code, tally in found:
+        more = tally["count"] - shown[code]
+        above = f"   {shown[code]} above, {more:,} more" if shown[code] and more else ""
+        lines.append(f"{tally['severity']:<8} {code:<{width}} {tally['count']:>12,}{above}")
+    return [*lines, "(`dlgc --explain CODE` says what a finding means and what to do)", ""]
 
 
 def _painted(text: str, severity: str, color: bool) -> str:  # noqa: FBT001  # private, and named at its one caller
@@ -114,14 +102,13 @@ def summary(report: Report, output: str | None) -> list[str]:
     formats = ", ".join(f"{count:,} {name}" for name, count in sorted(report.formats.items()))
     untrained = sum(turns["untrained"].values())
     kinds = f"   ({formats})" if formats else ""
-    lines = [
+    lines = [f"went on from {report.resumed:,} records of an interrupted run"] if report.resumed else []
+    lines += [
         _line("records", records["read"], "read", records, ("imported", "excluded", "rejected")) + kinds,
         _line("dialogues", dialogues["imported"], "imported", dialogues, ("compiled", "rejected")),
         _line("turns", turns["total"], "in all", {**turns, "untrained": untrained}, ("trained", "untrained")),
     ]
     lines.extend(f"           {count:>12,} untrained: {reason}" for reason, count in sorted(turns["untrained"].items()))
-    notes = {code: tally["count"] for code, tally in report.diagnostics.items() if tally["severity"] == "note"}
-    lines.extend(f"           {count:>12,} {code}" for code, count in sorted(notes.items()))
     if report.ledger["faults"]:
         lines.append(f"files      {report.ledger['faults']:>12,} could not be read to their end")
     share = 100 * report.trained_tokens / report.tokens if report.tokens else 0.0

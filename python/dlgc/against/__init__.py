@@ -10,13 +10,8 @@ loader and collator; nothing of it is imitated. Each token that only one of the 
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import importlib.util
-import json
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlgc.against import align, ask
@@ -28,7 +23,7 @@ if TYPE_CHECKING:
 
     from dlgc.api import Rendered
 
-__all__ = ["REASONS", "Compared", "Difference", "Piece", "Settings", "Theirs", "Turn", "compare", "read_record"]
+__all__ = ["REASONS", "Compared", "Difference", "Piece", "Settings", "Theirs", "Turn", "compare"]
 
 NEEDED = ("torch", "transformers", "datasets", "trl")
 
@@ -90,26 +85,6 @@ def compare(rendered: Rendered, record: Mapping[str, Any], settings: Settings = 
         differences=differences,
         notes=_notes(rendered, record, theirs, options.get("date")),
     )
-
-
-def read_record(path: str, number: int) -> dict[str, Any]:
-    """Reads a record from a file in which dlgc found it: a line, an element of an array, or a single value.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    with Path(path).open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if zipped else Path(path).open("rb") as file:
-        start = next((line for line in file if line.strip()), b"").decode("utf-8-sig").lstrip()
-        file.seek(0)
-        if not start.startswith("["):
-            line = next(islice(file, number - 1, None), b"")
-            with contextlib.suppress(json.JSONDecodeError):
-                return dict(json.loads(line.decode("utf-8-sig")))
-            file.seek(0)
-        found = json.loads(file.read().decode("utf-8-sig"))
-    return dict(found[number - 1] if isinstance(found, list) else found)
 
 
 def _notes(rendered: Rendered, record: Mapping[str, Any], theirs: Theirs, date: object) -> list[str]:

@@ -5,7 +5,7 @@
 mod error;
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use dlgc::compile::{CompileOptions, Compiler, Monitor, Progress};
 use dlgc::diagnostic::{Code, Diagnostic, locate};
@@ -112,14 +112,14 @@ impl Renderer {
 
     /// A record, as JSON text, with everything that became of it, as JSON.
     fn render(&self, py: Python<'_>, record: &[u8]) -> Result<String, BindingError> {
-        let location = Location { file: "<record>".into(), position: Position::Line(1) };
+        let location = Location::new("<record>", Position::Line(1));
         Ok(py.detach(|| self.shown(&Record { location, bytes: record }))?)
     }
 
     /// The record with this number in a file, with everything that became of it, as JSON.
-    fn render_file(&self, py: Python<'_>, path: PathBuf, number: u64) -> Result<String, BindingError> {
+    fn render_file(&self, py: Python<'_>, path: &str, number: u64) -> Result<String, BindingError> {
         Ok(py.detach(|| {
-            let (location, bytes) = dlgc::compile::find_record(&self.options, Path::new(&path), number)?;
+            let (location, bytes) = dlgc::compile::find_record(&self.options, path, number)?;
             self.shown(&Record { location, bytes: &bytes })
         })?)
     }
@@ -133,6 +133,7 @@ impl Renderer {
         };
         let located = |diagnostic: &Diagnostic| locate(diagnostic, &record.location, record.bytes);
         let located: Vec<_> = diagnostics.iter().map(located).collect();
+        value["record"] = String::from_utf8_lossy(record.bytes).into();
         value["diagnostics"] = serde_json::to_value(located).expect("diagnostics are JSON");
         Ok(value.to_string())
     }

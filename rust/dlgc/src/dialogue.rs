@@ -17,6 +17,15 @@ pub struct Location {
     pub file: Arc<str>,
     /// Which record of the file.
     pub position: Position,
+    /// Its key, where the file is one object keyed by id.
+    pub key: Option<Arc<str>>,
+}
+
+impl Location {
+    /// A record without a key.
+    pub fn new(file: impl Into<Arc<str>>, position: Position) -> Self {
+        Self { file: file.into(), position, key: None }
+    }
 }
 
 /// Which record of a file, counted from 1.
@@ -24,7 +33,7 @@ pub struct Location {
 pub enum Position {
     /// The record is this line.
     Line(u64),
-    /// The record is this element of a JSON array (or the only value of the file).
+    /// The record is this element of an array, value of an object, row of a table, or value of the file.
     Element(u64),
 }
 
@@ -40,8 +49,16 @@ impl Position {
 impl fmt::Display for Location {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.position {
-            Position::Line(line) => write!(formatter, "{}:{line}", self.file),
-            Position::Element(element) => write!(formatter, "{}[{element}]", self.file),
+            Position::Line(line) => write!(formatter, "{}:{line}", self.file)?,
+            Position::Element(element) => write!(formatter, "{}[{element}]", self.file)?,
+        }
+        match &self.key {
+            Some(key) => {
+                let mut quoted = String::new();
+                crate::json::write_string(&mut quoted, key, false);
+                write!(formatter, " {quoted}")
+            }
+            None => Ok(()),
         }
     }
 }

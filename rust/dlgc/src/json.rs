@@ -597,6 +597,22 @@ pub(crate) fn write_string(out: &mut String, text: &str, ensure_ascii: bool) {
     out.push('"');
 }
 
+/// Writes bytes that may not be UTF-8 as a string, quotes included; the parser says what is wrong with them.
+pub(crate) fn write_bytes_as_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'"');
+    for &byte in bytes {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+}
+
 /// A JSON number as Python prints it after `json.loads`: integers of any size as they are, floats as `repr`.
 pub(crate) fn python_number(lexeme: &str) -> Cow<'_, str> {
     if lexeme == "-0" {

@@ -16,6 +16,7 @@ pub mod dialogue;
 pub mod error;
 pub mod import;
 pub mod json;
+mod panics;
 pub mod shard;
 pub mod source;
 pub mod template;

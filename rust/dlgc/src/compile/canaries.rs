@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::compiler::Compiler;
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Severities, Severity};
 use crate::dialogue::{Location, Position};
 use crate::error::Result;
 use crate::shard::Canary;
@@ -50,11 +50,11 @@ impl Compiler {
     /// # Errors
     /// [`crate::error::ErrorKind::Tokenizer`] where the reference fails.
     pub(crate) fn sight(&self, record: &str) -> Result<Sighting> {
-        let location = Location { file: "canary".into(), position: Position::Line(1) };
-        let validated = validate(&Record { location, bytes: record.as_bytes() });
+        let location = Location::new("canary", Position::Line(1));
+        let validated = validate(&Record { location, bytes: record.as_bytes() }, &Severities::default());
         let mut diagnostics = validated.diagnostics;
         let Some(mut dialogue) = validated.dialogue else {
-            let found = diagnostics.into_iter().find(|found| found.severity() == Severity::Error);
+            let found = diagnostics.into_iter().find(|found| found.severity == Severity::Error);
             let found = found.expect("a record without a dialogue has an error");
             return Ok(Sighting { refused: Some(found.code.name()), prompt: Err(found), rows: Vec::new() });
         };

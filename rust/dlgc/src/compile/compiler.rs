@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
 use super::templates::Templates;
-use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::diagnostic::{Code, Diagnostic, Severities, Severity};
 use crate::dialogue::{Dialogue, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::{self, Json, Node};
@@ -32,6 +32,8 @@ pub struct Compiler {
     pub max_length: Option<u64>,
     /// Ids that stop generation.
     pub stop_ids: Vec<u32>,
+    /// How bad findings are.
+    pub severities: Severities,
     target: TargetOption,
     mask: MaskOption,
     train_on: TrainOn,
@@ -117,8 +119,9 @@ impl Compiler {
                 Some(files.model_max_length().map_or(DEFAULT_MAX_LENGTH, |length| length.min(DEFAULT_MAX_LENGTH)))
             }
         };
+        let severities = Severities::new(&options.severity)?;
         let CompileOptions { target, mask, train_on, .. } = *options;
-        Ok(Self { files, templates, tokenizer, max_length, stop_ids, target, mask, train_on })
+        Ok(Self { files, templates, tokenizer, max_length, stop_ids, severities, target, mask, train_on })
     }
 
     /// What is proved of the targets.
@@ -140,7 +143,7 @@ impl Compiler {
     /// # Errors
     /// [`ErrorKind::Tokenizer`] where the reference fails, which no input should bring about.
     pub(super) fn compile(&self, record: &Record<'_>) -> Result<Outcome> {
-        let validated = validate(record);
+        let validated = validate(record, &self.severities);
         let mut outcome =
             Outcome { format: validated.format, diagnostics: validated.diagnostics, ..Outcome::default() };
         let Some(mut dialogue) = validated.dialogue else {
@@ -159,6 +162,7 @@ impl Compiler {
                 outcome.rows = rows.collect();
             }
         }
+        self.reject_what_was_raised(&mut outcome);
         let codes: std::collections::BTreeSet<_> =
             outcome.diagnostics.iter().map(|diagnostic| diagnostic.code.name().to_owned()).collect();
         if let Some(about) = &mut outcome.dialogue {
@@ -178,16 +182,32 @@ impl Compiler {
     /// # Errors
     /// [`ErrorKind::Tokenizer`] where the reference fails.
     pub fn show(&self, record: &Record<'_>) -> Result<std::result::Result<Shown, Vec<Diagnostic>>> {
-        let validated = validate(record);
+        let validated = validate(record, &self.severities);
         let mut diagnostics = validated.diagnostics;
         let Some(mut dialogue) = validated.dialogue else {
             return Ok(Err(diagnostics));
         };
         self.select_turns(&mut dialogue, &mut BTreeMap::new());
-        let Ok((rendered, examples)) = self.lower(&mut dialogue, self.max_length, &mut diagnostics)? else {
-            return Ok(Err(diagnostics));
+        let lowered = self.lower(&mut dialogue, self.max_length, &mut diagnostics)?;
+        self.severities.apply(&mut diagnostics);
+        match lowered {
+            Ok((rendered, examples)) if raised(&diagnostics).is_none() => {
+                Ok(Ok(Shown { rendered, examples, diagnostics }))
+            }
+            _ => Ok(Err(diagnostics)),
+        }
+    }
+
+    /// Gives all findings their severity; a record with one that the user made an error has no rows.
+    fn reject_what_was_raised(&self, outcome: &mut Outcome) {
+        self.severities.apply(&mut outcome.diagnostics);
+        let Some(code) = raised(&outcome.diagnostics).filter(|_| !outcome.rows.is_empty()) else {
+            return;
         };
-        Ok(Ok(Shown { rendered, examples, diagnostics }))
+        outcome.rows.clear();
+        outcome.endings.clear();
+        outcome.source_tokens = 0;
+        *outcome.untrained.entry(code.name()).or_default() += std::mem::take(&mut outcome.trained);
     }
 
     /// Leaves `train` set on the messages that are to be trained, and counts the others.
@@ -215,7 +235,7 @@ impl Compiler {
     ) -> Result<std::result::Result<(Rendered, Vec<Example>), Code>> {
         let before = diagnostics.len();
         self.tokenizer.guard(dialogue, diagnostics);
-        if let Some(error) = diagnostics[before..].iter().find(|found| found.severity() == Severity::Error) {
+        if let Some(error) = diagnostics[before..].iter().find(|found| found.severity == Severity::Error) {
             return Ok(Err(error.code));
         }
         let mode = match self.proof() {
@@ -287,6 +307,12 @@ impl Compiler {
             *outcome.untrained.entry(Code::MergedMessages.name()).or_default() += trainable - entered;
         }
     }
+}
+
+/// A finding that is no error in the catalogue, and one by the user's wish.
+fn raised(diagnostics: &[Diagnostic]) -> Option<Code> {
+    let is_raised = |found: &&Diagnostic| found.severity == Severity::Error && found.code.severity() != Severity::Error;
+    diagnostics.iter().find(is_raised).map(|found| found.code)
 }
 
 fn kwargs(value: &Value) -> Result<Node<'static>> {

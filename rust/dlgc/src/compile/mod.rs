@@ -2,30 +2,33 @@
 //!
 //! A reader cuts files into chunks; workers take chunks through all passes; the calling thread puts the results back
 //! into input order and writes them. The number of chunks on the way is bounded, so memory is; the order of results
-//! is that of the input, so one thread and many give the same bytes.
+//! is that of the input, so one thread and many give the same bytes. Whenever a shard is whole, how far the run has come is
+//! written down beside it (`resume`), and the same compilation goes on from there if it was interrupted.
 
 mod canaries;
 mod compiler;
 mod options;
 mod report;
+mod resume;
 mod templates;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use sha2::{Digest, Sha256};
 
 use crate::diagnostic::{Code, Diagnostic, Located, Severity, locate};
-use crate::dialogue::{Location, Position};
+use crate::dialogue::Location;
 use crate::error::{Error, ErrorKind, Result};
-use crate::shard::{self, Certificate, DatasetWriter, FORMAT, FORMAT_VERSION, Input, Ledger, Manifest};
-use crate::source::{self, Chunk, Fault, Reader, Record};
+use crate::panics::caught;
+use crate::shard::{self, Certificate, DatasetWriter, FORMAT, FORMAT_VERSION, Input, Ledger, Manifest, WritePlan};
+use crate::source::{self, Chunk, Fault, Item, Reader, Record, Skipped};
+use resume::{Skip, Skipping, Start};
 
 pub(crate) use canaries::Sighting;
 pub(crate) use compiler::Outcome;
@@ -51,7 +54,7 @@ impl Monitor for Unwatched {
     }
 }
 
-/// Compiles inputs into a dataset.
+/// Compiles inputs into a dataset; goes on where an interrupted run of the same compilation has left whole shards.
 ///
 /// # Errors
 /// Anything of [`ErrorKind`]; then nothing was committed. Rejected records are no error: see
@@ -68,22 +71,35 @@ pub fn compile(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Co
         return Err(Error::new(ErrorKind::Options, "more than 100 MB of input, and no tokenizer is named")
             .hint("`--tokenizer DIR` names your model's; `--tokenizer builtin` insists on the built-in one"));
     }
-    let mut writer = DatasetWriter::create(output, options.overwrite, &compiler.files.files)?;
-    let mut take = |record: &Record<'_>, outcome: Outcome, rejected: &[Located]| {
-        let split = outcome.split().to_owned();
-        if let Some(dialogue) = outcome.dialogue {
-            writer.dialogue(dialogue)?;
-        }
-        if outcome.rows.is_empty() {
-            return writer.reject(&record.location, record.bytes, rejected);
-        }
-        outcome.rows.into_iter().try_for_each(|row| writer.row(&split, row))
+    let plan = WritePlan {
+        root: output.clone(),
+        run: resume::digest(options, &compiler, &listing.files),
+        shard_tokens: options.shard_tokens,
+        overwrite: options.overwrite,
+        tokenizer: &compiler.files.files,
     };
-    let reader = Reader::new(listing.files, options.max_record_bytes);
-    let (tallies, inputs) = run(options.threads, &compiler, reader, total, &mut take, monitor)?;
-    let manifest = manifest(options, &compiler, &tallies, &writer.finish()?, inputs)?;
-    shard::commit(output, &manifest)?;
-    Ok(CompileReport::new(options, &compiler, tallies, listing.skipped, Some(manifest)))
+    let mut interrupted = DatasetWriter::resume(&plan)?;
+    loop {
+        let (writer, start) = match interrupted.take().map(|(writer, state)| (writer, Start::of(state))) {
+            Some((writer, Some(start))) => (writer, start),
+            _ => (DatasetWriter::create(&plan)?, Start::default()),
+        };
+        let resumed = start.records();
+        let reader = Reader::new(listing.files.clone(), options.max_record_bytes);
+        let mut sink = Writing { writer };
+        let Some(Ran { tallies, inputs, skipped }) =
+            run(options.threads, &compiler, reader, total, start, &mut sink, monitor)?
+        else {
+            continue; // the inputs are others than those of the interrupted run: from the start
+        };
+        let written = sink.writer.finish()?;
+        let manifest = manifest(options, &compiler, &tallies, &written, inputs)?;
+        shard::commit(&plan, &manifest)?;
+        let skipped = listing.skipped.into_iter().chain(skipped).collect();
+        let mut report = CompileReport::new(options, &compiler, tallies, skipped, Some(manifest));
+        report.resumed = resumed;
+        return Ok(report);
+    }
 }
 
 /// Takes inputs through all passes without writing anything.
@@ -95,8 +111,10 @@ pub fn check(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Comp
     let compiler = Compiler::load(options)?;
     let total = total_bytes(&listing.files);
     let reader = Reader::new(listing.files, options.max_record_bytes);
-    let (tallies, _) = run(options.threads, &compiler, reader, total, &mut |_, _, _| Ok(()), monitor)?;
-    Ok(CompileReport::new(options, &compiler, tallies, listing.skipped, None))
+    let ran = run(options.threads, &compiler, reader, total, Start::default(), &mut Nowhere, monitor)?;
+    let Ran { tallies, skipped, .. } = ran.expect("only an interrupted run can find other inputs");
+    let skipped = listing.skipped.into_iter().chain(skipped).collect();
+    Ok(CompileReport::new(options, &compiler, tallies, skipped, None))
 }
 
 /// Takes files through all passes once more, and hands over what becomes of each record, in order.
@@ -110,34 +128,67 @@ pub(crate) fn again(
     each: &mut dyn FnMut(&Record<'_>, &Outcome) -> Result<()>,
     monitor: &mut dyn Monitor,
 ) -> Result<(Ledger, Certificate)> {
-    let (tallies, _) = run(0, compiler, reader, total, &mut |record, outcome, _| each(record, &outcome), monitor)?;
+    let mut take = |record: &Record<'_>, outcome: Outcome, _: &[Located]| each(record, &outcome);
+    let ran = run(0, compiler, reader, total, Start::default(), &mut take, monitor)?;
+    let tallies = ran.expect("only an interrupted run can find other inputs").tallies;
     let certificate = tallies.certificate(compiler);
     Ok((tallies.ledger, certificate))
 }
 
-/// Finds one record of a file: its line, or its element in an array.
+/// Finds one record of a file: its line, or its element in an array, an object or a table. A member of an archive is
+/// named `archive!member`.
 ///
 /// # Errors
 /// [`ErrorKind::Io`] where the file cannot be read, [`ErrorKind::Options`] where it has no such record.
-pub fn find_record(options: &CompileOptions, path: &Path, number: u64) -> Result<(Location, Vec<u8>)> {
-    let mut seen = 0;
-    for item in Reader::new(vec![path.to_owned()], options.max_record_bytes) {
+pub fn find_record(options: &CompileOptions, path: &str, number: u64) -> Result<(Location, Vec<u8>)> {
+    let stored = stored_file(path);
+    if !stored.exists() {
+        return Err(Error::io(stored, source::no_such_file()));
+    }
+    let (mut found, mut fault, mut seen, mut members) = (None, None, 0, BTreeSet::new());
+    Reader::new(vec![stored.to_owned()], options.max_record_bytes).read(&mut |item| {
         match item {
-            Ok(chunk) => {
+            Item::Chunk(chunk) if *chunk.file == *path => {
                 for (record, _) in chunk.iter() {
                     seen += 1;
                     if record.location.position.number() == number {
-                        return Ok((record.location.clone(), record.bytes.to_vec()));
+                        found = Some((record.location.clone(), record.bytes.to_vec()));
+                        return ControlFlow::Break(());
                     }
                 }
             }
-            Err(fault) => return Err(Error::new(ErrorKind::Shard, fault.diagnostic.message)),
+            Item::Chunk(chunk) => {
+                members.insert(chunk.file.to_string());
+            }
+            Item::Fault(found) => fault = fault.take().or(Some(found.diagnostic)),
+            Item::Skipped(_) => {}
         }
+        ControlFlow::Continue(())
+    });
+    if let Some(found) = found {
+        return Ok(found);
     }
-    let message = format!("`{}` has no record {number}; it has {seen}", path.display());
-    Err(Error::new(ErrorKind::Options, message))
+    if let Some(member) = members.first().filter(|_| seen == 0) {
+        let message = format!("`{path}` has {} member(s) with records, and names none of them", members.len());
+        return Err(Error::new(ErrorKind::Options, message).hint(format!("the first one is `{member}`")));
+    }
+    if let Some(fault) = fault {
+        return Err(Error::new(ErrorKind::Shard, format!("`{path}`: {}", fault.message)));
+    }
+    Err(Error::new(ErrorKind::Options, format!("`{path}` has no record {number}; it has {seen}")))
 }
 
+/// The file on the disk of `archive!member`, or the path itself.
+fn stored_file(path: &str) -> &Path {
+    let archives = path.match_indices('!').map(|(at, _)| Path::new(&path[..at]));
+    if Path::new(path).exists() {
+        return Path::new(path);
+    }
+    archives.into_iter().find(|archive| archive.is_file()).unwrap_or(Path::new(path))
+}
+
+/// How long a thread waits before it looks whether the run was given up.
+const TICK: Duration = Duration::from_millis(100);
 /// How much the built-in tokenizer compiles without being asked for by name.
 const DEMO_BYTES: u64 = 100_000_000;
 
@@ -163,13 +214,70 @@ fn total_bytes(files: &[PathBuf]) -> Option<u64> {
         .sum()
 }
 
-/// Takes what became of a record, with the errors that it was rejected for.
-type Take<'t> = dyn FnMut(&Record<'_>, Outcome, &[Located]) -> Result<()> + 't;
+/// Where results go, in input order.
+trait Destination {
+    /// Takes what became of a record, with the errors that it was rejected for.
+    fn take(&mut self, record: &Record<'_>, outcome: Outcome, rejected: &[Located]) -> Result<()>;
+
+    /// Called when all of a record has been taken and entered in the report.
+    fn settle(&mut self, _: &Place<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<F: FnMut(&Record<'_>, Outcome, &[Located]) -> Result<()>> Destination for F {
+    fn take(&mut self, record: &Record<'_>, outcome: Outcome, rejected: &[Located]) -> Result<()> {
+        self(record, outcome, rejected)
+    }
+}
+
+/// For runs that only look.
+struct Nowhere;
+
+impl Destination for Nowhere {
+    fn take(&mut self, _: &Record<'_>, _: Outcome, _: &[Located]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// How far a run has come, at the end of a record.
+struct Place<'p> {
+    tallies: &'p report::Tallies,
+    hash: u64,
+}
+
+/// Writes results into a dataset; what was written lasts whenever a shard is whole.
+struct Writing {
+    writer: DatasetWriter,
+}
+
+impl Destination for Writing {
+    fn take(&mut self, record: &Record<'_>, outcome: Outcome, rejected: &[Located]) -> Result<()> {
+        let split = outcome.split().to_owned();
+        if let Some(dialogue) = outcome.dialogue {
+            self.writer.dialogue(dialogue)?;
+        }
+        if outcome.rows.is_empty() {
+            return self.writer.reject(&record.location, record.bytes, rejected);
+        }
+        outcome.rows.into_iter().try_for_each(|row| self.writer.row(&split, row))
+    }
+
+    fn settle(&mut self, place: &Place<'_>) -> Result<()> {
+        if !self.writer.close_full_shards()? {
+            return Ok(());
+        }
+        self.writer.checkpoint(resume::state(place.tallies, place.hash))
+    }
+}
 
 /// Enters results in the report and hands them on.
-struct Sink<'t, 'f> {
-    take: &'t mut Take<'f>,
+struct Sink<'t> {
+    destination: &'t mut dyn Destination,
     tallies: report::Tallies,
+    skipped: Vec<Skipped>,
+    /// Chained over the bytes of all records: tells whether an interrupted run had the same inputs.
+    hash: u64,
 }
 
 /// A chunk and what became of its records.
@@ -178,50 +286,47 @@ struct Processed {
     outcomes: Vec<(Outcome, Vec<Located>)>,
 }
 
-enum Item {
+enum Done {
     Chunk(Processed),
     Fault(Fault),
+    Skipped(Skipped),
 }
 
-impl Sink<'_, '_> {
-    fn take(&mut self, item: Item) -> Result<()> {
-        match item {
-            Item::Fault(fault) => {
-                self.tallies.ledger.faults += 1;
-                let location = Location { file: fault.file, position: Position::Line(0) };
-                self.tallies.tally.add(fault.diagnostic.code, || locate_fault(&fault.diagnostic, &location));
-                Ok(())
-            }
-            Item::Chunk(Processed { chunk, outcomes }) => {
+impl Sink<'_> {
+    fn take(&mut self, done: Done) -> Result<()> {
+        match done {
+            Done::Skipped(skipped) => self.skipped.push(skipped),
+            Done::Fault(fault) => self.tallies.fault(&fault),
+            Done::Chunk(Processed { chunk, outcomes }) => {
                 for ((record, _), (outcome, rejected)) in chunk.iter().zip(outcomes) {
                     self.tallies.enter(&record, &outcome);
-                    (self.take)(&record, outcome, &rejected)?;
+                    self.destination.take(&record, outcome, &rejected)?;
+                    self.hash = resume::chain(self.hash, record.bytes);
+                    self.destination.settle(&Place { tallies: &self.tallies, hash: self.hash })?;
                 }
-                Ok(())
             }
         }
+        Ok(())
     }
 }
 
-/// A file-level finding has no record to point into.
-fn locate_fault(diagnostic: &Diagnostic, location: &Location) -> Located {
-    let mut located = locate(diagnostic, location, b"");
-    located.location = location.file.to_string();
-    let severity = diagnostic.severity().name();
-    let help = diagnostic.help.as_ref().map_or_else(String::new, |help| format!("help: {help}\n"));
-    located.rendered = format!("{severity}[{}]: {}\n  --> {}\n{help}", located.code, located.message, location.file);
-    located
+/// What a run came to.
+struct Ran {
+    tallies: report::Tallies,
+    inputs: Vec<Input>,
+    skipped: Vec<Skipped>,
 }
 
+/// Takes everything through the passes; `None` if the inputs are not those of the run that is to be continued.
 fn run(
     threads: usize,
     compiler: &Compiler,
-    mut reader: Reader,
+    reader: Reader,
     total: Option<u64>,
-    take: &mut Take<'_>,
+    start: Start,
+    destination: &mut dyn Destination,
     monitor: &mut dyn Monitor,
-) -> Result<(report::Tallies, Vec<Input>)> {
-    let mut sink = Sink { take, tallies: report::Tallies::default() };
+) -> Result<Option<Ran>> {
     let threads = match threads {
         0 => thread::available_parallelism().map_or(1, usize::from),
         threads => threads.min(1024),
@@ -231,37 +336,34 @@ fn run(
     for _ in 0..in_flight {
         permit_sender.send(()).expect("the channel has room for every permit");
     }
-    let (work_sender, work) = bounded::<(u64, std::result::Result<Chunk, Fault>)>(in_flight);
-    let (result_sender, results) = bounded::<(u64, Result<Item>)>(in_flight);
+    let (work_sender, work) = bounded::<(u64, Item)>(in_flight);
+    let (result_sender, results) = bounded::<(u64, Result<Done>)>(in_flight);
     let stop = AtomicBool::new(false);
-    let bytes_read = AtomicU64::new(0);
+    let bytes_read = reader.bytes_read();
+    let (tallies, skip) = start.split();
+    let mut sink = Sink { destination, hash: skip.hash_after(), tallies, skipped: Vec::new() };
+    let ending = read_apart(reader, skip, permits, work_sender);
 
     thread::scope(|scope| {
-        let reading = scope.spawn(|| {
-            let mut sequence = 0;
-            let work_sender = work_sender; // dropped when the reader is done, which ends the workers
-            while !stop.load(Ordering::Relaxed) && permits.recv().is_ok() {
-                let Some(item) = reader.next() else { break };
-                bytes_read.store(reader.bytes_read(), Ordering::Relaxed);
-                if work_sender.send((sequence, item)).is_err() {
-                    break;
-                }
-                sequence += 1;
-            }
-            inputs(&reader)
-        });
         for _ in 0..threads {
             let (work, result_sender, stop) = (work.clone(), result_sender.clone(), &stop);
             scope.spawn(move || {
-                for (sequence, item) in work {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let item = match item {
-                        Ok(chunk) => process(compiler, chunk).map(Item::Chunk),
-                        Err(fault) => Ok(Item::Fault(fault)),
+                // The sender may wait for standard input for ever, so its end is not what ends the wait.
+                while !stop.load(Ordering::Relaxed) {
+                    let (sequence, item) = match work.recv_timeout(TICK) {
+                        Ok(work) => work,
+                        Err(RecvTimeoutError::Timeout) => continue,
+                        Err(RecvTimeoutError::Disconnected) => break,
                     };
-                    if result_sender.send((sequence, item)).is_err() {
+                    let done = match item {
+                        Item::Chunk(chunk) => process(compiler, chunk, stop).map(Done::Chunk),
+                        Item::Fault(mut fault) => {
+                            fault.diagnostic.severity = compiler.severities.of(fault.diagnostic.code);
+                            Ok(Done::Fault(fault))
+                        }
+                        Item::Skipped(skipped) => Ok(Done::Skipped(skipped)),
+                    };
+                    if result_sender.send((sequence, done)).is_err() {
                         break;
                     }
                 }
@@ -269,33 +371,77 @@ fn run(
         }
         drop((work, result_sender));
         let mut progress = Progress { bytes_total: total, ..Progress::default() };
-        let done = drain(&results, &mut sink, |report, write_back| {
+        let done = drain(&results, &mut sink, |tallies, write_back| {
             if write_back {
                 let _ = permit_sender.send(()); // fails only when the reader is gone
             }
-            progress.update(bytes_read.load(Ordering::Relaxed), report);
+            progress.update(bytes_read.load(Ordering::Relaxed), tallies);
             monitor.tick(&progress)
         });
         if done.is_err() {
             stop.store(true, Ordering::Relaxed);
         }
         drop((results, permit_sender)); // lets everybody who waits go on to the end
-        let inputs = reading.join().expect("the reader does not panic");
-        done.map(|()| (sink.tallies, inputs))
-    })
+        done
+    })?;
+    let failed = |_| Error::new(ErrorKind::Io, "dlgc failed while it read the inputs; this is a bug: please report it");
+    let Ending { digests, changed } = ending.recv().map_err(failed)?;
+    if changed {
+        return Ok(None);
+    }
+    Ok(Some(Ran { tallies: sink.tallies, inputs: inputs(&digests), skipped: sink.skipped }))
+}
+
+/// What the reader says when it is done.
+struct Ending {
+    digests: Vec<source::InputDigest>,
+    changed: bool,
+}
+
+/// Reads in a thread that nobody has to wait for: reading standard input may never end.
+fn read_apart(
+    reader: Reader,
+    mut skip: Skip,
+    permits: Receiver<()>,
+    work_sender: Sender<(u64, Item)>,
+) -> Receiver<Ending> {
+    let (ending_sender, ending) = bounded(1);
+    thread::spawn(move || {
+        let mut sequence = 0;
+        let mut changed = false;
+        let digests = reader.read(&mut |item| {
+            let item = match skip.over(item) {
+                Skipping::Over => return ControlFlow::Continue(()),
+                Skipping::Changed => {
+                    changed = true;
+                    return ControlFlow::Break(());
+                }
+                Skipping::Done(item) => item,
+            };
+            if permits.recv().is_err() || work_sender.send((sequence, item)).is_err() {
+                return ControlFlow::Break(());
+            }
+            sequence += 1;
+            ControlFlow::Continue(())
+        });
+        drop(work_sender); // ends the workers
+        let changed = changed || !skip.is_done();
+        let _ = ending_sender.send(Ending { digests, changed }); // fails only when the run was given up
+    });
+    ending
 }
 
 /// Takes results in input order; stops at the first error, or when the monitor says so.
 fn drain(
-    results: &Receiver<(u64, Result<Item>)>,
-    sink: &mut Sink<'_, '_>,
+    results: &Receiver<(u64, Result<Done>)>,
+    sink: &mut Sink<'_>,
     mut tick: impl FnMut(&report::Tallies, bool) -> ControlFlow<()>,
 ) -> Result<()> {
     let mut waiting = BTreeMap::new();
     let mut next = 0;
     let interrupted = || Error::new(ErrorKind::Interrupted, "interrupted; nothing was committed");
     loop {
-        match results.recv_timeout(Duration::from_millis(100)) {
+        match results.recv_timeout(TICK) {
             Ok((sequence, item)) => {
                 waiting.insert(sequence, item);
                 while let Some(item) = waiting.remove(&next) {
@@ -316,15 +462,18 @@ fn drain(
     }
 }
 
-fn process(compiler: &Compiler, chunk: Chunk) -> Result<Processed> {
+fn process(compiler: &Compiler, chunk: Chunk, stop: &AtomicBool) -> Result<Processed> {
     let mut outcomes = Vec::with_capacity(chunk.records.len());
     for (record, fault) in chunk.iter() {
+        if stop.load(Ordering::Relaxed) {
+            break; // nobody waits for the results
+        }
         let outcome = match fault {
             Some(fault) => Outcome { diagnostics: vec![fault.clone()], ..Outcome::default() },
             None => compile_caught(compiler, &record)?,
         };
         let located = if outcome.rows.is_empty() {
-            let worst = outcome.diagnostics.iter().filter(|found| found.severity() == Severity::Error);
+            let worst = outcome.diagnostics.iter().filter(|found| found.severity == Severity::Error);
             worst.map(|diagnostic| locate(diagnostic, &record.location, record.bytes)).collect()
         } else {
             Vec::new()
@@ -336,21 +485,21 @@ fn process(compiler: &Compiler, chunk: Chunk) -> Result<Processed> {
 
 /// A panic of a library on one record rejects that record; it neither ends the run nor loses anything.
 fn compile_caught(compiler: &Compiler, record: &Record<'_>) -> Result<Outcome> {
-    catch_unwind(AssertUnwindSafe(|| compiler.compile(record))).unwrap_or_else(|_| {
-        let diagnostic = Diagnostic::new(Code::InternalError, "dlgc failed on this record")
+    caught(|| compiler.compile(record)).unwrap_or_else(|said| {
+        let diagnostic = Diagnostic::new(Code::InternalError, format!("dlgc failed on this record: {said}"))
             .help("this is a bug in dlgc: please report the record, which is in rejects/");
         Ok(Outcome { diagnostics: vec![diagnostic], ..Outcome::default() })
     })
 }
 
-fn inputs(reader: &Reader) -> Vec<Input> {
+fn inputs(digests: &[source::InputDigest]) -> Vec<Input> {
     let input = |digest: &source::InputDigest| Input {
         file: digest.file.to_string(),
         bytes: digest.bytes,
         sha256: digest.sha256.clone(),
         records: digest.records,
     };
-    reader.digests().iter().map(input).collect()
+    digests.iter().map(input).collect()
 }
 
 fn manifest(
@@ -389,6 +538,7 @@ fn manifest(
         splits: written.splits.clone(),
         formats: tallies.formats.clone(),
         ledger: tallies.ledger.clone(),
+        faults: tallies.faults.clone(),
         certificate: Some(tallies.certificate(compiler)),
         diagnostics: tallies.tally.counts().into_iter().map(|(code, count)| (code.to_owned(), count)).collect(),
         canaries: compiler.canaries()?,

@@ -1,12 +1,14 @@
 //! What a user can ask of a compilation. One JSON object crosses the boundary to Python.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::diagnostic::Severity;
 use crate::error::{Error, ErrorKind, Result};
-use crate::shard::Manifest;
+use crate::shard::{Manifest, SHARD_TOKENS};
 use crate::template::StateMode;
 
 /// Options of a compilation; `specs/options.schema.json` is their schema.
@@ -50,6 +52,10 @@ pub struct CompileOptions {
     pub overwrite: bool,
     /// Largest record that is read, in bytes.
     pub max_record_bytes: usize,
+    /// Tokens after which a shard is closed and the next one begun.
+    pub shard_tokens: u64,
+    /// Severities by code, where they are to differ from the catalogue's.
+    pub severity: BTreeMap<String, Severity>,
 }
 
 /// Token budget of a row.
@@ -128,8 +134,23 @@ impl Default for CompileOptions {
             strict: false,
             overwrite: false,
             max_record_bytes: 64 << 20,
+            shard_tokens: SHARD_TOKENS,
+            severity: BTreeMap::new(),
         }
     }
+}
+
+/// Names the option that is wrong; the place in the JSON is of no use to who never saw it.
+fn wrong(text: &str, error: &serde_json::Error) -> Error {
+    let plain = |error: &serde_json::Error| error.to_string().split(" at line ").next().unwrap_or_default().to_owned();
+    let whole: serde_json::Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
+    for (name, value) in whole {
+        let alone = Value::Object([(name.clone(), value)].into_iter().collect());
+        if let Err(error) = serde_json::from_value::<CompileOptions>(alone) {
+            return Error::new(ErrorKind::Options, format!("the option `{name}` is wrong: {}", plain(&error)));
+        }
+    }
+    Error::new(ErrorKind::Options, format!("the options are wrong: {}", plain(error)))
 }
 
 impl CompileOptions {
@@ -138,8 +159,7 @@ impl CompileOptions {
     /// # Errors
     /// [`ErrorKind::Options`] naming the field that is unknown or has a wrong value.
     pub fn from_json(text: &str) -> Result<Self> {
-        let options: Self = serde_json::from_str(text)
-            .map_err(|error| Error::new(ErrorKind::Options, format!("the options are wrong: {error}")))?;
+        let options: Self = serde_json::from_str(text).map_err(|error| wrong(text, &error))?;
         if !(0.0..=1.0).contains(&options.max_rejects) {
             let message = format!("`max_rejects` must be a share from 0 to 1, found {}", options.max_rejects);
             return Err(Error::new(ErrorKind::Options, message));
@@ -149,6 +169,9 @@ impl CompileOptions {
         }
         if options.max_record_bytes < 1024 {
             return Err(Error::new(ErrorKind::Options, "`max_record_bytes` must be at least 1024"));
+        }
+        if options.shard_tokens < 1024 {
+            return Err(Error::new(ErrorKind::Options, "`shard_tokens` must be at least 1024"));
         }
         Ok(options)
     }
@@ -171,7 +194,7 @@ impl CompileOptions {
         serde_json::json!({
             "target": self.target, "mask": self.mask, "train_on": self.train_on, "state": self.state, "control_tokens": self.control_tokens,
             "template_kwargs": self.template_kwargs, "date": self.date, "max_length": max_length,
-            "max_record_bytes": self.max_record_bytes,
+            "max_record_bytes": self.max_record_bytes, "severity": self.severity,
         })
     }
 }

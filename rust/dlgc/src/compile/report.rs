@@ -1,14 +1,16 @@
 //! What a run says of itself: while it runs, and at the end.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::CompileOptions;
 use super::compiler::{Compiler, Outcome};
-use crate::diagnostic::{Code, Diagnostic, Severity, Tally, locate};
-use crate::shard::{Certificate, CertifiedStop, Ledger, Manifest};
-use crate::source::{Record, Skipped};
+use crate::diagnostic::{Code, Diagnostic, Located, Severity, Tally, locate};
+use crate::dialogue::{Location, Position};
+use crate::shard::{Certificate, CertifiedStop, FileFault, Ledger, Manifest};
+use crate::source::{Fault, Record, Skipped};
 use crate::tokenize::Ending;
 
 /// How far a run is.
@@ -36,7 +38,7 @@ impl Progress {
 }
 
 /// Counts that grow with the run.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tallies {
     pub(super) ledger: Ledger,
     pub(super) tally: Tally,
@@ -45,7 +47,10 @@ pub(super) struct Tallies {
     pub(super) source_tokens: u64,
     pub(super) trained_tokens: u64,
     pub(super) rows: u64,
+    /// Files that could not be read to their end.
+    pub(super) faults: Vec<FileFault>,
     /// Targets by how they end.
+    #[serde(with = "super::resume::pairs")]
     endings: BTreeMap<Ending, u64>,
     /// Compiled records that hold the text of a control token, encoded as text.
     control_texts: u64,
@@ -98,12 +103,34 @@ impl Tallies {
         }
         self.control_texts += u64::from(!outcome.rows.is_empty() && outcome.diagnostics.iter().any(is_control_text));
         for diagnostic in &outcome.diagnostics {
-            self.tally.add(diagnostic.code, || locate(diagnostic, &record.location, record.bytes));
+            self.tally.add(diagnostic, || locate(diagnostic, &record.location, record.bytes));
         }
     }
 }
 
+/// A file-level finding has no record to point into.
+fn locate_fault(diagnostic: &Diagnostic, location: &Location) -> Located {
+    let mut located = locate(diagnostic, location, b"");
+    located.location = location.file.to_string();
+    let (severity, code) = (diagnostic.severity.name(), diagnostic.code.name());
+    let help = diagnostic.help.as_ref().map_or_else(String::new, |help| format!("help: {help}\n"));
+    located.rendered = format!("{severity}[{code}]: {}\n  --> {}\n{help}", located.message, location.file);
+    located
+}
+
 impl Tallies {
+    /// Enters something wrong with a file.
+    pub(super) fn fault(&mut self, fault: &Fault) {
+        let Fault { file, diagnostic } = fault;
+        if diagnostic.severity == Severity::Error {
+            self.ledger.faults += 1;
+        }
+        let message = diagnostic.message.clone();
+        self.faults.push(FileFault { file: file.to_string(), code: diagnostic.code.name().to_owned(), message });
+        let location = Location::new(Arc::clone(file), Position::Line(0));
+        self.tally.add(diagnostic, || locate_fault(diagnostic, &location));
+    }
+
     /// What the rows are, in counts.
     pub(super) fn certificate(&self, compiler: &Compiler) -> Certificate {
         let stop = |(ending, &targets): (&Ending, &u64)| CertifiedStop {
@@ -133,6 +160,8 @@ pub struct CompileReport {
     pub diagnostics: Tally,
     /// Records by the format they had.
     pub formats: BTreeMap<String, u64>,
+    /// Records of an interrupted run that were not compiled again.
+    pub resumed: u64,
     /// Rows.
     pub rows: u64,
     /// Tokens of the rows.
@@ -181,6 +210,7 @@ impl CompileReport {
             ledger: tallies.ledger,
             diagnostics: tallies.tally,
             formats: tallies.formats,
+            resumed: 0,
             rows: tallies.rows,
             tokens: tallies.tokens,
             source_tokens: tallies.source_tokens,
@@ -199,6 +229,10 @@ fn failure(options: &CompileOptions, tallies: &Tallies) -> Option<String> {
     if tallies.ledger.dialogues.compiled == 0 {
         return Some("nothing was compiled".to_owned());
     }
+    if tallies.ledger.faults > 0 {
+        let files = tallies.ledger.faults;
+        return Some(format!("{files} file(s) could not be read to their end: nobody can say how much is missing"));
+    }
     let allowed = if options.strict { 0.0 } else { options.max_rejects };
     if rejected as f64 > allowed * read as f64 {
         let share = 100.0 * rejected as f64 / read as f64;
@@ -210,12 +244,9 @@ fn failure(options: &CompileOptions, tallies: &Tallies) -> Option<String> {
     if !options.strict {
         return None;
     }
-    if tallies.ledger.faults > 0 {
-        return Some(format!("{} file(s) could not be read to their end", tallies.ledger.faults));
-    }
     let codes = tallies.tally.codes();
     let turn_errors = codes.values().any(|tally| tally.severity == Severity::Error);
-    let doubtful = DOUBTFUL.iter().find(|code| codes.contains_key(code.name()));
+    let doubtful = DOUBTFUL.iter().find(|code| codes.get(code).is_some_and(|tally| tally.severity > Severity::Note));
     match doubtful {
         Some(code) => Some(format!("`{}` was found, and the run is strict", code.name())),
         None if turn_errors => Some("a turn was left untrained, and the run is strict".to_owned()),

@@ -2,10 +2,10 @@
 //!
 //! `specs/diagnostics.md` is generated from it. Codes are stable for ever.
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Something was normalised; counted.
@@ -79,11 +79,41 @@ catalogue! {
         example: "a download that stopped half-way",
         remedy: "Fetch or compress the file again.",
     }
+    BrokenContainer "broken-container" Error {
+        meaning: "A zstd file, an archive or a Parquet file ends or breaks before its end.",
+        why: "What came before the break was compiled; what came after is lost.",
+        example: "a download that stopped half-way, a member whose checksum is wrong",
+        remedy: "Fetch or write the file again.",
+    }
+    UnsupportedContainer "unsupported-container" Error {
+        meaning: "A file is of a kind that dlgc does not read.",
+        why: "Nothing of it is compiled.",
+        example: "an xz file, an encrypted zip, a zip inside a tar",
+        remedy: "Unpack or convert it, and name what comes out.",
+    }
+    FileChanged "file-changed" Error {
+        meaning: "A file changed while it was read.",
+        why: "The rows may be of the old content, the new one, or half of each; nobody could confirm them.",
+        example: "a log that is still written to",
+        remedy: "Compile again when the file is at rest, or compile a copy.",
+    }
     BrokenArray "broken-array" Error {
-        meaning: "A JSON array of records is broken between two elements.",
-        why: "Past the break nobody can tell where a record begins.",
+        meaning: "An array or an object of records is broken between two of them.",
+        why: "Past some breaks nobody can tell where a record begins; what follows is not read then.",
         example: "[{…} {…}]",
         remedy: "Repair the file, or store one record a line (JSONL), where a broken record costs only itself.",
+    }
+    EmptyFile "empty-file" Warning {
+        meaning: "A file, or a member of an archive, holds no record.",
+        why: "An export that failed looks like this.",
+        example: "a file of 0 bytes, or `[]`",
+        remedy: "Leave it out if that is meant.",
+    }
+    WrongColumns "wrong-columns" Error {
+        meaning: "A row of a CSV or TSV file has more or fewer cells than its first row names columns.",
+        why: "A cell went astray, and nobody can say which.",
+        example: "an answer with a comma in it, and no quotes around it",
+        remedy: "Quote cells that hold the delimiter, a quote or a line break.",
     }
     RecordTooLarge "record-too-large" Error {
         meaning: "A record is larger than the limit.",
@@ -336,6 +366,20 @@ catalogue! {
         why: "You asked for it with `--control-tokens allow`; whoever wrote the text controls the dialogue.",
         example: "`<|im_end|>` in a user message",
         remedy: "Prefer `reject` or `text`.",
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let unknown = || serde::de::Error::custom(format!("there is no diagnostic `{name}`"));
+        Self::explain(&name).map(|entry| entry.code).ok_or_else(unknown)
     }
 }
 

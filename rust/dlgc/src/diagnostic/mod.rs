@@ -5,20 +5,24 @@
 
 mod catalogue;
 mod render;
+mod severities;
 
 use std::ops::Range;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use catalogue::{Code, Entry, Severity};
 pub(crate) use render::columns;
 pub use render::{Located, locate};
+pub use severities::Severities;
 
 /// One finding about one record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Diagnostic {
     /// Which rule.
     pub code: Code,
+    /// How bad it is: as the catalogue has it, unless the user wants it otherwise.
+    pub severity: Severity,
     /// What is wrong, in one phrase.
     pub message: String,
     /// The bytes of the record that it is about.
@@ -33,7 +37,7 @@ impl Diagnostic {
     /// A finding without a place.
     #[cold]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), range: None, label: None, help: None }
+        Self { code, severity: code.severity(), message: message.into(), range: None, label: None, help: None }
     }
 
     /// Points at bytes of the record.
@@ -56,21 +60,16 @@ impl Diagnostic {
         self.help = Some(help.into());
         self
     }
-
-    /// How bad it is.
-    pub fn severity(&self) -> Severity {
-        self.code.severity()
-    }
 }
 
 /// How often each code was met, and the first few of each.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Tally {
-    codes: std::collections::BTreeMap<&'static str, CodeTally>,
+    codes: std::collections::BTreeMap<Code, CodeTally>,
 }
 
 /// One code's count and examples.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CodeTally {
     /// How bad it is.
     pub severity: Severity,
@@ -85,12 +84,10 @@ pub const EXAMPLES: usize = 3;
 
 impl Tally {
     /// Counts a finding; `located` is called only while examples of its code are wanted.
-    pub fn add(&mut self, code: Code, located: impl FnOnce() -> Located) {
-        let entry = self.codes.entry(code.name()).or_insert_with(|| CodeTally {
-            severity: code.severity(),
-            count: 0,
-            examples: Vec::new(),
-        });
+    pub fn add(&mut self, diagnostic: &Diagnostic, located: impl FnOnce() -> Located) {
+        let severity = diagnostic.severity;
+        let entry =
+            self.codes.entry(diagnostic.code).or_insert_with(|| CodeTally { severity, count: 0, examples: Vec::new() });
         entry.count += 1;
         if entry.examples.len() < EXAMPLES {
             entry.examples.push(located());
@@ -99,11 +96,11 @@ impl Tally {
 
     /// Codes and their counts, by name.
     pub fn counts(&self) -> std::collections::BTreeMap<&'static str, u64> {
-        self.codes.iter().map(|(name, tally)| (*name, tally.count)).collect()
+        self.codes.iter().map(|(code, tally)| (code.name(), tally.count)).collect()
     }
 
     /// The whole tally, by code.
-    pub fn codes(&self) -> &std::collections::BTreeMap<&'static str, CodeTally> {
+    pub fn codes(&self) -> &std::collections::BTreeMap<Code, CodeTally> {
         &self.codes
     }
 }

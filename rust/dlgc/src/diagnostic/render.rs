@@ -3,17 +3,17 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Diagnostic, Severity};
+use super::{Code, Diagnostic, Severity};
 use crate::dialogue::Location;
 use crate::json;
 
 /// A diagnostic, where it is, and the piece of the record around it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Located {
-    /// The code's name.
-    pub code: &'static str,
+    /// The code, by its name.
+    pub code: Code,
     /// How bad it is.
     pub severity: Severity,
     /// What is wrong, in one phrase.
@@ -44,8 +44,8 @@ pub fn locate(diagnostic: &Diagnostic, location: &Location, record: &[u8]) -> Lo
         _ => "$".to_owned(),
     };
     let mut located = Located {
-        code: diagnostic.code.name(),
-        severity: diagnostic.severity(),
+        code: diagnostic.code,
+        severity: diagnostic.severity,
         message: diagnostic.message.clone(),
         location: location.to_string(),
         path,
@@ -59,7 +59,8 @@ pub fn locate(diagnostic: &Diagnostic, location: &Location, record: &[u8]) -> Lo
 }
 
 fn render(located: &Located, location: &Location, record: &[u8]) -> String {
-    let Located { code, severity, message, path, .. } = located;
+    let Located { severity, message, path, .. } = located;
+    let code = located.code.name();
     let mut out = format!("{}[{code}]: {message}\n  --> {location}  {path}\n", severity.name());
     let number = location.position.number().to_string();
     let gutter = " ".repeat(number.len());

@@ -1,21 +1,22 @@
 //! `dialogues.arrow`: one row for each imported dialogue, compiled or rejected; and `rejects/`.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::builder::{Int32Builder, Int64Builder, ListBuilder, StringBuilder};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_ipc::writer::StreamWriter;
-use arrow_schema::{DataType, Field, Schema};
+use arrow_schema::{ArrowError, DataType, Field, Schema};
 use serde::Serialize;
 
-use super::arrow_error;
 use super::files::AtomicFile;
 use super::manifest::FileEntry;
-use crate::diagnostic::Located;
+use super::{arrow_error, stream};
+use crate::diagnostic::{Code, Located, Severity};
 use crate::dialogue::{Location, Position};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What `dialogues.arrow` says about one dialogue.
 #[derive(Debug, Clone, Default)]
@@ -56,25 +57,34 @@ const TEXTS: [&str; 9] = ["id", "type", "language", "file", "format", "split", "
 const LISTS: [&str; 4] = ["intents", "slots", "tools", "codes"];
 const COUNTS: [&str; 6] = ["messages", "assistant_turns", "trained_turns", "tokens", "trained_tokens", "rows"];
 const BATCH: usize = 4096;
+/// Name of the file.
+const DIALOGUES: &str = "dialogues.arrow";
 
 /// Writes `dialogues.arrow`.
 pub(super) struct DialoguesWriter {
+    root: PathBuf,
     schema: Arc<Schema>,
     writer: StreamWriter<AtomicFile>,
     pending: Vec<DialogueRow>,
 }
 
 impl DialoguesWriter {
-    pub(super) fn create(root: &Path) -> Result<Self> {
+    /// Begins the file, or goes on behind so many bytes of it.
+    pub(super) fn create(root: &Path, resumed: Option<u64>) -> Result<Self> {
         let item = || Arc::new(Field::new("item", DataType::Utf8, true));
         let mut fields: Vec<Field> = TEXTS.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect();
         fields.push(Field::new("line", DataType::Int32, false));
         fields.extend(LISTS.iter().map(|name| Field::new(*name, DataType::List(item()), false)));
         fields.extend(COUNTS.iter().map(|name| Field::new(*name, DataType::Int64, false)));
         let schema = Arc::new(Schema::new(fields));
-        let file = AtomicFile::create(root, "dialogues.arrow")?;
-        let writer = StreamWriter::try_new(file, &schema).map_err(arrow_error)?;
-        Ok(Self { schema, writer, pending: Vec::new() })
+        let writer = stream(root, DIALOGUES, &schema, resumed)?;
+        Ok(Self { root: root.to_owned(), schema, writer, pending: Vec::new() })
+    }
+
+    /// Makes the rows so far durable; how many bytes they are.
+    pub(super) fn settle(&mut self) -> Result<u64> {
+        self.flush()?;
+        self.writer.get_mut().settle()
     }
 
     pub(super) fn push(&mut self, row: DialogueRow) -> Result<()> {
@@ -125,13 +135,19 @@ impl DialoguesWriter {
             rows.iter().for_each(|row| builder.append_value(row.counts[index]));
             columns.push(Arc::new(builder.finish()));
         }
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(arrow_error)?;
-        self.writer.write(&batch).map_err(arrow_error)
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|error| self.error(error))?;
+        let written = self.writer.write(&batch);
+        written.map_err(|error| self.error(error))
     }
 
     pub(super) fn finish(mut self) -> Result<FileEntry> {
         self.flush()?;
-        self.writer.into_inner().map_err(arrow_error)?.commit()
+        let fail = |error| arrow_error(&self.root, DIALOGUES, error);
+        self.writer.into_inner().map_err(fail)?.commit()
+    }
+
+    fn error(&self, error: ArrowError) -> Error {
+        arrow_error(&self.root, DIALOGUES, error)
     }
 }
 
@@ -148,17 +164,58 @@ struct Reject<'r> {
     line: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     element: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'r str>,
     offset: u64,
     length: u64,
-    diagnostics: &'r [Located],
+    diagnostics: Vec<Brief<'r>>,
+}
+
+/// A finding without what can be told from the record beside it.
+#[derive(Serialize)]
+struct Brief<'r> {
+    code: Code,
+    severity: Severity,
+    message: &'r str,
+    path: &'r str,
+    range: Option<&'r Range<usize>>,
+    label: Option<&'r str>,
+    help: Option<&'r str>,
+}
+
+impl<'r> Brief<'r> {
+    fn of(found: &'r Located) -> Self {
+        Self {
+            code: found.code,
+            severity: found.severity,
+            message: &found.message,
+            path: &found.path,
+            range: found.range.as_ref(),
+            label: found.label.as_deref(),
+            help: found.help.as_deref(),
+        }
+    }
 }
 
 impl RejectsWriter {
-    pub(super) fn create(root: &Path) -> Result<Self> {
+    /// Begins the files, or goes on behind so many bytes of them.
+    pub(super) fn create(root: &Path, resumed: Option<[u64; 2]>) -> Result<Self> {
+        let open = |name: &str, bytes: Option<u64>| match bytes {
+            None => AtomicFile::create(root, name),
+            Some(bytes) => AtomicFile::resume(root, name, bytes).map(|mut file| {
+                file.unmute();
+                file
+            }),
+        };
         Ok(Self {
-            data: AtomicFile::create(root, "rejects/data.bin")?,
-            index: AtomicFile::create(root, "rejects/index.jsonl")?,
+            data: open("rejects/data.bin", resumed.map(|bytes| bytes[0]))?,
+            index: open("rejects/index.jsonl", resumed.map(|bytes| bytes[1]))?,
         })
+    }
+
+    /// Makes the rejects so far durable; how many bytes they are.
+    pub(super) fn settle(&mut self) -> Result<[u64; 2]> {
+        Ok([self.data.settle()?, self.index.settle()?])
     }
 
     pub(super) fn push(&mut self, location: &Location, record: &[u8], diagnostics: &[Located]) -> Result<()> {
@@ -170,9 +227,10 @@ impl RejectsWriter {
             file: &location.file,
             line,
             element,
+            key: location.key.as_deref(),
             offset: self.data.bytes(),
             length: record.len() as u64,
-            diagnostics,
+            diagnostics: diagnostics.iter().map(Brief::of).collect(),
         };
         let mut entry = serde_json::to_vec(&reject).expect("a reject is JSON");
         entry.push(b'\n');

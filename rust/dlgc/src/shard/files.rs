@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all: written beside their name, hashed on the way, flushed, renamed.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -19,6 +19,8 @@ pub(super) struct AtomicFile {
     writer: BufWriter<File>,
     hash: Sha256,
     bytes: u64,
+    /// Whether what is written is thrown away: a format's header that is there already.
+    muted: bool,
 }
 
 impl AtomicFile {
@@ -30,7 +32,48 @@ impl AtomicFile {
         }
         let file = File::create(&partial).map_err(|error| Error::io(&partial, error))?;
         let writer = BufWriter::with_capacity(1 << 18, file);
-        Ok(Self { root: root.to_owned(), name: name.to_owned(), writer, hash: Sha256::new(), bytes: 0 })
+        Ok(Self { root: root.to_owned(), name: name.to_owned(), writer, hash: Sha256::new(), bytes: 0, muted: false })
+    }
+
+    /// Goes on with a file that an interrupted run left, behind its first `bytes`; muted, until [`AtomicFile::unmute`].
+    pub(super) fn resume(root: &Path, name: &str, bytes: u64) -> Result<Self> {
+        let partial = root.join(format!("{name}{PARTIAL}"));
+        let fail = |error| Error::io(&partial, error);
+        if !partial.exists() {
+            // It was finished after the place to go on from.
+            fs::rename(root.join(name), &partial).map_err(fail)?;
+        }
+        let mut file = File::options().read(true).write(true).open(&partial).map_err(fail)?;
+        file.set_len(bytes.min(file.metadata().map_err(fail)?.len())).map_err(fail)?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 18];
+        let mut length = 0;
+        loop {
+            let count = file.read(&mut buffer).map_err(fail)?;
+            if count == 0 {
+                break;
+            }
+            hash.update(&buffer[..count]);
+            length += count as u64;
+        }
+        if length < bytes {
+            return Err(fail(io::ErrorKind::UnexpectedEof.into()));
+        }
+        file.seek(io::SeekFrom::End(0)).map_err(fail)?;
+        let writer = BufWriter::with_capacity(1 << 18, file);
+        Ok(Self { root: root.to_owned(), name: name.to_owned(), writer, hash, bytes, muted: true })
+    }
+
+    /// From here on, what is written is kept.
+    pub(super) fn unmute(&mut self) {
+        self.muted = false;
+    }
+
+    /// Makes what was written so far durable; how much that is.
+    pub(super) fn settle(&mut self) -> Result<u64> {
+        let result = self.writer.flush().and_then(|()| self.writer.get_ref().sync_data());
+        result.map_err(|error| self.error(error))?;
+        Ok(self.bytes)
     }
 
     fn partial(&self) -> PathBuf {
@@ -62,6 +105,9 @@ impl AtomicFile {
 
 impl Write for AtomicFile {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        if self.muted {
+            return Ok(buffer.len());
+        }
         let count = self.writer.write(buffer)?;
         self.hash.update(&buffer[..count]);
         self.bytes += count as u64;

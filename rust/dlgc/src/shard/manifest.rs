@@ -50,6 +50,9 @@ pub struct Manifest {
     pub formats: BTreeMap<String, u64>,
     /// What became of everything.
     pub ledger: Ledger,
+    /// What is wrong with input files as a whole; absent in datasets of earlier builds.
+    #[serde(default)]
+    pub faults: Vec<FileFault>,
     /// What the rows are, in counts; absent in datasets of earlier builds.
     #[serde(default)]
     pub certificate: Option<Certificate>,
@@ -70,6 +73,17 @@ pub struct Input {
     pub sha256: String,
     /// Records it held.
     pub records: u64,
+}
+
+/// What is wrong with an input file as a whole, or with what is left of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FileFault {
+    /// As the user named it; `archive!member` for a member.
+    pub file: String,
+    /// The diagnostic's code.
+    pub code: String,
+    /// What it said.
+    pub message: String,
 }
 
 /// A file of the dataset.

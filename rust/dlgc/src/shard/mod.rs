@@ -7,6 +7,7 @@
 mod columns;
 mod dialogues;
 mod files;
+mod journal;
 mod manifest;
 
 use std::collections::BTreeMap;
@@ -23,20 +24,21 @@ use crate::dialogue::Location;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tokenize::UNTRAINED;
 use files::AtomicFile;
+use journal::{Checkpoint, Journal, SplitState, sweep};
 
 pub use dialogues::DialogueRow;
 pub use manifest::{
-    Canary, Certificate, CertifiedStop, DialogueLine, FORMAT, FORMAT_VERSION, FileEntry, Input, Ledger, MANIFEST,
-    Manifest, Proof, RecordLine, Shard, Size, TurnLine,
+    Canary, Certificate, CertifiedStop, DialogueLine, FORMAT, FORMAT_VERSION, FileEntry, FileFault, Input, Ledger,
+    MANIFEST, Manifest, Proof, RecordLine, Shard, Size, TurnLine,
 };
 
 /// Rows of a batch: `datasets` reads single rows quickest from batches of about this size.
 const BATCH_ROWS: usize = 1000;
 /// Tokens after which a batch is closed early.
 const BATCH_TOKENS: usize = 1 << 22;
-/// Tokens after which a shard is closed: about half a gigabyte.
-const SHARD_TOKENS: u64 = 1 << 26;
-/// Stands in a folder while a dataset is being made in it.
+/// Tokens after which a shard is closed unless told otherwise: about half a gigabyte.
+pub const SHARD_TOKENS: u64 = 1 << 26;
+/// Stands in a folder while a dataset is being made in it; holds the [`Journal`].
 const MARKER: &str = ".dlgc-incomplete";
 /// Names of the splits.
 const SPLITS: [&str; 3] = ["train", "validation", "test"];
@@ -78,16 +80,34 @@ impl Row {
     }
 }
 
-fn arrow_error(error: ArrowError) -> Error {
+/// An error of the writer of a file below `root`.
+fn arrow_error(root: &Path, name: &str, error: ArrowError) -> Error {
     match error {
-        ArrowError::IoError(_, source) => Error::io("the dataset", source),
+        ArrowError::IoError(_, source) => Error::io(root.join(name), source),
         other => Error::new(ErrorKind::Shard, other.to_string()),
     }
+}
+
+/// Where a dataset goes, and what tells one compilation from another.
+#[derive(Debug)]
+pub struct WritePlan<'p> {
+    /// The folder.
+    pub root: PathBuf,
+    /// Digest of everything that decides the dataset but the content of its inputs.
+    pub run: String,
+    /// Tokens after which a shard is closed.
+    pub shard_tokens: u64,
+    /// Whether a dataset that is there may be replaced.
+    pub overwrite: bool,
+    /// The tokenizer's files by name.
+    pub tokenizer: &'p [(String, Vec<u8>)],
 }
 
 /// Writes a dataset.
 pub struct DatasetWriter {
     root: PathBuf,
+    run: String,
+    shard_tokens: u64,
     schema: Arc<Schema>,
     splits: BTreeMap<String, SplitWriter>,
     dialogues: dialogues::DialoguesWriter,
@@ -107,24 +127,64 @@ pub struct Written {
 }
 
 impl DatasetWriter {
-    /// Begins a dataset in `root`; clears what an interrupted run left there.
+    /// Begins a dataset; clears what an interrupted run left there.
     ///
     /// # Errors
     /// [`ErrorKind::Shard`] where the folder holds a dataset and `overwrite` is not set, or other files.
-    pub fn create(root: &Path, overwrite: bool, tokenizer: &[(String, Vec<u8>)]) -> Result<Self> {
-        prepare(root, overwrite)?;
+    pub fn create(plan: &WritePlan<'_>) -> Result<Self> {
+        prepare(plan)?;
+        Self::open(plan, None)
+    }
+
+    /// Goes on with a dataset whose compilation was interrupted, behind its last checkpoint, and hands back what the
+    /// checkpoint was made with; `None` where there is nothing to go on with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] where the disk fails.
+    pub fn resume(plan: &WritePlan<'_>) -> Result<Option<(Self, serde_json::Value)>> {
+        let Some(journal) = Journal::load(&plan.root) else { return Ok(None) };
+        let manifest = plan.root.join(MANIFEST);
+        let (true, Some(checkpoint)) = (journal.run == plan.run, journal.checkpoint) else { return Ok(None) };
+        if manifest.exists() && !journal.committing {
+            return Ok(None); // an older dataset, which `create` may or may not replace
+        }
+        if manifest.exists() {
+            fs::remove_file(&manifest).map_err(|error| Error::io(&manifest, error))?;
+        }
+        let state = checkpoint.state.clone();
+        let whole = checkpoint.shards().all(|shard| {
+            let size = plan.root.join(&shard.file.path).metadata().map(|metadata| metadata.len());
+            size.is_ok_and(|size| size == shard.file.bytes)
+        });
+        // A folder that somebody has changed since is begun anew.
+        match Self::open(plan, Some(&checkpoint)) {
+            Ok(writer) if whole => {
+                sweep(&plan.root, &checkpoint)?;
+                Ok(Some((writer, state)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn open(plan: &WritePlan<'_>, checkpoint: Option<&Checkpoint>) -> Result<Self> {
+        let root = &plan.root;
         let mut files = Vec::new();
-        for (name, bytes) in tokenizer {
+        for (name, bytes) in plan.tokenizer {
             files.push(files::write(root, &format!("tokenizer/{name}"), bytes)?);
         }
         let schema = columns::schema();
-        let splits = [("train".to_owned(), SplitWriter::create(root, "train", &schema))].into();
+        let mut splits: BTreeMap<_, _> = [("train".to_owned(), SplitWriter::create(root, "train", &schema))].into();
+        for (name, split) in checkpoint.iter().flat_map(|checkpoint| &checkpoint.splits) {
+            splits.insert(name.clone(), SplitWriter::resume(root, name, &schema, split)?);
+        }
         Ok(Self {
-            root: root.to_owned(),
+            root: root.clone(),
+            run: plan.run.clone(),
+            shard_tokens: plan.shard_tokens,
             schema,
             splits,
-            dialogues: dialogues::DialoguesWriter::create(root)?,
-            rejects: dialogues::RejectsWriter::create(root)?,
+            dialogues: dialogues::DialoguesWriter::create(root, checkpoint.map(|checkpoint| checkpoint.dialogues))?,
+            rejects: dialogues::RejectsWriter::create(root, checkpoint.map(|checkpoint| checkpoint.rejects))?,
             files,
         })
     }
@@ -156,6 +216,38 @@ impl DatasetWriter {
         self.rejects.push(location, record, diagnostics)
     }
 
+    /// Closes the shards that have their size; whether there were any. To be asked at the end of a record only, so
+    /// that the rows of a record are never on both sides of a checkpoint.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] where the disk fails.
+    pub fn close_full_shards(&mut self) -> Result<bool> {
+        let mut closed = false;
+        for writer in self.splits.values_mut() {
+            if writer.tokens() >= self.shard_tokens {
+                writer.flush()?;
+                writer.close()?;
+                closed = true;
+            }
+        }
+        Ok(closed)
+    }
+
+    /// Makes everything so far durable, and notes that this compilation may go on from here; `state` is handed back
+    /// then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] where the disk fails.
+    pub fn checkpoint(&mut self, state: serde_json::Value) -> Result<()> {
+        let mut splits = BTreeMap::new();
+        for (name, writer) in &mut self.splits {
+            splits.insert(name.clone(), writer.settle()?);
+        }
+        let (dialogues, rejects) = (self.dialogues.settle()?, self.rejects.settle()?);
+        let checkpoint = Some(Checkpoint { splits, dialogues, rejects, state });
+        Journal { run: self.run.clone(), checkpoint, committing: false }.save(&self.root)
+    }
+
     /// Closes all files; the manifest is still missing.
     ///
     /// # Errors
@@ -181,25 +273,32 @@ impl DatasetWriter {
 ///
 /// # Errors
 /// [`ErrorKind::Io`] where the disk fails.
-pub fn commit(root: &Path, manifest: &Manifest) -> Result<()> {
+pub fn commit(plan: &WritePlan<'_>, manifest: &Manifest) -> Result<()> {
+    let root = &plan.root;
     let mut bytes = serde_json::to_vec_pretty(manifest).expect("a manifest is JSON");
     bytes.push(b'\n');
     files::sync_folder(root)?;
+    if let Some(journal) = Journal::load(root) {
+        Journal { committing: true, ..journal }.save(root)?;
+    }
     files::write(root, MANIFEST, &bytes)?;
     let marker = root.join(MARKER);
     fs::remove_file(&marker).map_err(|error| Error::io(&marker, error))?;
     files::sync_folder(root)
 }
 
-fn prepare(root: &Path, overwrite: bool) -> Result<()> {
+fn prepare(plan: &WritePlan<'_>) -> Result<()> {
+    let WritePlan { root, run, overwrite, .. } = plan;
     let io = |path: &Path, error| Error::io(path, error);
     let marker = root.join(MARKER);
+    let journal = Journal { run: run.clone(), checkpoint: None, committing: false };
     if root.exists() {
         if !root.is_dir() {
             return Err(Error::new(ErrorKind::Shard, format!("`{}` is a file, not a folder", root.display())));
         }
         let manifest = root.join(MANIFEST);
-        if manifest.exists() && !overwrite {
+        let was_committing = Journal::load(root).is_some_and(|journal| journal.committing && journal.run == *run);
+        if manifest.exists() && !overwrite && !was_committing {
             let message = format!("`{}` already holds a dataset", root.display());
             return Err(Error::new(ErrorKind::Shard, message).hint("`--overwrite` replaces it"));
         }
@@ -209,7 +308,10 @@ fn prepare(root: &Path, overwrite: bool) -> Result<()> {
             return Err(Error::new(ErrorKind::Shard, message).hint("name an empty or a new folder"));
         }
         // First the marker, then the manifest goes: at no moment does the folder look like a dataset that it is not.
-        fs::write(&marker, b"").map_err(|error| io(&marker, error))?;
+        if !marker.exists() {
+            fs::write(&marker, b"").map_err(|error| io(&marker, error))?;
+        }
+        journal.save(root)?;
         if manifest.exists() {
             fs::remove_file(&manifest).map_err(|error| io(&manifest, error))?;
         }
@@ -220,21 +322,30 @@ fn prepare(root: &Path, overwrite: bool) -> Result<()> {
                 fs::remove_dir_all(&folder).map_err(|error| io(&folder, error))?;
             }
         }
-        for name in [
-            "dialogues.arrow".to_owned(),
-            format!("dialogues.arrow{}", files::PARTIAL),
-            format!("{MANIFEST}{}", files::PARTIAL),
-        ] {
-            let path = root.join(name);
-            if path.exists() {
-                fs::remove_file(&path).map_err(|error| io(&path, error))?;
+        for name in ["dialogues.arrow", MANIFEST] {
+            for path in [root.join(name), root.join(format!("{name}{}", files::PARTIAL))] {
+                if path.exists() {
+                    fs::remove_file(&path).map_err(|error| io(&path, error))?;
+                }
             }
         }
     } else {
         fs::create_dir_all(root).map_err(|error| io(root, error))?;
         fs::write(&marker, b"").map_err(|error| io(&marker, error))?;
+        journal.save(root)?;
     }
     files::sync_folder(root)
+}
+
+/// A stream of batches into a file: a new one, or one that goes on behind so many bytes.
+fn stream(root: &Path, name: &str, schema: &Schema, resumed: Option<u64>) -> Result<StreamWriter<AtomicFile>> {
+    let file = match resumed {
+        None => AtomicFile::create(root, name)?,
+        Some(bytes) => AtomicFile::resume(root, name, bytes)?,
+    };
+    let mut writer = StreamWriter::try_new(file, schema).map_err(|error| arrow_error(root, name, error))?; // writes the schema, unless it is there
+    writer.get_mut().unmute();
+    Ok(writer)
 }
 
 /// Writes the shards of one split.
@@ -247,6 +358,10 @@ struct SplitWriter {
     pending: Vec<Row>,
     pending_tokens: usize,
     shards: Vec<Shard>,
+}
+
+fn shard_name(split: &str, number: usize) -> String {
+    format!("{split}/data-{number:05}.arrow")
 }
 
 impl SplitWriter {
@@ -263,37 +378,61 @@ impl SplitWriter {
         }
     }
 
+    /// Goes on where an interrupted run was.
+    fn resume(root: &Path, split: &str, schema: &Arc<Schema>, state: &SplitState) -> Result<Self> {
+        let mut writer = Self::create(root, split, schema);
+        writer.shards.clone_from(&state.shards);
+        if let Some((bytes, size)) = state.open {
+            writer.open = Some(stream(root, &shard_name(split, state.shards.len()), schema, Some(bytes))?);
+            writer.open_size = size;
+        }
+        Ok(writer)
+    }
+
+    /// Tokens of the shard that is open.
+    fn tokens(&self) -> u64 {
+        self.open_size.tokens + self.pending_tokens as u64
+    }
+
+    /// Makes the rows so far durable.
+    fn settle(&mut self) -> Result<SplitState> {
+        if !self.pending.is_empty() {
+            self.flush()?;
+        }
+        let open = match &mut self.open {
+            Some(writer) => Some((writer.get_mut().settle()?, self.open_size)),
+            None => None,
+        };
+        Ok(SplitState { shards: self.shards.clone(), open })
+    }
+
     fn push(&mut self, row: Row) -> Result<()> {
         self.pending_tokens += row.input_ids.len();
         self.pending.push(row);
-        if self.pending.len() >= BATCH_ROWS || self.pending_tokens >= BATCH_TOKENS {
-            self.flush()?;
-            if self.open_size.tokens >= SHARD_TOKENS {
-                self.close()?;
-            }
-        }
-        Ok(())
+        if self.pending.len() >= BATCH_ROWS || self.pending_tokens >= BATCH_TOKENS { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<()> {
         if self.open.is_none() {
-            let name = format!("{}/data-{:05}.arrow", self.split, self.shards.len());
-            let file = AtomicFile::create(&self.root, &name)?;
-            self.open = Some(StreamWriter::try_new(file, &self.schema).map_err(arrow_error)?);
+            let name = shard_name(&self.split, self.shards.len());
+            self.open = Some(stream(&self.root, &name, &self.schema, None)?);
         }
         let rows = std::mem::take(&mut self.pending);
         self.pending_tokens = 0;
         if rows.is_empty() {
             return Ok(());
         }
-        let batch = columns::batch(&self.schema, &rows).map_err(arrow_error)?;
+        let name = shard_name(&self.split, self.shards.len());
+        let batch = columns::batch(&self.schema, &rows).map_err(|error| arrow_error(&self.root, &name, error))?;
         rows.iter().for_each(|row| self.open_size.add(row.size()));
-        self.open.as_mut().expect("opened above").write(&batch).map_err(arrow_error)
+        let open = self.open.as_mut().expect("opened above");
+        open.write(&batch).map_err(|error| arrow_error(&self.root, &name, error))
     }
 
     fn close(&mut self) -> Result<()> {
         if let Some(writer) = self.open.take() {
-            let file = writer.into_inner().map_err(arrow_error)?.commit()?;
+            let name = shard_name(&self.split, self.shards.len());
+            let file = writer.into_inner().map_err(|error| arrow_error(&self.root, &name, error))?.commit()?;
             self.shards.push(Shard { file, split: self.split.clone(), size: std::mem::take(&mut self.open_size) });
         }
         Ok(())

@@ -97,7 +97,7 @@ fn walk(folder: &Path, listing: &mut Listing) -> Result<()> {
     paths.sort();
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with('.') {
+        if is_hidden(&name) {
             continue;
         }
         // A link to a folder could lead back here; a link to a file is fine.
@@ -105,7 +105,7 @@ fn walk(folder: &Path, listing: &mut Listing) -> Result<()> {
             if !path.is_symlink() {
                 walk(&path, listing)?;
             }
-        } else if has_known_ending(&name) {
+        } else if ending_of(&name).is_some() {
             listing.files.push(path);
         } else {
             listing.skipped.push(Skipped { path, reason: "unknown ending" });
@@ -114,8 +114,20 @@ fn walk(folder: &Path, listing: &mut Listing) -> Result<()> {
     Ok(())
 }
 
-/// Endings that are read when a folder is named.
-fn has_known_ending(name: &str) -> bool {
-    let name = name.strip_suffix(".gz").unwrap_or(name);
-    [".jsonl", ".json", ".ndjson"].iter().any(|ending| name.ends_with(ending))
+/// Whether a name of a folder or an archive is passed over in silence.
+pub(super) fn is_hidden(name: &str) -> bool {
+    name.starts_with('.')
+}
+
+/// Endings that are read when a folder is named, and in archives.
+const ENDINGS: [&str; 8] = [".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".tar", ".zip"];
+
+/// The known ending of a name, without that of its compression.
+pub(super) fn ending_of(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase();
+    if [".tgz", ".tzst"].iter().any(|ending| name.ends_with(ending)) {
+        return Some(".tar");
+    }
+    let bare = [".gz", ".zst", ".zstd"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
+    ENDINGS.into_iter().find(|ending| bare.ends_with(ending))
 }

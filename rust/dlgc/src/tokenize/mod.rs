@@ -11,6 +11,7 @@ mod files;
 mod gguf;
 mod rows;
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::diagnostic::Diagnostic;
@@ -55,7 +56,7 @@ pub struct Example {
 }
 
 /// How a target ends.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ending {
     /// The text of its stop.
     pub text: String,

@@ -9,7 +9,7 @@ mod shape;
 
 pub(crate) use shape::RESERVED_ARGUMENTS;
 
-use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::diagnostic::{Code, Diagnostic, Severities, Severity};
 use crate::dialogue::Dialogue;
 use crate::import;
 use crate::json::{self, JsonError, JsonErrorKind};
@@ -29,23 +29,26 @@ pub struct Validated<'a> {
 /// Turns a record into a dialogue that cannot be wrong.
 ///
 /// ```
+/// use dlgc::diagnostic::Severities;
 /// use dlgc::dialogue::{Location, Position};
 /// use dlgc::source::Record;
 /// use dlgc::validate::validate;
 /// let bytes = br#"{"messages": [{"role": "user", "content": "hi"}, {"role": "bot", "content": "hello"}]}"#;
-/// let location = Location { file: "raw.jsonl".into(), position: Position::Line(1) };
-/// let validated = validate(&Record { location, bytes });
+/// let location = Location::new("raw.jsonl", Position::Line(1));
+/// let validated = validate(&Record { location, bytes }, &Severities::default());
 /// assert_eq!(validated.diagnostics[0].code.name(), "unknown-role");
 /// ```
-pub fn validate<'a>(record: &Record<'a>) -> Validated<'a> {
+pub fn validate<'a>(record: &Record<'a>, severities: &Severities) -> Validated<'a> {
     let mut diagnostics = Vec::new();
     let mut format = None;
     let dialogue = convert(record, &mut format, &mut diagnostics);
     if let Err(diagnostic) = dialogue {
         diagnostics.push(diagnostic);
+        severities.apply(&mut diagnostics);
         return Validated { dialogue: None, format, diagnostics };
     }
-    let refused = diagnostics.iter().any(|diagnostic| diagnostic.severity() == Severity::Error);
+    severities.apply(&mut diagnostics);
+    let refused = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     Validated { dialogue: dialogue.ok().filter(|_| !refused), format, diagnostics }
 }
 

@@ -16,6 +16,10 @@ pub(super) fn check(dialogue: &mut Dialogue<'_>, findings: &mut Vec<Diagnostic>)
             findings.push(Diagnostic::new(Code::EmptyTurn, "the assistant message says nothing").at(&message.range));
         }
     }
+    // Where a role is unknown, nobody can say that there is no assistant.
+    if findings.iter().any(|found| found.code == Code::UnknownRole) {
+        return;
+    }
     if dialogue.assistant_turns().next().is_none() {
         findings.push(Diagnostic::new(Code::NoAssistant, "the dialogue has no assistant message"));
     } else if !dialogue.messages.iter().any(|message| message.train) {

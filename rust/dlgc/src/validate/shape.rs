@@ -118,7 +118,7 @@ pub(super) fn dialogue<'a>(
             findings.push(wrong_type(&node.range, "`id` must be a string or a number", node.kind()));
             "".into()
         }
-        None => location.to_string().into(),
+        None => location.key.as_deref().map_or_else(|| location.to_string(), str::to_owned).into(),
     };
     let kind = fields.string("type", findings).and_then(|(range, name)| match &*name {
         "chat" => Some(DialogueType::Chat),

@@ -6,7 +6,7 @@
 //! target was proved anew against its prompt.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,6 +57,8 @@ pub fn confirm(folder: &Path, sources: &[String], monitor: &mut dyn Monitor) -> 
         missing: missing(&inputs, &manifest),
         splits: splits(folder, &manifest),
         at: 0,
+        file: Arc::from(""),
+        passed: BTreeSet::new(),
         last: 0,
         rows: 0,
         targets: 0,
@@ -156,14 +158,23 @@ fn splits(folder: &Path, manifest: &Manifest) -> BTreeMap<String, Rows> {
     manifest.splits.keys().map(|split| (split.clone(), rows(split))).collect()
 }
 
+/// Whether a record of `file` came out of the stored file `name`: the same, or a member of it.
+fn is_of(name: &str, file: &str) -> bool {
+    file.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('!'))
+}
+
 /// The rows of the dataset beside those that come out of the sources: both in the order of the input.
 struct Comparison {
     /// Names of the files that are read, in order.
     names: Vec<Arc<str>>,
     missing: Vec<String>,
     splits: BTreeMap<String, Rows>,
-    /// Which file the sources have come to, and which record of it.
+    /// Which file the sources have come to.
     at: usize,
+    /// What it is called there: the file, or a member of it; and which members have been passed.
+    file: Arc<str>,
+    passed: BTreeSet<Arc<str>>,
+    /// Which record of it.
     last: u64,
     rows: u64,
     targets: u64,
@@ -173,10 +184,14 @@ struct Comparison {
 impl Comparison {
     fn record(&mut self, record: &Record<'_>, outcome: &Outcome) -> Result<()> {
         let (file, number) = (&record.location.file, record.location.position.number());
-        if *self.names[self.at] != **file || number <= self.last {
-            let from = self.at + usize::from(*self.names[self.at] == **file);
-            let later = self.names[from..].iter().position(|name| **name == **file);
+        if !is_of(&self.names[self.at], file) || *file == self.file && number <= self.last {
+            let from = self.at + usize::from(is_of(&self.names[self.at], file));
+            let later = self.names[from..].iter().position(|name| is_of(name, file));
             self.at = from + later.expect("records come from the files that are read, in their order");
+            self.passed.clear();
+        }
+        if *file != self.file {
+            self.passed.insert(std::mem::replace(&mut self.file, Arc::clone(file)));
         }
         self.last = number;
         let place = record.location.to_string();
@@ -218,10 +233,11 @@ impl Comparison {
 
     /// Whether a row of the dataset comes before, is of, or comes after the record that the sources have come to.
     fn order(&self, file: &str, line: u64, number: u64) -> Ordering {
-        if *self.names[self.at] == *file {
+        if *self.file == *file {
             return line.cmp(&number.min(i32::MAX as u64));
         }
-        let is_later = self.names[self.at..].iter().any(|name| **name == *file);
+        let from = self.at + usize::from(self.passed.contains(file));
+        let is_later = self.names[from..].iter().any(|name| is_of(name, file));
         if is_later { Ordering::Greater } else { Ordering::Less }
     }
 
@@ -238,7 +254,7 @@ impl Comparison {
     /// A row that does not come out of the sources; of a file that is not there it has been said already.
     fn surplus(&mut self, place: &str, row: &Row) {
         let Row { provenance, .. } = row;
-        if !self.missing.contains(&provenance[0].file) {
+        if !self.missing.iter().any(|name| is_of(name, &provenance[0].file)) {
             let origin = format!("{}:{}", provenance[0].file, provenance[0].line);
             self.problems.add(&origin, format!("{place} does not come out of the sources"));
         }
