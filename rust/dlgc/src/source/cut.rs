@@ -52,7 +52,7 @@ pub(super) fn empty() -> Diagnostic {
 /// What is said of a record that is larger than the limit.
 pub(super) fn too_large(bytes: usize, limit: usize) -> Option<Diagnostic> {
     (bytes > limit).then(|| {
-        let message = format!("the record is larger than {limit} bytes (at least {bytes})");
+        let message = format!("the record is larger than {limit} bytes");
         Diagnostic::new(Code::RecordTooLarge, message).help("raise `--max-record-bytes` if this is one dialogue")
     })
 }
@@ -292,7 +292,11 @@ impl<'r> Cutter<'r> {
                 self.at += length;
             } else {
                 self.at += mark;
-                self.push(chunk, length - mark, position, too_large(length - mark, self.max_record_bytes));
+                let length = length - mark;
+                // Of what is too large the head is kept, however much of it happens to be there.
+                let kept = length.min(self.max_record_bytes);
+                self.push(chunk, kept, position, too_large(length, self.max_record_bytes));
+                self.at += length - kept;
             }
             if newline {
                 self.at += 1;
