@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test env build lint test-rust test-python specs conformance fuzz bench clean
+.PHONY: help demo test env build lint test-rust test-python specs conformance fuzz fuzz-readers kill bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,12 @@ specs: build ## write the generated contracts in specs/
 
 conformance: build ## real templates and tokenizers against transformers: specs/conformance.md
 	$(BIN)/python scripts/conformance.py
+
+fuzz-readers: build ## an hour of libFuzzer over the readers and the schema: specs/fuzz-readers.md
+	$(BIN)/python scripts/fuzz_readers.py
+
+kill: build ## kill compilations at a hundred random moments; each goes on to the same bytes
+	$(BIN)/python scripts/kill.py
 
 fuzz: build ## half an hour of random dialogues, their coverage, and planted bugs: specs/fuzz.md
 	$(BIN)/python scripts/fuzz_proof.py

@@ -100,8 +100,8 @@ def fuzz(folder: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr[-2000:] * (done.returncode not in (0, 1))
 
 
-def coverage(folder: Path) -> str:
-    """Lines of the core that a run reached, by file, as a table."""
+def coverage(folder: Path, covered_in: tuple[str, ...] = COVERED) -> str:
+    """Lines of the core that the runs reached whose profiles lie in a folder of a build, by file, as a table."""
     if shutil.which("cov") is None:
         return "Not measured: `cov` is not here (`cargo install llvm_profparser`)."
     command = ["cov", "show", "--object", str(folder / "python" / "dlgc" / "_dlgc.abi3.so")]
@@ -115,7 +115,7 @@ def coverage(folder: Path) -> str:
             name = line.strip().partition("dlgc/src/")[2]
         elif found := re.match(r"\s*\d+\|\s*(\d+)\|", line):
             counts.setdefault(name, []).append(int(found[1]))
-    covered = {name: lines for name, lines in counts.items() if name.startswith(COVERED) and "gguf" not in name}
+    covered = {name: lines for name, lines in counts.items() if name.startswith(covered_in) and "gguf" not in name}
     covered["**together**"] = [count for lines in covered.values() for count in lines]
     rows = ["| file | lines | reached |", "| --- | --: | --: |"]
     for name, lines in covered.items():
