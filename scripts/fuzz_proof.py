@@ -33,6 +33,14 @@ class Plant:
     right: str
     wrong: str
 
+    def into(self, tree: Path) -> None:
+        """Makes the change in a copy of the tree."""
+        path = tree / "rust" / "dlgc" / "src" / self.file
+        source = path.read_text(encoding="utf-8")
+        if self.right not in source:
+            sys.exit(f"`{self.right}` does not stand in {self.file} any more: the plant is out of date")
+        path.write_text(source.replace(self.right, self.wrong), encoding="utf-8")
+
 
 # Each changes what is trained or rendered. A bug in one of two checks that guard the same changes nothing: with the
 # comparison of prompt ids left out, or that of the row's text, the other one still sends the turn to a row of its own.
@@ -76,11 +84,7 @@ def build(name: str, plant: Plant | None = None) -> Path:
         wrapper.chmod(0o755)
         environment["RUSTC_WORKSPACE_WRAPPER"] = str(wrapper)
     else:
-        path = folder / "rust" / "dlgc" / "src" / plant.file
-        source = path.read_text(encoding="utf-8")
-        if plant.right not in source:
-            sys.exit(f"`{plant.right}` does not stand in {plant.file} any more: the plant is out of date")
-        path.write_text(source.replace(plant.right, plant.wrong), encoding="utf-8")
+        plant.into(folder)
     command = ["cargo", "build", "--release", "--quiet", "--package", "dlgc-python"]
     subprocess.run(command, cwd=folder, env=environment, check=True)  # ours
     built = ROOT / "target" / "release" / "lib_dlgc.so"

@@ -43,45 +43,41 @@ LONGEST = 8192
 
 
 @dataclass(frozen=True)
-class Plant:
-    """A bug: what it is, which target must find it, where it is, and the change that makes it."""
+class Plant(fuzz_proof.Plant):
+    """A bug, and the target that must find it."""
 
-    name: str
     target: str
-    file: str
-    right: str
-    wrong: str
 
 
 PLANTS = (
     Plant(
         "a line that ends in a byte-order mark's first byte loses it",
-        "source",
         "source/cut.rs",
         "let kept = length.min(self.max_record_bytes);",
         'let ends = usize::from(self.buffer[self.at..self.at + length].ends_with(b"\\xef"));\n'
         "                let kept = (length - ends).min(self.max_record_bytes);",
+        target="source",
     ),
     Plant(
         "an escaped quote ends a string when elements are told apart",
-        "source",
         "source/scan.rs",
         "b'\\\\' => self.escaped = true,",
         "b'\\\\' => self.escaped = false,",
+        target="source",
     ),
     Plant(
         "a low surrogate may be missing",
-        "json",
         "json.rs",
         "if !(0xDC00..=0xDFFF).contains(&second) {",
         "if !(0xDC00..=0xDFFF).contains(&second) && second < 0xE000 {",
+        target="json",
     ),
     Plant(
         "a list of objects may hold nulls",
-        "schema",
         "validate/shape.rs",
         "elements.iter().find(|element| element.as_object().is_none())",
         "elements.iter().find(|element| element.as_object().is_none() && !element.is_null())",
+        target="schema",
     ),
 )
 
@@ -178,11 +174,7 @@ def plant(bug: Plant, minutes: float) -> str:
     shutil.copytree(ROOT / "examples", sources / "examples")
     for part in ("Cargo.toml", "Cargo.lock"):
         shutil.copy(ROOT / part, sources / part)
-    path = sources / "rust" / "dlgc" / "src" / bug.file
-    source = path.read_text(encoding="utf-8")
-    if bug.right not in source:
-        sys.exit(f"`{bug.right}` does not stand in {bug.file} any more: the plant is out of date")
-    path.write_text(source.replace(bug.right, bug.wrong), encoding="utf-8")
+    bug.into(sources)
     binaries = build(sources, STORE / "planted-target")
     corpus = STORE / f"planted-{bug.target}"
     shutil.rmtree(corpus, ignore_errors=True)

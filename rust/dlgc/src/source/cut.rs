@@ -449,10 +449,8 @@ impl<'r> Cutter<'r> {
 
     /// Keeps the head of a value that is too large as its reject, and drops the rest without holding it.
     fn skip_large_value(&mut self, chunk: &mut Chunk, position: Position) {
-        let head = self.max_record_bytes.min(self.buffer.len() - self.at);
-        let fault = too_large(self.buffer.len() - self.at, self.max_record_bytes)
-            .or_else(|| too_large(self.max_record_bytes + 1, self.max_record_bytes));
-        chunk.push(&self.buffer[self.at..self.at + head], position, fault);
+        let fault = too_large(self.buffer.len() - self.at, self.max_record_bytes);
+        chunk.push(&self.buffer[self.at..self.at + self.max_record_bytes], position, fault);
         self.records += 1;
         let mut scan = Scan::default();
         loop {
