@@ -14,7 +14,7 @@ def test_the_guides_examples_become_a_dataset_that_verifies(tmp_path: Path) -> N
     report = dlgc.compile(GUIDE, tmp_path / "shards")
 
     assert report.ledger["records"] == {"read": 3, "imported": 3, "excluded": 0, "rejected": 0}
-    assert report.ledger["dialogues"] == {"imported": 3, "compiled": 3, "rejected": 0}
+    assert report.ledger["dialogues"] == {"imported": 3, "excluded": 0, "compiled": 3, "rejected": 0}
     assert report.ledger["turns"] == {"total": 5, "trained": 5, "untrained": {}}
     assert dlgc.verify(tmp_path / "shards").problems == []
     frame = dlgc.scan(tmp_path / "shards").select("input_ids", "labels").collect()

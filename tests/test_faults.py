@@ -366,7 +366,7 @@ def test_severities_are_the_users(
     report = dlgc.check(raw, max_rejects=1.0)
     assert report.ledger["dialogues"]["compiled"] == 2
     report = dlgc.check(raw, max_rejects=1.0, severity={"duplicate-key": "error", "orphan-tool-result": "warning"})
-    assert report.ledger["dialogues"] == {"imported": 2, "compiled": 2, "rejected": 0}
+    assert report.ledger["dialogues"] == {"imported": 2, "excluded": 0, "compiled": 2, "rejected": 0}
     assert report.ledger["records"]["rejected"] == 1
     assert report.diagnostics["duplicate-key"]["severity"] == "error"
     assert report.diagnostics["duplicate-key"]["examples"][0]["rendered"].startswith("error[duplicate-key]")

@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 SETS = {
     "tinker-conversations/conversations.jsonl": (128, 128, None),
     "tau-bench/gpt-4o-airline.trials01.json.gz": (100, 100, None),
-    "tau-bench/MockAirlineDomainEnv-few_shot.jsonl": (19, 0, "unknown-format"),
-    "llamafactory/identity.json": (91, 0, "unknown-format"),
+    "llamafactory/identity.json": (91, 91, None),
     "llamafactory/glaive_toolcall_en_demo.json.gz": (300, 300, None),
     "llamafactory/glaive_toolcall_zh_demo.json.gz": (300, 298, "orphan-tool-result"),
     "llamafactory/dpo_en_demo.json.gz": (300, 0, "preference-record"),
     "llamafactory/kto_en_demo.json.gz": (300, 0, "preference-record"),
-    "llamafactory/v1_sft_demo.jsonl.gz": (500, 0, "unknown-format"),
-    "llamafactory/reason_tool_use_demo_50.jsonl.gz": (50, 0, "unknown-format"),
+    "llamafactory/v1_sft_demo.jsonl.gz": (500, 500, None),
+    "llamafactory/reason_tool_use_demo_50.jsonl.gz": (50, 50, None),
+    "byu-chitchat/dataset.part.json.gz": (2500, 1413, "no-assistant"),
+    "crosswoz/val.json.zip": (500, 500, None),
+    "convlab3-unified/tm1_dummy_data.json": (10, 10, None),
+    "xstest/xstest_v2_completions_gpt4.csv.gz": (450, 450, None),
+    "gpteacher-toolformer/toolformer-similarity-0.6-dataset.json.gz": (2396, 2396, None),
 }
 
 
@@ -34,7 +38,7 @@ def test_a_real_set_goes_through_with_a_closed_ledger(shared: Path, tmp_path: Pa
     report = dlgc.compile(shared / "data" / name, tmp_path / "out", max_length="none")
     ledger = report.ledger
     assert ledger["records"] == {"read": read, "imported": imported, "excluded": 0, "rejected": read - imported}
-    assert ledger["dialogues"] == {"imported": imported, "compiled": imported, "rejected": 0}
+    assert ledger["dialogues"] == {"imported": imported, "excluded": 0, "compiled": imported, "rejected": 0}
     assert ledger["turns"]["total"] == ledger["turns"]["trained"] + sum(ledger["turns"]["untrained"].values())
     assert ledger["faults"] == 0
     if code:
@@ -48,7 +52,7 @@ def test_smile_goes_through(shared: Path, tmp_path: Path) -> None:
         lines = source.read(1 << 22).split(b"\n")[:-1]  # its first 4 MB; the benchmark compiles the whole
     (tmp_path / "smile.jsonl").write_bytes(b"\n".join(lines))
     report = dlgc.compile(tmp_path / "smile.jsonl", tmp_path / "out")
-    assert report.ledger["dialogues"] == {"imported": len(lines), "compiled": len(lines), "rejected": 0}
+    assert report.ledger["dialogues"] == {"imported": len(lines), "excluded": 0, "compiled": len(lines), "rejected": 0}
     assert report.ledger["turns"]["untrained"] == {}
 
 

@@ -21,6 +21,7 @@ from dlgc.api import (
     Verdict,
     check,
     compile,  # noqa: A004
+    convert,
     drift,
     render,
     verify,
@@ -51,6 +52,7 @@ __all__ = [
     "__version__",
     "check",
     "compile",
+    "convert",
     "drift",
     "manifest",
     "open",

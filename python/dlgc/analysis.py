@@ -16,7 +16,12 @@ SHORT = 3
 FEW, MANY = 10_000, 50_000
 """Dialogues with which multi-turn behaviour is learnt well (the guide)."""
 
-LISTS = ("codes", "intents", "tools")
+LONG = 8
+"""Exchanges beyond which a dialogue is longer than the guide's three to eight."""
+RARE = 20
+"""Dialogues of an intent below which it is hardly learnt."""
+
+LISTS = ("codes", "intents", "slots", "tools")
 
 
 def rows(shards: StrPath, split: str = "train") -> pl.LazyFrame:
@@ -85,23 +90,42 @@ def most(shards: StrPath, column: str, count: int = 10) -> pl.DataFrame:
     )
 
 
-def checks(shards: StrPath) -> list[str]:
-    """Returns the guide's first checks: too few dialogues, too short ones, too little that is trained."""
+def rare(shards: StrPath, column: str = "intents", below: int = RARE) -> pl.DataFrame:
+    """Returns the values of a list column that fewer dialogues have than that, rarest first."""
     import polars as pl
 
+    found = most(shards, column, count=1 << 31)
+    return found.filter(pl.col("dialogues") < below).sort("dialogues", column)
+
+
+def checks(shards: StrPath, rare_below: int = RARE) -> list[str]:
+    """Returns the guide's first checks: how many dialogues, of how many turns, and which intents are rare."""
+    import polars as pl
+
+    turns = pl.col("assistant_turns")
     dialogues = shards_.scan_dialogues(shards).filter(pl.col("rows") > 0)
-    found = dialogues.select(count=pl.len(), short=(pl.col("assistant_turns") < SHORT).sum()).collect().row(0)
-    count, short = int(found[0]), int(found[1] or 0)
+    found = dialogues.select(
+        count=pl.len(), short=(turns < SHORT).sum(), fit=turns.is_between(SHORT, LONG).sum(), long=(turns > LONG).sum()
+    )
+    count, short, fit, long = (int(value or 0) for value in found.collect().row(0))
     lines = []
-    if count < FEW:
+    if not FEW <= count <= MANY:
         lines.append(f"{count:,} dialogues; multi-turn behaviour is learnt well from {FEW:,} to {MANY:,}")
-    if count and short:
-        lines.append(f"{short:,} dialogues ({100 * short / count:.0f} %) have fewer than {SHORT} assistant turns")
+    if count and fit < count:
+        lines.append(
+            f"{fit:,} dialogues ({100 * fit / count:.0f} %) have {SHORT} to {LONG} assistant turns, {short:,} have "
+            f"fewer, {long:,} more"
+        )
+    scarce = rare(shards, below=rare_below)
+    if scarce.height:
+        named = ", ".join(f"`{name}` {count:,}" for name, count in scarce.head(8).iter_rows())
+        more = f" and {scarce.height - 8:,} more" if scarce.height > 8 else ""  # noqa: PLR2004  # a line of names
+        lines.append(f"{scarce.height:,} intents have fewer than {rare_below} dialogues: {named}{more}")
     return lines
 
 
-def screen(shards: StrPath) -> str:
-    """Returns one screen of tables as text."""
+def screen(shards: StrPath, rare_below: int = RARE) -> str:
+    """Returns one screen of tables as text; intents of fewer dialogues than that are named."""
     import polars as pl
 
     found = shards_.manifest(shards)
@@ -123,9 +147,12 @@ def screen(shards: StrPath) -> str:
         tbl_rows=6, tbl_cols=12, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, thousands_separator=","
     ):
         parts.append(str(lengths(shards)))
-        parts.extend(str(table) for table in (by(shards, "type"), by(shards, "language"), files))
+        tongues = "language" if by(shards, "language")["language"].drop_nulls().len() else "script"
+        columns = ["type", tongues, "format", "split"]
+        tables = [table for column in columns if (table := by(shards, column)).height > 1 or column == "type"]
+        parts.extend(str(table) for table in (*tables, files))
         parts.append(str(pl.concat([table for table in lists if table.height], how="horizontal_extend")))
     if found["diagnostics"]:
         parts.append("diagnostics: " + ", ".join(f"{code} {count:,}" for code, count in found["diagnostics"].items()))
-    parts.extend(f"check: {line}" for line in checks(shards))
+    parts.extend(f"check: {line}" for line in checks(shards, rare_below))
     return "\n".join(parts) + "\n"

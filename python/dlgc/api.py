@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlgc import _dlgc
 from dlgc.exceptions import RejectedError
-from dlgc.options import CompileOptions, StrPath
+from dlgc.options import CompileOptions, Format, StrPath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +30,7 @@ class Report:
         tokens: Tokens of the rows.
         source_tokens: Tokens of the compiled dialogues, each counted once: fewer where turns have rows of their own.
         trained_tokens: Tokens that are trained.
-        certificate: What the rows are, in counts, as in the manifest.
+        certificate: What the rows are, in counts, as in the manifest; None where no rows are made.
         statement: The same in a sentence; None where nothing is trained.
         skipped: Files that were not read, each with the reason.
         failure: Why the run is a failure although it went through to its end; None for a success.
@@ -45,7 +45,7 @@ class Report:
     tokens: int
     source_tokens: int
     trained_tokens: int
-    certificate: dict[str, Any]
+    certificate: dict[str, Any] | None
     statement: str | None
     skipped: list[tuple[str, str]]
     failure: str | None
@@ -104,6 +104,7 @@ class Rendered:
         turns: One verdict for each assistant message that is to be trained.
         messages: The messages as they were handed to the template.
         diagnostics: Everything found.
+        dialogues: How many dialogues the record has, of which this is one.
     """
 
     text: str
@@ -112,6 +113,7 @@ class Rendered:
     turns: list[dict[str, Any]]
     messages: list[dict[str, Any]]
     diagnostics: list[dict[str, Any]]
+    dialogues: int
 
     @property
     def row(self) -> RenderedRow:
@@ -149,6 +151,7 @@ class Rendered:
         found = json.loads(text)
         if found["text"] is None:
             errors = [item["rendered"] for item in found["diagnostics"] if item["severity"] == "error"]
+            errors = errors or [item["rendered"] for item in found["diagnostics"]]
             raise RejectedError("the dialogue was rejected\n" + "\n".join(errors), found["diagnostics"])
         found["spans"] = [Span(**span) for span in found["spans"]]
         for row in found["rows"]:
@@ -261,6 +264,33 @@ def check(inputs: StrPath | Iterable[StrPath], *, progress: Progress | None = No
     """
     found = CompileOptions.of(options).to_json(_inputs(inputs))
     return Report.from_json(_dlgc.check(found, progress))
+
+
+def convert(
+    inputs: StrPath | Iterable[StrPath],
+    output: StrPath,
+    *,
+    to: Format = "native",
+    preferences: bool = False,
+    progress: Progress | None = None,
+    **options: object,
+) -> Report:
+    """Writes dialogues of any known format as JSON lines of one.
+
+    Args:
+        inputs: As for `compile`.
+        output: The file; `-` is standard output.
+        to: `native` keeps everything; `openai` and `sharegpt` have no place for some fields, which are counted.
+        preferences: Take pairs of a better and a worse answer instead of dialogues, in the native format.
+        progress: As for `compile`.
+        **options: As in `CompileOptions`; those about importing, filtering and diagnostics count.
+
+    Raises:
+        OptionsError: An option that does not exist or has a wrong value; the file is there, and `overwrite` is not set.
+        OSError: A file or the disk.
+    """
+    found = CompileOptions.of(options).to_json(_inputs(inputs), fspath(output))
+    return Report.from_json(_dlgc.convert(found, to, preferences, progress))
 
 
 def render(dialogue: Mapping[str, object] | str | bytes, **options: object) -> Rendered:

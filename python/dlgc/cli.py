@@ -1,4 +1,4 @@
-"""The command line: `dlgc compile | check | show | stats | verify`."""
+"""The command line: `dlgc compile | check | convert | show | stats | verify`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dlgc import _dlgc, against, options, terminal
 from dlgc.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 EPILOG = """\
 examples:
@@ -27,6 +27,8 @@ examples:
   dlgc check raw/                                            what is wrong with the data, and where
   dlgc show raw/chats.jsonl:17 --tokenizer models/qwen3      one dialogue, token by token: what would be trained
   dlgc show raw/chats.jsonl:17 --against trl                 the same beside what TRL itself would train
+  dlgc convert raw/ -o chats.jsonl --to openai               any known format to one
+  dlgc compile raw/ -o shards/ --where "reward = 1" --split validation=0.05
   dlgc stats shards/                                         one screen of tables
   dlgc verify shards/                                        is this dataset what it was when it was compiled?
   dlgc verify shards/ --source raw/                          does every row come out of the sources again?
@@ -34,7 +36,8 @@ examples:
   python -m dlgc.train shards/ --model models/qwen3          fine-tune through TRL
 
 Options may also stand in `dlgc.toml` in the current folder (`max_length = 2048`); flags win. There, too, a table
-`[severity]` says what is an error, a warning or a note (`unknown-field = "error"`).
+`[severity]` says what is an error, a warning or a note (`unknown-field = "error"`), and tables `[formats.NAME]`
+describe formats of your own (`messages = "ticket.thread"`, `role = "author"`, `content = "body"`).
 Exit status: 0 clean; 1 nothing compiled, too many records rejected, a dataset not sound, or drift; 2 the run failed and
 wrote nothing.
 """
@@ -64,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     _inputs(compile_)
     compile_.add_argument("-o", "--output", required=True, metavar="DIR", help="the dataset's folder")
     compile_.add_argument("--overwrite", action="store_true", help="replace a dataset that is already there")
+    compile_.add_argument("--split", metavar="SHARES", help="such as validation=0.05,test=0.05 (default: all train)")
+    compile_.add_argument(
+        "--folds", type=int, metavar="K", help="number dialogues for cross-validation, in column `fold`"
+    )
     compile_.add_argument("--shard-tokens", type=int, metavar="N", help="tokens of a shard (default: 67,108,864)")
     _rendering(compile_)
     _running(compile_)
@@ -73,8 +80,21 @@ def _parser() -> argparse.ArgumentParser:
     _rendering(check)
     _running(check)
 
+    convert = _command(commands, "convert", "write dialogues of any known format as JSON lines of one")
+    _inputs(convert)
+    convert.add_argument("-o", "--output", required=True, metavar="FILE", help="the file, or - for standard output")
+    convert.add_argument("--to", choices=get_args(options.Format), default="native", help="default: native")
+    convert.add_argument("--preferences", action="store_true", help="pairs of answers instead of dialogues")
+    convert.add_argument("--overwrite", action="store_true", help="replace a file that is already there")
+    convert.add_argument("--max-record-bytes", type=int, metavar="N", help="largest record that is read")
+    _running(convert)
+
     show = _command(commands, "show", "one dialogue, token by token, with what is trained")
-    show.add_argument("record", metavar="FILE:N", help="line N of a file, or element N of its array, from 1")
+    show.add_argument(
+        "record",
+        metavar="FILE:N",
+        help="line N of a file, or element N of its array, from 1; `FILE:N#K` its dialogue K, where it has several",
+    )
     show.add_argument("--json", action="store_true", help="everything that is known of it, as JSON")
     show.add_argument(
         "--against",
@@ -86,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
 
     stats = _command(commands, "stats", "one screen of tables about a dataset")
     stats.add_argument("shards", metavar="SHARDS", help="the dataset's folder")
+    stats.add_argument(
+        "--rare", type=int, default=20, metavar="N", help="name intents of fewer dialogues (default: 20)"
+    )
 
     _verify_arguments(_command(commands, "verify", "check a dataset: from itself, or against what is to serve"))
     return parser
@@ -122,6 +145,14 @@ def _inputs(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         help="files, folders, globs, or - for standard input: JSON lines, arrays or objects keyed by id, CSV, TSV, "
         "Parquet; also in gzip, zstd, tar and zip",
+    )
+    group = parser.add_argument_group("what is taken")
+    add = group.add_argument
+    add("--where", metavar="SQL", help='dialogues that meet a condition over their metadata, such as "reward = 1"')
+    add(
+        "--assistant",
+        metavar="SPEAKER|both",
+        help="who is trained where a set names no roles (default: who speaks second)",
     )
 
 
@@ -176,17 +207,44 @@ def _options(arguments: argparse.Namespace) -> dict[str, object]:
         if name not in names or value is None or (flags[name] is bool and value is False):
             continue
         found[name] = value
-    length = found.get("max_length")
-    if isinstance(length, str) and length not in ("auto", "none"):
-        if not length.isdigit():
-            raise dlgc.OptionsError(f"`--max-length` must be a number, `auto` or `none`, found `{length}`")
-        found["max_length"] = int(length)
-    if isinstance(found.get("template_kwargs"), str):
-        try:
-            found["template_kwargs"] = json.loads(str(found["template_kwargs"]))
-        except json.JSONDecodeError as error:
-            raise dlgc.OptionsError(f"`--template-kwargs` is no JSON: {error}") from error
+    for name, read in READERS.items():
+        value = found.get(name)
+        if isinstance(value, str):
+            found[name] = read(value)
     return found
+
+
+def _length(text: str) -> int | str:
+    if text in ("auto", "none"):
+        return text
+    if not text.isdigit():
+        raise dlgc.OptionsError(f"`--max-length` must be a number, `auto` or `none`, found `{text}`")
+    return int(text)
+
+
+def _kwargs(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise dlgc.OptionsError(f"`--template-kwargs` is no JSON: {error}") from error
+
+
+def _shares(text: str) -> dict[str, float]:
+    """Reads `validation=0.05,test=0.05`."""
+    shares = {}
+    for part in text.split(","):
+        name, _, share = part.partition("=")
+        try:
+            shares[name.strip()] = float(share)
+        except ValueError:
+            raise dlgc.OptionsError(
+                f"`--split` takes shares by name, found `{part}`\nhint: such as validation=0.05,test=0.05"
+            ) from None
+    return shares
+
+
+READERS: dict[str, Callable[[str], object]] = {"max_length": _length, "template_kwargs": _kwargs, "split": _shares}
+"""Options that are written as text on the command line and mean something else."""
 
 
 def _compile(arguments: argparse.Namespace) -> int:
@@ -206,6 +264,20 @@ def _check(arguments: argparse.Namespace) -> int:
     return _finish(arguments, report, None)
 
 
+def _convert(arguments: argparse.Namespace) -> int:
+    chosen = _options(arguments)
+    with progress("converting") as tick:
+        report = dlgc.convert(
+            arguments.inputs,
+            arguments.output,
+            to=arguments.to,
+            preferences=arguments.preferences,
+            progress=tick,
+            **chosen,
+        )
+    return _finish(arguments, report, arguments.output)
+
+
 def _finish(arguments: argparse.Namespace, report: dlgc.Report, output: str | None) -> int:
     if arguments.json:
         json.dump(dataclasses.asdict(report), sys.stdout, ensure_ascii=False)
@@ -216,12 +288,12 @@ def _finish(arguments: argparse.Namespace, report: dlgc.Report, output: str | No
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    matched = re.fullmatch(r"(.+?)(?::(\d+)|\[(\d+)\])", arguments.record)
+    matched = re.fullmatch(r"(.+?)(?::(\d+)|\[(\d+)\])(?:#(\d+))?", arguments.record)
     if not matched:
         raise dlgc.OptionsError(f"`{arguments.record}` names no record\nhint: `FILE:N` is line or element N, from 1")
-    path, number = matched[1], int(matched[2] or matched[3])
+    path, number, dialogue = matched[1], int(matched[2] or matched[3]), int(matched[4] or 1)
     chosen = _options(arguments)
-    found = _dlgc.Renderer(dlgc.CompileOptions.of(chosen).to_json()).render_file(path, number)
+    found = _dlgc.Renderer(dlgc.CompileOptions.of(chosen).to_json()).render_file(path, number, dialogue)
     if arguments.json and not arguments.against:
         sys.stdout.write(found + "\n")
         return 1 if json.loads(found)["text"] is None else 0
@@ -232,6 +304,8 @@ def _show(arguments: argparse.Namespace) -> int:
             terminal.say(str(item["rendered"]))
         return 1
     color = terminal.use_color(arguments.color, sys.stdout)
+    if rendered.dialogues > 1 and not matched[4]:
+        terminal.say(f"note: the record holds {rendered.dialogues} dialogues, this is the first: `#2` shows the next")
     if not arguments.against:
         terminal.show(rendered, f"{path}:{number}", color)
         return 0
@@ -247,7 +321,7 @@ def _show(arguments: argparse.Namespace) -> int:
 def _stats(arguments: argparse.Namespace) -> int:
     from dlgc import analysis
 
-    sys.stdout.write(analysis.screen(arguments.shards))
+    sys.stdout.write(analysis.screen(arguments.shards, arguments.rare))
     return 0
 
 
@@ -276,7 +350,14 @@ def _drift(arguments: argparse.Namespace) -> int:
     return 1 if drift.drifted else 0
 
 
-COMMANDS = {"compile": _compile, "check": _check, "show": _show, "stats": _stats, "verify": _verify}
+COMMANDS = {
+    "compile": _compile,
+    "check": _check,
+    "convert": _convert,
+    "show": _show,
+    "stats": _stats,
+    "verify": _verify,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ Mask = Literal["exact", "template", "hf-compat"]
 State = Literal["ignore", "json-before", "json-after", "context"]
 Severity = Literal["note", "warning", "error"]
 TrainOn = Literal["all_assistant", "last_turn"]
+Format = Literal["native", "openai", "sharegpt"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,14 @@ class CompileOptions:
         shard_tokens: Tokens after which a shard is closed; an interrupted run goes on from its last whole shard.
         severity: `note`, `warning` or `error` by diagnostic, where it is to differ from the catalogue: what is made an
             error rejects the record, what is made a note is only counted.
+        formats: Formats of your own by name, as `[formats.NAME]` in `dlgc.toml` has them: where the messages are, who
+            speaks, what is said.
+        assistant: Who is trained where a set names speakers and not roles: a name, or `both`, each in a dialogue of its
+            own. Without it the second one who speaks.
+        where: Which dialogues are taken: an SQL condition over their fields and metadata, such as `reward = 1`.
+        split: Shares of the splits, such as `{"validation": 0.05}`; by a hash of the group or the id, so a dialogue
+            stays where it is when data is added. A record's own `split` wins.
+        folds: Folds for cross-validation, by the same hash, in the column `fold`; 0 for none.
     """
 
     tokenizer: str | None = None
@@ -66,6 +75,11 @@ class CompileOptions:
     max_record_bytes: int = 64 << 20
     shard_tokens: int = 1 << 26
     severity: dict[str, Severity] = field(default_factory=dict)
+    formats: dict[str, dict[str, object]] = field(default_factory=dict)
+    assistant: str | None = None
+    where: str | None = None
+    split: dict[str, float] = field(default_factory=dict)
+    folds: int = 0
 
     @classmethod
     def of(cls, options: dict[str, object]) -> CompileOptions:

@@ -105,9 +105,11 @@ def summary(report: Report, output: str | None) -> list[str]:
     lines = [f"went on from {report.resumed:,} records of an interrupted run"] if report.resumed else []
     lines += [
         _line("records", records["read"], "read", records, ("imported", "excluded", "rejected")) + kinds,
-        _line("dialogues", dialogues["imported"], "imported", dialogues, ("compiled", "rejected")),
-        _line("turns", turns["total"], "in all", {**turns, "untrained": untrained}, ("trained", "untrained")),
+        _line("dialogues", dialogues["imported"], "imported", dialogues, _dialogue_parts(dialogues)),
     ]
+    if not report.certificate:
+        return [*lines, f"wrote {output}"] if output else lines
+    lines.append(_line("turns", turns["total"], "in all", {**turns, "untrained": untrained}, ("trained", "untrained")))
     lines.extend(f"           {count:>12,} untrained: {reason}" for reason, count in sorted(turns["untrained"].items()))
     if report.ledger["faults"]:
         lines.append(f"files      {report.ledger['faults']:>12,} could not be read to their end")
@@ -134,6 +136,11 @@ def summary(report: Report, output: str | None) -> list[str]:
         if report.rejected:
             lines.append(f"rejected records are in {output.rstrip('/')}/rejects, byte for byte, with the reasons")
     return lines
+
+
+def _dialogue_parts(dialogues: dict[str, int]) -> tuple[str, ...]:
+    excluded = ("excluded",) if dialogues["excluded"] else ()
+    return ("compiled", *excluded, "rejected")
 
 
 def _line(name: str, total: int, verb: str, counts: dict[str, int], parts: tuple[str, ...]) -> str:

@@ -7,9 +7,10 @@ mod error;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use dlgc::compile::{CompileOptions, Compiler, Monitor, Progress};
+use dlgc::compile::{CompileOptions, Compiler, Monitor, Progress, Target};
 use dlgc::diagnostic::{Code, Diagnostic, locate};
 use dlgc::dialogue::{Location, Position};
+use dlgc::import::{Importers, Wanted};
 use dlgc::source::Record;
 use error::BindingError;
 use pyo3::prelude::*;
@@ -74,6 +75,28 @@ fn check(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult
     json(&report)
 }
 
+/// Converts inputs into one file of JSON lines; options and report are JSON.
+#[pyfunction]
+#[pyo3(signature = (options, to, preferences, progress=None))]
+fn convert(
+    py: Python<'_>,
+    options: &str,
+    to: &str,
+    preferences: bool,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<String> {
+    let options = CompileOptions::from_json(options).map_err(BindingError::from)?;
+    let to = Target::parse(to).map_err(BindingError::from)?;
+    let wanted = if preferences { Wanted::Pairs } else { Wanted::Dialogues };
+    json(&watched(py, progress, |monitor| dlgc::compile::convert(&options, to, wanted, monitor))?)
+}
+
+/// Names of the formats that are read, in the order in which they are tried.
+#[pyfunction]
+fn formats() -> Vec<String> {
+    Importers::default().names().map(str::to_owned).collect()
+}
+
 /// Checks a dataset from itself; the verdict is JSON.
 #[pyfunction]
 fn verify(py: Python<'_>, folder: PathBuf) -> PyResult<String> {
@@ -110,24 +133,25 @@ impl Renderer {
         Ok(Self { compiler, options })
     }
 
-    /// A record, as JSON text, with everything that became of it, as JSON.
+    /// A record, as JSON text, with everything that became of its first dialogue, as JSON.
     fn render(&self, py: Python<'_>, record: &[u8]) -> Result<String, BindingError> {
         let location = Location::new("<record>", Position::Line(1));
-        Ok(py.detach(|| self.shown(&Record { location, bytes: record }))?)
+        Ok(py.detach(|| self.shown(&Record { location, bytes: record }, 1))?)
     }
 
-    /// The record with this number in a file, with everything that became of it, as JSON.
-    fn render_file(&self, py: Python<'_>, path: &str, number: u64) -> Result<String, BindingError> {
+    /// The record with this number in a file, with everything that became of one of its dialogues, as JSON.
+    #[pyo3(signature = (path, number, dialogue=1))]
+    fn render_file(&self, py: Python<'_>, path: &str, number: u64, dialogue: usize) -> Result<String, BindingError> {
         Ok(py.detach(|| {
             let (location, bytes) = dlgc::compile::find_record(&self.options, path, number)?;
-            self.shown(&Record { location, bytes: &bytes })
+            self.shown(&Record { location, bytes: &bytes }, dialogue)
         })?)
     }
 }
 
 impl Renderer {
-    fn shown(&self, record: &Record<'_>) -> dlgc::error::Result<String> {
-        let (mut value, diagnostics) = match self.compiler.show(record)? {
+    fn shown(&self, record: &Record<'_>, dialogue: usize) -> dlgc::error::Result<String> {
+        let (mut value, diagnostics) = match self.compiler.show(record, dialogue)? {
             Ok(shown) => (shown.to_json(), shown.diagnostics),
             Err(diagnostics) => (serde_json::json!({"text": null}), diagnostics),
         };
@@ -167,6 +191,8 @@ fn _dlgc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Renderer>()?;
     module.add_function(wrap_pyfunction!(compile, module)?)?;
     module.add_function(wrap_pyfunction!(check, module)?)?;
+    module.add_function(wrap_pyfunction!(convert, module)?)?;
+    module.add_function(wrap_pyfunction!(formats, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)?;
     module.add_function(wrap_pyfunction!(confirm, module)?)?;
     module.add_function(wrap_pyfunction!(drift, module)?)?;

@@ -11,6 +11,9 @@
 //! | gzip, zstd | those of what is inside |
 //! | tar, zip | those of the members, in the archive's order; a member is called `archive!member` |
 //!
+//! A file whose first record says that it is a piece of a larger one (`Reader::joining`) is one record,
+//! `{"pieces": [...]}`, as large as a record may be.
+//!
 //! Containers nest: `.tar.gz`, `.jsonl.zst` in a zip. Parquet and zip are read from their end, so not inside others.
 //!
 //! What is guaranteed: every byte of every input belongs to exactly one record, to the space between records, or to a

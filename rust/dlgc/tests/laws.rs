@@ -27,7 +27,7 @@ fn for_each_shown(state: StateMode, mut check: impl FnMut(&str, &dlgc::compile::
     let compiler = Compiler::load(&CompileOptions { state, ..CompileOptions::default() }).expect("loads");
     for (name, bytes) in records() {
         let location = Location::new(name.as_str(), Position::Line(1));
-        let shown = compiler.show(&Record { location, bytes: &bytes }).expect("the run is sound");
+        let shown = compiler.show(&Record { location, bytes: &bytes }, 1).expect("the run is sound");
         let shown = shown.unwrap_or_else(|found| panic!("{name}: {found:?}"));
         check(&name, &shown, &compiler);
     }

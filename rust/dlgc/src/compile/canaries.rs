@@ -9,6 +9,7 @@ use super::compiler::Compiler;
 use crate::diagnostic::{Diagnostic, Severities, Severity};
 use crate::dialogue::{Location, Position};
 use crate::error::Result;
+use crate::import::Importers;
 use crate::shard::Canary;
 use crate::source::Record;
 use crate::tokenize::Example;
@@ -51,9 +52,11 @@ impl Compiler {
     /// [`crate::error::ErrorKind::Tokenizer`] where the reference fails.
     pub(crate) fn sight(&self, record: &str) -> Result<Sighting> {
         let location = Location::new("canary", Position::Line(1));
-        let validated = validate(&Record { location, bytes: record.as_bytes() }, &Severities::default());
-        let mut diagnostics = validated.diagnostics;
-        let Some(mut dialogue) = validated.dialogue else {
+        let record = Record { location, bytes: record.as_bytes() };
+        let mut validated = validate(&record, &Importers::default(), &Severities::default());
+        let checked = validated.dialogues.pop().expect("a canary is a record of the native shape");
+        let mut diagnostics = checked.diagnostics;
+        let Some(mut dialogue) = checked.dialogue else {
             let found = diagnostics.into_iter().find(|found| found.severity == Severity::Error);
             let found = found.expect("a record without a dialogue has an error");
             return Ok(Sighting { refused: Some(found.code.name()), prompt: Err(found), rows: Vec::new() });

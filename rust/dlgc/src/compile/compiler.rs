@@ -2,20 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
 use super::templates::Templates;
 use crate::diagnostic::{Code, Diagnostic, Severities, Severity};
 use crate::dialogue::{Dialogue, Location};
 use crate::error::{Error, ErrorKind, Result};
+use crate::filter::{Filter, Known};
+use crate::import::{Importers, Wanted};
 use crate::json::{self, Json, Node};
 use crate::shard::{DialogueRow, Proof, Provenance, Row};
 use crate::source::Record;
+use crate::split::Splits;
 use crate::template::{Date, Mode, Rendered, TemplateOptions};
 use crate::tokenize::{ControlPolicy, Ending, Example, Mask, Tokenizer, TokenizerFiles, UNTRAINED};
-use crate::validate::validate;
+use crate::validate::{Checked, validate};
 
 /// The budget where neither option nor tokenizer says less.
 const DEFAULT_MAX_LENGTH: u64 = 4096;
@@ -34,6 +39,10 @@ pub struct Compiler {
     pub stop_ids: Vec<u32>,
     /// How bad findings are.
     pub severities: Severities,
+    /// The formats that are read.
+    pub importers: Importers,
+    filter: Option<Filter>,
+    splits: Splits,
     target: TargetOption,
     mask: MaskOption,
     train_on: TrainOn,
@@ -43,14 +52,23 @@ pub struct Compiler {
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// The format it had.
-    pub(crate) format: Option<&'static str>,
+    pub(crate) format: Option<Arc<str>>,
+    /// Its dialogues, in order.
+    pub(crate) dialogues: Vec<Compiled>,
+    /// Everything found about the record as a whole.
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+/// What became of a dialogue.
+#[derive(Debug, Default)]
+pub(crate) struct Compiled {
     /// The rows; none if it was rejected.
     pub(crate) rows: Vec<Row>,
     /// How the targets of the rows end, if they are proved.
     pub(crate) endings: Vec<Ending>,
     /// Tokens of the whole dialogue, each counted once.
     pub(crate) source_tokens: u64,
-    /// About the dialogue, if it became one.
+    /// About the dialogue, if it is a valid one.
     pub(crate) dialogue: Option<DialogueRow>,
     /// Turns that are trained.
     pub(crate) trained: u64,
@@ -58,9 +76,65 @@ pub(crate) struct Outcome {
     pub(crate) untrained: BTreeMap<&'static str, u64>,
     /// Everything found.
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Whether the filter left it out.
+    pub(crate) excluded: bool,
+    /// The dialogue in another format, where that is wanted, with its line break.
+    pub(crate) line: Option<String>,
+}
+
+/// Where a record belongs in the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It holds at least one valid dialogue.
+    Imported,
+    /// It is not meant to be compiled.
+    Excluded,
+    /// Nothing of it is valid.
+    Rejected,
 }
 
 impl Outcome {
+    /// A record of which nothing came.
+    pub(crate) fn rejected(diagnostic: Diagnostic) -> Self {
+        Self { diagnostics: vec![diagnostic], ..Self::default() }
+    }
+
+    /// Where the record belongs in the ledger.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let failed = self.diagnostics.iter().any(|found| found.severity == Severity::Error);
+        if self.dialogues.iter().any(|compiled| compiled.dialogue.is_some() || compiled.line.is_some()) {
+            Verdict::Imported
+        } else if self.format.is_some() && !failed && self.dialogues.iter().all(|compiled| compiled.excluded) {
+            Verdict::Excluded
+        } else {
+            Verdict::Rejected
+        }
+    }
+
+    /// Everything found, about the record and about its dialogues.
+    pub(crate) fn findings(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics.iter().chain(self.dialogues.iter().flat_map(|compiled| &compiled.diagnostics))
+    }
+
+    /// Whether something of it is to be kept among the rejects.
+    pub(crate) fn has_rejects(&self) -> bool {
+        self.verdict() == Verdict::Rejected || self.dialogues.iter().any(Compiled::is_rejected)
+    }
+
+    /// The errors for which it, or some of its dialogues, are rejected.
+    pub(crate) fn errors(&self) -> impl Iterator<Item = &Diagnostic> {
+        let failed = self.dialogues.iter().filter(|compiled| compiled.is_rejected());
+        let found = self.diagnostics.iter().chain(failed.flat_map(|compiled| &compiled.diagnostics));
+        found.filter(|found| found.severity == Severity::Error)
+    }
+}
+
+impl Compiled {
+    /// Whether nothing came of it.
+    pub(crate) fn is_rejected(&self) -> bool {
+        self.rows.is_empty() && self.line.is_none() && !self.excluded
+    }
+
     /// The split of its rows.
     pub(crate) fn split(&self) -> &str {
         self.dialogue.as_ref().map_or("", |dialogue| &dialogue.split)
@@ -76,6 +150,8 @@ pub struct Shown {
     pub examples: Vec<Example>,
     /// Everything found.
     pub diagnostics: Vec<Diagnostic>,
+    /// How many dialogues its record has.
+    pub of: usize,
 }
 
 impl Compiler {
@@ -120,8 +196,24 @@ impl Compiler {
             }
         };
         let severities = Severities::new(&options.severity)?;
+        let importers = Importers::new(&options.formats, options.assistant.as_deref(), Wanted::Dialogues)?;
+        let filter = options.condition.as_deref().map(Filter::parse).transpose()?;
+        let splits = Splits::new(&options.split, options.folds)?;
         let CompileOptions { target, mask, train_on, .. } = *options;
-        Ok(Self { files, templates, tokenizer, max_length, stop_ids, severities, target, mask, train_on })
+        Ok(Self {
+            files,
+            templates,
+            tokenizer,
+            max_length,
+            stop_ids,
+            severities,
+            importers,
+            filter,
+            splits,
+            target,
+            mask,
+            train_on,
+        })
     }
 
     /// What is proved of the targets.
@@ -143,14 +235,33 @@ impl Compiler {
     /// # Errors
     /// [`ErrorKind::Tokenizer`] where the reference fails, which no input should bring about.
     pub(super) fn compile(&self, record: &Record<'_>) -> Result<Outcome> {
-        let validated = validate(record, &self.severities);
-        let mut outcome =
-            Outcome { format: validated.format, diagnostics: validated.diagnostics, ..Outcome::default() };
-        let Some(mut dialogue) = validated.dialogue else {
+        let validated = validate(record, &self.importers, &self.severities);
+        let format = validated.format.clone().unwrap_or_default();
+        let compiled = |(index, checked)| self.compile_dialogue(checked, record, index, &format);
+        let dialogues = validated.dialogues.into_iter().enumerate().map(compiled).collect::<Result<_>>()?;
+        Ok(Outcome { format: validated.format, dialogues, diagnostics: validated.diagnostics })
+    }
+
+    fn compile_dialogue(
+        &self,
+        checked: Checked<'_>,
+        record: &Record<'_>,
+        index: usize,
+        format: &Arc<str>,
+    ) -> Result<Compiled> {
+        let mut outcome = Compiled { diagnostics: checked.diagnostics, ..Compiled::default() };
+        let Some(mut dialogue) = checked.dialogue else {
             return Ok(outcome);
         };
+        let location = &record.location;
+        if let Some(filter) = &self.filter
+            && !filter.keeps(&Known { dialogue: &dialogue, location, format })
+        {
+            return Ok(Compiled { excluded: true, ..Compiled::default() });
+        }
         self.select_turns(&mut dialogue, &mut outcome.untrained);
-        outcome.dialogue = Some(about(&dialogue, &record.location, validated.format.unwrap_or_default()));
+        let fold = self.place(&mut dialogue, checked.is_named, record, index);
+        outcome.dialogue = Some(about(&dialogue, location, format, fold));
         let trainable = dialogue.messages.iter().filter(|message| message.train).count() as u64;
         match self.lower(&mut dialogue, self.max_length, &mut outcome.diagnostics)? {
             Err(code) => *outcome.untrained.entry(code.name()).or_default() += trainable,
@@ -158,7 +269,7 @@ impl Compiler {
                 self.account(&rendered, &examples, trainable, &mut outcome);
                 outcome.source_tokens = rendered.tokens as u64;
                 outcome.endings = examples.iter().flat_map(|example| example.endings.iter().cloned()).collect();
-                let rows = examples.into_iter().map(|example| row(&dialogue, &record.location, example));
+                let rows = examples.into_iter().map(|example| row(&dialogue, location, fold, example));
                 outcome.rows = rows.collect();
             }
         }
@@ -177,14 +288,38 @@ impl Compiler {
         Ok(outcome)
     }
 
-    /// A record with everything that became of it; `None` if no example came of it.
+    /// Gives a dialogue its split, unless it asks for one, and tells its fold; -1 where there are none.
+    fn place(&self, dialogue: &mut Dialogue<'_>, is_named: bool, record: &Record<'_>, index: usize) -> i32 {
+        // A place in a file changes when data is added; what stands there does not.
+        let content = || format!("{:016x}#{index}", xxh3_64(record.bytes));
+        let name = match &dialogue.group {
+            Some(group) => group.to_string(),
+            None if is_named || record.location.key.is_some() => dialogue.id.to_string(),
+            None => content(),
+        };
+        if dialogue.split.is_none() {
+            dialogue.split = Some(self.splits.split(&name).into());
+        }
+        self.splits.fold(&name).map_or(-1, |fold| fold as i32)
+    }
+
+    /// One dialogue of a record, counted from 1, with everything that became of it; `None` if no example came of it.
     ///
     /// # Errors
-    /// [`ErrorKind::Tokenizer`] where the reference fails.
-    pub fn show(&self, record: &Record<'_>) -> Result<std::result::Result<Shown, Vec<Diagnostic>>> {
-        let validated = validate(record, &self.severities);
+    /// [`ErrorKind::Tokenizer`] where the reference fails, [`ErrorKind::Options`] where the record has fewer dialogues.
+    pub fn show(&self, record: &Record<'_>, number: usize) -> Result<std::result::Result<Shown, Vec<Diagnostic>>> {
+        let validated = validate(record, &self.importers, &self.severities);
         let mut diagnostics = validated.diagnostics;
-        let Some(mut dialogue) = validated.dialogue else {
+        let of = validated.dialogues.len();
+        let Some(checked) = validated.dialogues.into_iter().nth(number.saturating_sub(1)) else {
+            if of > 0 {
+                let message = format!("`{}` has {of} dialogue(s), not {number}", record.location);
+                return Err(Error::new(ErrorKind::Options, message));
+            }
+            return Ok(Err(diagnostics));
+        };
+        diagnostics.extend(checked.diagnostics);
+        let Some(mut dialogue) = checked.dialogue else {
             return Ok(Err(diagnostics));
         };
         self.select_turns(&mut dialogue, &mut BTreeMap::new());
@@ -192,14 +327,14 @@ impl Compiler {
         self.severities.apply(&mut diagnostics);
         match lowered {
             Ok((rendered, examples)) if raised(&diagnostics).is_none() => {
-                Ok(Ok(Shown { rendered, examples, diagnostics }))
+                Ok(Ok(Shown { rendered, examples, diagnostics, of }))
             }
             _ => Ok(Err(diagnostics)),
         }
     }
 
-    /// Gives all findings their severity; a record with one that the user made an error has no rows.
-    fn reject_what_was_raised(&self, outcome: &mut Outcome) {
+    /// Gives all findings their severity; a dialogue with one that the user made an error has no rows.
+    fn reject_what_was_raised(&self, outcome: &mut Compiled) {
         self.severities.apply(&mut outcome.diagnostics);
         let Some(code) = raised(&outcome.diagnostics).filter(|_| !outcome.rows.is_empty()) else {
             return;
@@ -290,7 +425,7 @@ impl Compiler {
     }
 
     /// Enters each trainable turn in the ledger, as trained or with its code.
-    fn account(&self, rendered: &Rendered, examples: &[Example], trainable: u64, outcome: &mut Outcome) {
+    fn account(&self, rendered: &Rendered, examples: &[Example], trainable: u64, outcome: &mut Compiled) {
         let mut entered = 0;
         for turn in &rendered.turns {
             match &turn.target {
@@ -331,12 +466,13 @@ fn kwargs(value: &Value) -> Result<Node<'static>> {
     Ok(parsed.root.into_owned_at(&(0..0)))
 }
 
-fn row(dialogue: &Dialogue<'_>, location: &Location, example: Example) -> Row {
+fn row(dialogue: &Dialogue<'_>, location: &Location, fold: i32, example: Example) -> Row {
     let provenance = Provenance {
         dialogue_id: dialogue.id.clone().into_owned(),
         file: location.file.to_string(),
         line: location.position.number(),
         window: 0,
+        fold,
         trained_messages: example.trained_messages,
         text_hash: example.text_hash,
         target_hash: example.target_hash,
@@ -344,7 +480,41 @@ fn row(dialogue: &Dialogue<'_>, location: &Location, example: Example) -> Row {
     Row { input_ids: example.input_ids, labels: example.labels, provenance: vec![provenance] }
 }
 
-fn about(dialogue: &Dialogue<'_>, location: &Location, format: &'static str) -> DialogueRow {
+/// The script that most letters of a dialogue are of, as far as a few thousand of them tell; `None` without letters.
+/// Names are those of ISO 15924: a language is not told by its script, but what is missing often is.
+fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
+    const LOOK: usize = 4096;
+    const SCRIPTS: [(&str, &[(char, char)]); 11] = [
+        ("Jpan", &[('\u{3040}', '\u{30ff}')]), // before Hani: Japanese has both
+        ("Hani", &[('\u{3400}', '\u{9fff}'), ('\u{20000}', '\u{3ffff}')]),
+        ("Kore", &[('\u{ac00}', '\u{d7af}'), ('\u{1100}', '\u{11ff}')]),
+        ("Latn", &[('A', 'Z'), ('a', 'z'), ('\u{c0}', '\u{24f}')]),
+        ("Cyrl", &[('\u{400}', '\u{52f}')]),
+        ("Arab", &[('\u{600}', '\u{6ff}'), ('\u{750}', '\u{77f}')]),
+        ("Grek", &[('\u{370}', '\u{3ff}')]),
+        ("Hebr", &[('\u{590}', '\u{5ff}')]),
+        ("Deva", &[('\u{900}', '\u{97f}')]),
+        ("Beng", &[('\u{980}', '\u{9ff}')]),
+        ("Thai", &[('\u{e00}', '\u{e7f}')]),
+    ];
+    let mut counts = [0_usize; SCRIPTS.len()];
+    let said = dialogue.messages.iter().filter(|message| message.role != crate::dialogue::Role::System);
+    let letters = said.filter_map(|message| message.content.as_deref()).flat_map(str::chars);
+    for letter in letters.filter(|letter| letter.is_alphabetic()).take(LOOK) {
+        let is_of = |ranges: &[(char, char)]| ranges.iter().any(|&(first, last)| (first..=last).contains(&letter));
+        if let Some(index) = SCRIPTS.iter().position(|(_, ranges)| is_of(ranges)) {
+            counts[index] += 1;
+        }
+    }
+    if counts[0] * 20 > counts[1] {
+        counts[0] += counts[1]; // a little kana is enough
+        counts[1] = 0;
+    }
+    let (index, count) = counts.iter().enumerate().max_by_key(|(index, count)| (**count, std::cmp::Reverse(*index)))?;
+    (*count > 0).then_some(SCRIPTS[index].0)
+}
+
+fn about(dialogue: &Dialogue<'_>, location: &Location, format: &Arc<str>, fold: i32) -> DialogueRow {
     let mut intents: Vec<String> = Vec::new();
     let mut slots: Vec<String> = Vec::new();
     let mut tools: Vec<String> = Vec::new();
@@ -376,10 +546,12 @@ fn about(dialogue: &Dialogue<'_>, location: &Location, format: &'static str) -> 
         id: dialogue.id.clone().into_owned(),
         kind: dialogue.kind.name(),
         language,
+        script: script(dialogue),
         file: location.file.to_string(),
         line: location.position.number(),
-        format,
+        format: Arc::clone(format),
         split: dialogue.split.clone().map_or_else(|| "train".to_owned(), std::borrow::Cow::into_owned),
+        fold,
         group: dialogue.group.clone().map(std::borrow::Cow::into_owned),
         metadata: text(&dialogue.metadata),
         goal: text(&dialogue.goal),
@@ -425,6 +597,7 @@ impl Shown {
             "spans": spans,
             "turns": turns,
             "messages": format!("[{}]", messages.join(", ")),
+            "dialogues": self.of,
         })
     }
 }

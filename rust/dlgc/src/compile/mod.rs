@@ -7,6 +7,7 @@
 
 mod canaries;
 mod compiler;
+mod convert;
 mod options;
 mod report;
 mod resume;
@@ -22,9 +23,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use sha2::{Digest, Sha256};
 
-use crate::diagnostic::{Code, Diagnostic, Located, Severity, locate};
+use crate::diagnostic::{Code, Diagnostic, Located, Severities, locate};
 use crate::dialogue::Location;
 use crate::error::{Error, ErrorKind, Result};
+use crate::import::is_piece;
 use crate::panics::caught;
 use crate::shard::{self, Certificate, DatasetWriter, FORMAT, FORMAT_VERSION, Input, Ledger, Manifest, WritePlan};
 use crate::source::{self, Chunk, Fault, Item, Reader, Record, Skipped};
@@ -34,6 +36,7 @@ pub(crate) use canaries::Sighting;
 pub(crate) use compiler::Outcome;
 
 pub use compiler::{Compiler, Shown};
+pub use convert::{Target, convert};
 pub use options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
 pub use report::{CompileReport, Progress};
 pub use templates::Templates;
@@ -85,7 +88,7 @@ pub fn compile(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Co
             _ => (DatasetWriter::create(&plan)?, Start::default()),
         };
         let resumed = start.records();
-        let reader = Reader::new(listing.files.clone(), options.max_record_bytes);
+        let reader = Reader::new(listing.files.clone(), options.max_record_bytes).joining(is_piece);
         let mut sink = Writing { writer };
         let Some(Ran { tallies, inputs, skipped }) =
             run(options.threads, &compiler, reader, total, start, &mut sink, monitor)?
@@ -110,7 +113,7 @@ pub fn check(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Comp
     let listing = source::list(&options.inputs)?;
     let compiler = Compiler::load(options)?;
     let total = total_bytes(&listing.files);
-    let reader = Reader::new(listing.files, options.max_record_bytes);
+    let reader = Reader::new(listing.files, options.max_record_bytes).joining(is_piece);
     let ran = run(options.threads, &compiler, reader, total, Start::default(), &mut Nowhere, monitor)?;
     let Ran { tallies, skipped, .. } = ran.expect("only an interrupted run can find other inputs");
     let skipped = listing.skipped.into_iter().chain(skipped).collect();
@@ -146,7 +149,7 @@ pub fn find_record(options: &CompileOptions, path: &str, number: u64) -> Result<
         return Err(Error::io(stored, source::no_such_file()));
     }
     let (mut found, mut fault, mut seen, mut members) = (None, None, 0, BTreeSet::new());
-    Reader::new(vec![stored.to_owned()], options.max_record_bytes).read(&mut |item| {
+    Reader::new(vec![stored.to_owned()], options.max_record_bytes).joining(is_piece).read(&mut |item| {
         match item {
             Item::Chunk(chunk) if *chunk.file == *path => {
                 for (record, _) in chunk.iter() {
@@ -214,6 +217,25 @@ fn total_bytes(files: &[PathBuf]) -> Option<u64> {
         .sum()
 }
 
+/// What is done with each record, on any thread.
+trait Pass: Sync {
+    /// What becomes of a record.
+    fn record(&self, record: &Record<'_>) -> Result<Outcome>;
+
+    /// How bad findings are.
+    fn severities(&self) -> &Severities;
+}
+
+impl Pass for Compiler {
+    fn record(&self, record: &Record<'_>) -> Result<Outcome> {
+        self.compile(record)
+    }
+
+    fn severities(&self) -> &Severities {
+        &self.severities
+    }
+}
+
 /// Where results go, in input order.
 trait Destination {
     /// Takes what became of a record, with the errors that it was rejected for.
@@ -253,14 +275,17 @@ struct Writing {
 
 impl Destination for Writing {
     fn take(&mut self, record: &Record<'_>, outcome: Outcome, rejected: &[Located]) -> Result<()> {
-        let split = outcome.split().to_owned();
-        if let Some(dialogue) = outcome.dialogue {
-            self.writer.dialogue(dialogue)?;
+        if outcome.has_rejects() {
+            self.writer.reject(&record.location, record.bytes, rejected)?;
         }
-        if outcome.rows.is_empty() {
-            return self.writer.reject(&record.location, record.bytes, rejected);
+        for compiled in outcome.dialogues {
+            let split = compiled.split().to_owned();
+            if let Some(dialogue) = compiled.dialogue {
+                self.writer.dialogue(dialogue)?;
+            }
+            compiled.rows.into_iter().try_for_each(|row| self.writer.row(&split, row))?;
         }
-        outcome.rows.into_iter().try_for_each(|row| self.writer.row(&split, row))
+        Ok(())
     }
 
     fn settle(&mut self, place: &Place<'_>) -> Result<()> {
@@ -320,7 +345,7 @@ struct Ran {
 /// Takes everything through the passes; `None` if the inputs are not those of the run that is to be continued.
 fn run(
     threads: usize,
-    compiler: &Compiler,
+    pass: &dyn Pass,
     reader: Reader,
     total: Option<u64>,
     start: Start,
@@ -356,9 +381,9 @@ fn run(
                         Err(RecvTimeoutError::Disconnected) => break,
                     };
                     let done = match item {
-                        Item::Chunk(chunk) => process(compiler, chunk, stop).map(Done::Chunk),
+                        Item::Chunk(chunk) => process(pass, chunk, stop).map(Done::Chunk),
                         Item::Fault(mut fault) => {
-                            fault.diagnostic.severity = compiler.severities.of(fault.diagnostic.code);
+                            fault.diagnostic.severity = pass.severities().of(fault.diagnostic.code);
                             Ok(Done::Fault(fault))
                         }
                         Item::Skipped(skipped) => Ok(Done::Skipped(skipped)),
@@ -462,33 +487,28 @@ fn drain(
     }
 }
 
-fn process(compiler: &Compiler, chunk: Chunk, stop: &AtomicBool) -> Result<Processed> {
+fn process(pass: &dyn Pass, chunk: Chunk, stop: &AtomicBool) -> Result<Processed> {
     let mut outcomes = Vec::with_capacity(chunk.records.len());
     for (record, fault) in chunk.iter() {
         if stop.load(Ordering::Relaxed) {
             break; // nobody waits for the results
         }
         let outcome = match fault {
-            Some(fault) => Outcome { diagnostics: vec![fault.clone()], ..Outcome::default() },
-            None => compile_caught(compiler, &record)?,
+            Some(fault) => Outcome::rejected(fault.clone()),
+            None => caught_record(pass, &record)?,
         };
-        let located = if outcome.rows.is_empty() {
-            let worst = outcome.diagnostics.iter().filter(|found| found.severity == Severity::Error);
-            worst.map(|diagnostic| locate(diagnostic, &record.location, record.bytes)).collect()
-        } else {
-            Vec::new()
-        };
+        let located = outcome.errors().map(|found| locate(found, &record.location, record.bytes)).collect();
         outcomes.push((outcome, located));
     }
     Ok(Processed { chunk, outcomes })
 }
 
 /// A panic of a library on one record rejects that record; it neither ends the run nor loses anything.
-fn compile_caught(compiler: &Compiler, record: &Record<'_>) -> Result<Outcome> {
-    caught(|| compiler.compile(record)).unwrap_or_else(|said| {
+fn caught_record(pass: &dyn Pass, record: &Record<'_>) -> Result<Outcome> {
+    caught(|| pass.record(record)).unwrap_or_else(|said| {
         let diagnostic = Diagnostic::new(Code::InternalError, format!("dlgc failed on this record: {said}"))
             .help("this is a bug in dlgc: please report the record, which is in rejects/");
-        Ok(Outcome { diagnostics: vec![diagnostic], ..Outcome::default() })
+        Ok(Outcome::rejected(diagnostic))
     })
 }
 

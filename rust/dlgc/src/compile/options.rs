@@ -56,6 +56,17 @@ pub struct CompileOptions {
     pub shard_tokens: u64,
     /// Severities by code, where they are to differ from the catalogue's.
     pub severity: BTreeMap<String, Severity>,
+    /// Formats of the user's own, by name; see the module `import::mapping`.
+    pub formats: BTreeMap<String, Value>,
+    /// Shares of the splits, such as `{"validation": 0.05}`; without it everything is `train` that asks for nothing else.
+    pub split: BTreeMap<String, f64>,
+    /// Folds for cross-validation; 0 for none.
+    pub folds: u32,
+    /// Which dialogues are taken: an SQL condition over their fields and metadata.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+    /// Who is trained where a set names speakers and not roles: a name, or `both`; without it the second speaker.
+    pub assistant: Option<String>,
 }
 
 /// Token budget of a row.
@@ -136,6 +147,11 @@ impl Default for CompileOptions {
             max_record_bytes: 64 << 20,
             shard_tokens: SHARD_TOKENS,
             severity: BTreeMap::new(),
+            formats: BTreeMap::new(),
+            split: BTreeMap::new(),
+            folds: 0,
+            condition: None,
+            assistant: None,
         }
     }
 }
@@ -195,6 +211,8 @@ impl CompileOptions {
             "target": self.target, "mask": self.mask, "train_on": self.train_on, "state": self.state, "control_tokens": self.control_tokens,
             "template_kwargs": self.template_kwargs, "date": self.date, "max_length": max_length,
             "max_record_bytes": self.max_record_bytes, "severity": self.severity,
+            "formats": self.formats, "assistant": self.assistant,
+            "split": self.split, "folds": self.folds, "where": self.condition,
         })
     }
 }

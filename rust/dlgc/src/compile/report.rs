@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::CompileOptions;
-use super::compiler::{Compiler, Outcome};
+use super::compiler::{Compiled, Compiler, Outcome, Verdict};
 use crate::diagnostic::{Code, Diagnostic, Located, Severity, Tally, locate};
 use crate::dialogue::{Location, Position};
 use crate::shard::{Certificate, CertifiedStop, FileFault, Ledger, Manifest};
@@ -65,46 +65,54 @@ impl Tallies {
 
     /// Enters a record in the ledger.
     pub(super) fn enter(&mut self, record: &Record<'_>, outcome: &Outcome) {
-        let ledger = &mut self.ledger;
-        ledger.records.read += 1;
-        if let Some(format) = outcome.format {
-            *self.formats.entry(format.to_owned()).or_default() += 1;
+        let records = &mut self.ledger.records;
+        records.read += 1;
+        if let Some(format) = &outcome.format {
+            *self.formats.entry(format.to_string()).or_default() += 1;
         }
-        match &outcome.dialogue {
-            None => ledger.records.rejected += 1,
-            Some(dialogue) => {
-                ledger.records.imported += 1;
-                ledger.dialogues.imported += 1;
-                ledger.turns.total += dialogue.counts[1] as u64;
-                ledger.turns.trained += outcome.trained;
-                for (reason, count) in &outcome.untrained {
-                    *ledger.turns.untrained.entry((*reason).to_owned()).or_default() += count;
-                }
-                if !outcome.rows.is_empty() {
-                    ledger.dialogues.compiled += 1;
-                } else {
-                    ledger.dialogues.rejected += 1;
-                }
+        for found in outcome.findings() {
+            self.tally.add(found, || locate(found, &record.location, record.bytes));
+        }
+        match outcome.verdict() {
+            Verdict::Rejected => records.rejected += 1,
+            Verdict::Excluded => records.excluded += 1,
+            Verdict::Imported => {
+                records.imported += 1;
+                outcome.dialogues.iter().for_each(|compiled| self.enter_dialogue(compiled));
             }
         }
-        if let Some(dialogue) = &outcome.dialogue {
+    }
+
+    fn enter_dialogue(&mut self, compiled: &Compiled) {
+        let ledger = &mut self.ledger;
+        ledger.dialogues.imported += 1;
+        if compiled.excluded {
+            ledger.dialogues.excluded += 1;
+            return;
+        }
+        ledger.turns.trained += compiled.trained;
+        for (reason, count) in &compiled.untrained {
+            *ledger.turns.untrained.entry((*reason).to_owned()).or_default() += count;
+        }
+        if let Some(dialogue) = &compiled.dialogue {
+            ledger.turns.total += dialogue.counts[1] as u64;
             self.tokens += dialogue.counts[3] as u64;
-            self.source_tokens += outcome.source_tokens;
+            self.source_tokens += compiled.source_tokens;
             self.trained_tokens += dialogue.counts[4] as u64;
             self.rows += dialogue.counts[5] as u64;
         }
-        for ending in &outcome.endings {
+        for ending in &compiled.endings {
             *self.endings.entry(ending.clone()).or_default() += 1;
         }
+        if compiled.is_rejected() {
+            ledger.dialogues.rejected += 1;
+            return;
+        }
+        ledger.dialogues.compiled += 1;
         let is_control_text = |found: &Diagnostic| found.code == Code::ControlTokenAsText;
-        if !outcome.rows.is_empty() {
-            let differs = |found: &&Diagnostic| found.code == Code::TargetDiffers;
-            self.differing += outcome.diagnostics.iter().filter(differs).count() as u64;
-        }
-        self.control_texts += u64::from(!outcome.rows.is_empty() && outcome.diagnostics.iter().any(is_control_text));
-        for diagnostic in &outcome.diagnostics {
-            self.tally.add(diagnostic, || locate(diagnostic, &record.location, record.bytes));
-        }
+        let differs = |found: &&Diagnostic| found.code == Code::TargetDiffers;
+        self.differing += compiled.diagnostics.iter().filter(differs).count() as u64;
+        self.control_texts += u64::from(compiled.diagnostics.iter().any(is_control_text));
     }
 }
 
@@ -170,8 +178,8 @@ pub struct CompileReport {
     pub source_tokens: u64,
     /// Tokens that are trained.
     pub trained_tokens: u64,
-    /// What the rows are, in counts.
-    pub certificate: Certificate,
+    /// What the rows are, in counts; none where no rows are made.
+    pub certificate: Option<Certificate>,
     /// The same in a sentence; none where nothing is trained.
     pub statement: Option<String>,
     /// Files of named folders that were not read, with the reason.
@@ -180,6 +188,30 @@ pub struct CompileReport {
     pub failure: Option<String>,
     /// The manifest, if a dataset was written.
     pub manifest: Option<Manifest>,
+}
+
+impl CompileReport {
+    /// Of a run that makes no rows.
+    pub(super) fn of(options: &CompileOptions, tallies: Tallies, skipped: Vec<Skipped>) -> Self {
+        let failure = failure(options, &tallies);
+        let skipped =
+            skipped.into_iter().map(|file| (file.path.to_string_lossy().into_owned(), file.reason.to_owned()));
+        Self {
+            ledger: tallies.ledger,
+            diagnostics: tallies.tally,
+            formats: tallies.formats,
+            resumed: 0,
+            rows: tallies.rows,
+            tokens: tallies.tokens,
+            source_tokens: tallies.source_tokens,
+            trained_tokens: tallies.trained_tokens,
+            statement: None,
+            certificate: None,
+            skipped: skipped.collect(),
+            failure,
+            manifest: None,
+        }
+    }
 }
 
 /// Warnings that `--strict` does not let pass.
@@ -202,32 +234,22 @@ impl CompileReport {
         skipped: Vec<Skipped>,
         manifest: Option<Manifest>,
     ) -> Self {
-        let failure = failure(options, &tallies);
         let certificate = tallies.certificate(compiler);
-        let skipped =
-            skipped.into_iter().map(|file| (file.path.to_string_lossy().into_owned(), file.reason.to_owned()));
-        Self {
-            ledger: tallies.ledger,
-            diagnostics: tallies.tally,
-            formats: tallies.formats,
-            resumed: 0,
-            rows: tallies.rows,
-            tokens: tallies.tokens,
-            source_tokens: tallies.source_tokens,
-            trained_tokens: tallies.trained_tokens,
-            statement: certificate.statement(),
-            certificate,
-            skipped: skipped.collect(),
-            failure,
-            manifest,
-        }
+        let statement = certificate.statement();
+        Self { statement, certificate: Some(certificate), manifest, ..Self::of(options, tallies, skipped) }
     }
 }
 
 fn failure(options: &CompileOptions, tallies: &Tallies) -> Option<String> {
     let (read, rejected) = (tallies.ledger.records.read, tallies.rejected());
     if tallies.ledger.dialogues.compiled == 0 {
-        return Some("nothing was compiled".to_owned());
+        let excluded = tallies.ledger.records.excluded;
+        return Some(match &options.condition {
+            Some(condition) if excluded > 0 => {
+                format!("nothing was compiled: {excluded} record(s) do not meet `{condition}`; are the names right?")
+            }
+            _ => "nothing was compiled".to_owned(),
+        });
     }
     if tallies.ledger.faults > 0 {
         let files = tallies.ledger.faults;

@@ -151,6 +151,42 @@ catalogue! {
         example: "[[[[…]]]]",
         remedy: "No dialogue needs this; look at what wrote the file.",
     }
+    NotADialogue "not-a-dialogue" Note {
+        meaning: "A record is a schema, an answer key or the like: it says something about dialogues and is none.",
+        why: "It is counted as excluded; the importer of its set reads it where it is needed.",
+        example: "{\"service_name\": …, \"slots\": […], \"intents\": […]}",
+        remedy: "Nothing, unless it was meant as a dialogue.",
+    }
+    TooManySpeakers "too-many-speakers" Error {
+        meaning: "More than two people speak, and nothing says who of them is the assistant.",
+        why: "A chat template knows one user and one assistant; guessing would train the wrong one's words.",
+        example: "three names in `speaker`",
+        remedy: "Map the names to roles in `dlgc.toml`: `[formats.NAME]` with `roles = { … }`.",
+    }
+    RolesAssumed "roles-assumed" Warning {
+        meaning: "Who speaks, or where, was told from names and order alone.",
+        why: "The first speaker is taken for the user and the second for the assistant, who is trained.",
+        example: "{\"dialog\": [\"Hi!\", \"Hello, how can I help?\"]}",
+        remedy: "Look at one with `dlgc show`; write the format down in `dlgc.toml`, or name the assistant with `--assistant`.",
+    }
+    OrphanReply "orphan-reply" Warning {
+        meaning: "In a file of messages that name their parent, some lead to no root.",
+        why: "They belong to no dialogue and are not compiled.",
+        example: "{\"message_id\": \"b\", \"parent_id\": \"a\"} without any \"a\"",
+        remedy: "Add the file that holds the parents, or leave them out.",
+    }
+    FieldLeftOut "field-left-out" Warning {
+        meaning: "A field of the dialogue has no place in the format that it is converted to.",
+        why: "It is lost on that way; the native format keeps it.",
+        example: "`state` in OpenAI's messages",
+        remedy: "`--to native` keeps everything.",
+    }
+    ToolsChange "tools-change" Error {
+        meaning: "Some tools become available only in the middle of the dialogue.",
+        why: "Chat templates show all tools at the beginning; the model would be shown, and trained with, a tool that it did not have.",
+        example: "BFCL's `missed_function`",
+        remedy: "Split the dialogue where the tools change, or leave it out.",
+    }
     UnknownFormat "unknown-format" Error {
         meaning: "A record has the shape of no known format.",
         why: "Guessing which field is the assistant's would train on the wrong words.",

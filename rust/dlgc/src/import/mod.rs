@@ -1,78 +1,173 @@
-//! Other formats become the native one: a parsed record goes in, a record of the native shape comes out.
+//! Other formats become the native one: a parsed record goes in, dialogues of the native shape come out.
 //!
-//! Formats are recognised by shape, record by record. An importer rewrites the tree and leaves every byte range as it
-//! is, so diagnostics of later passes point into the record as the user wrote it. It checks nothing that
-//! [`crate::validate`] checks.
+//! Formats are recognised by shape, record by record, whatever a file is called. An importer rewrites the tree and leaves
+//! every byte range as it is, so diagnostics of later passes point into the record as the user wrote it. It checks
+//! nothing that [`crate::validate`] checks.
+//!
+//! Three kinds of importers, tried in this order:
+//! - formats of the user's own, from `[formats.NAME]` in `dlgc.toml` (`mapping`);
+//! - formats that build things differently, one file each in `formats` (a tree of replies, a call inside a turn);
+//! - formats that only call things by other names, a few lines each in `known`, in the words of `mapping`.
 
-mod messages;
-mod sharegpt;
+mod draft;
+mod formats;
+mod known;
+mod mapping;
+mod shapes;
+mod siblings;
+mod speakers;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::diagnostic::{Code, Diagnostic};
-use crate::json::{Json, JsonError, JsonErrorKind, Node};
+use crate::dialogue::Location;
+use crate::error::{Error, ErrorKind, Result as RunResult};
+use crate::json::{JsonError, JsonErrorKind, Node};
+use draft::Path;
+use mapping::{Mapping, Written};
+use siblings::{Beside, Siblings};
+use speakers::Assistant;
 
-/// One format: how it is recognised and how it becomes native.
-struct Importer {
-    /// The format's name, as reports and the manifest have it.
+pub(crate) use shapes::is_piece;
+
+/// What is wanted of records that hold several answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// Dialogues to be trained.
+    #[default]
+    Dialogues,
+    /// Pairs of a better and a worse answer.
+    Pairs,
+}
+
+/// What a record became.
+#[derive(Debug)]
+pub struct Imported<'a> {
+    /// The format that it had.
+    pub format: Arc<str>,
+    /// Dialogues of the native shape; none where it holds something else, such as a schema.
+    pub dialogues: Vec<Node<'a>>,
+    /// What is worth knowing of it.
+    pub notes: Vec<Diagnostic>,
+}
+
+/// What an importer may ask about its surroundings.
+struct Context<'c> {
+    beside: Beside<'c>,
+    assistant: &'c Assistant,
+    wanted: Wanted,
+    notes: Vec<Diagnostic>,
+}
+
+/// A format that is more than other names.
+struct Format {
+    /// Its name, as reports and the manifest have it.
     name: &'static str,
-    /// Whether a record has its shape.
-    recognises: fn(&Node<'_>) -> bool,
-    /// The record in native shape.
-    import: for<'a> fn(Node<'a>) -> Result<Node<'a>, Diagnostic>,
+    /// How its records are told from others.
+    when: When,
+    /// The dialogues of a record.
+    import: for<'a> fn(Node<'a>, &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic>,
 }
 
-const IMPORTERS: &[Importer] = &[
-    Importer { name: "messages", recognises: messages::recognises, import: messages::import },
-    Importer { name: "sharegpt", recognises: sharegpt::recognises, import: sharegpt::import },
-];
-
-/// Brings a record into the native shape; says which format it had.
-///
-/// # Errors
-/// [`Code::UnknownFormat`] where no importer recognises it, [`Code::PreferenceRecord`] for preference data.
-pub fn import(record: Node<'_>) -> Result<(&'static str, Node<'_>), Diagnostic> {
-    if let Some(diagnostic) = preference(&record) {
-        return Err(diagnostic);
-    }
-    let Some(importer) = IMPORTERS.iter().find(|importer| (importer.recognises)(&record)) else {
-        return Err(unknown(&record));
-    };
-    Ok((importer.name, (importer.import)(record)?))
+/// How records of a format are told from others.
+enum When {
+    /// Places that must be there; of lists in their first element.
+    Has(&'static [&'static str]),
+    /// A test.
+    Is(fn(&Node<'_>) -> bool),
 }
 
-/// A record that holds answers which must not be trained as they are.
-fn preference(record: &Node<'_>) -> Option<Diagnostic> {
-    let pair = record.get_some("chosen").is_some() && record.get_some("rejected").is_some();
-    let label = record.get("label").and_then(Node::as_bool).is_some();
-    let field = if pair {
-        "rejected"
-    } else if label {
-        "label"
-    } else {
-        return None;
-    };
-    let node = record.get(field).unwrap_or(record);
-    Some(
-        Diagnostic::new(Code::PreferenceRecord, "preference data in a compilation for supervised fine-tuning")
-            .at(&node.range)
-            .help("compile preference sets apart; here their rejected answers would be trained"),
-    )
+enum Importer {
+    Format(&'static Format, Vec<Path>),
+    Mapping(Arc<str>, Mapping),
 }
 
-fn unknown(record: &Node<'_>) -> Diagnostic {
-    let looks_like = match &record.value {
-        Json::Object(members) if members.is_empty() => "an empty object".to_owned(),
-        Json::Object(members) => {
-            let keys: Vec<String> = members.iter().take(8).map(|member| format!("`{}`", member.key)).collect();
-            format!("an object with {}{}", keys.join(", "), if members.len() > 8 { ", …" } else { "" })
+/// All formats that are known, ready for records. Shared by all workers.
+pub struct Importers {
+    importers: Vec<Importer>,
+    siblings: Siblings,
+    assistant: Assistant,
+    wanted: Wanted,
+}
+
+impl Importers {
+    /// The known formats and those of the user, which come first. `assistant` names the speaker who is to be trained, or
+    /// says `both`; by default it is the second one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Options`] where a format is not well written.
+    pub fn new(
+        formats: &BTreeMap<String, serde_json::Value>,
+        assistant: Option<&str>,
+        wanted: Wanted,
+    ) -> RunResult<Self> {
+        let mut importers = Vec::new();
+        for (name, written) in formats {
+            let fail = |said: String| Error::new(ErrorKind::Options, format!("the format `{name}`: {said}"));
+            let written: Written = serde_json::from_value(written.clone()).map_err(|error| fail(error.to_string()))?;
+            importers.push(Importer::Mapping(name.as_str().into(), Mapping::of(&written).map_err(fail)?));
         }
-        _ => record.kind().to_owned(),
-    };
-    Diagnostic::new(Code::UnknownFormat, format!("the record has no known shape: {looks_like}"))
-        .at(&(record.range.start..record.range.start + 1))
-        .help(
-            "give `conversation` or `messages` (a list of role and content), or ShareGPT's `conversations` \
-             (a list of from and value)",
-        )
+        let format = |format: &'static Format| {
+            let When::Has(places) = format.when else { return Importer::Format(format, Vec::new()) };
+            let parse = |path: &&str| Path::parse(path).expect("the paths of formats are well written");
+            Importer::Format(format, places.iter().map(parse).collect())
+        };
+        importers.extend(formats::FIRST.iter().map(format));
+        let mapping = |(name, written): (&str, Written)| {
+            Importer::Mapping(name.into(), Mapping::of(&written).expect("known formats are well written"))
+        };
+        importers.extend(known::formats().into_iter().map(mapping));
+        importers.extend(formats::LAST.iter().map(format));
+        Ok(Self { importers, siblings: Siblings::default(), assistant: Assistant::parse(assistant), wanted })
+    }
+
+    /// Names of the formats, in the order in which they are tried.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.importers.iter().map(|importer| match importer {
+            Importer::Format(format, _) => format.name,
+            Importer::Mapping(name, _) => name,
+        })
+    }
+
+    /// Brings a record into the native shape.
+    ///
+    /// # Errors
+    /// [`Code::UnknownFormat`] where no importer recognises it, or what its importer says.
+    pub fn import<'a>(&self, record: Node<'a>, location: &Location) -> Result<Imported<'a>, Diagnostic> {
+        let Some(importer) = self.importers.iter().find(|importer| importer.recognises(&record)) else {
+            return Err(shapes::unknown(&record));
+        };
+        match importer {
+            Importer::Mapping(name, mapping) => {
+                let dialogues = mapping.import(record, &self.assistant)?;
+                Ok(Imported { format: Arc::clone(name), dialogues, notes: Vec::new() })
+            }
+            Importer::Format(format, _) => {
+                let beside = self.siblings.of(location);
+                let mut context =
+                    Context { beside, assistant: &self.assistant, wanted: self.wanted, notes: Vec::new() };
+                let dialogues = (format.import)(record, &mut context)?;
+                Ok(Imported { format: format.name.into(), dialogues, notes: context.notes })
+            }
+        }
+    }
+}
+
+impl Default for Importers {
+    fn default() -> Self {
+        Self::new(&BTreeMap::new(), None, Wanted::Dialogues).expect("there are no formats to be wrong")
+    }
+}
+
+impl Importer {
+    fn recognises(&self, record: &Node<'_>) -> bool {
+        match self {
+            Self::Format(Format { when: When::Is(test), .. }, _) => test(record),
+            Self::Format(_, when) => when.iter().all(|path| path.is_in(record)),
+            Self::Mapping(_, mapping) => mapping.recognises(record),
+        }
+    }
 }
 
 /// Reads JSON that stands inside a JSON string; its parts are placed where the string stands. `None` where there is no

@@ -45,7 +45,7 @@ impl Element {
 }
 
 /// Every column is a list: of tokens, or of examples.
-const COLUMNS: [(&str, Element); 10] = [
+const COLUMNS: [(&str, Element); 11] = [
     ("input_ids", Element::Int32),
     ("labels", Element::Int32),
     ("assistant_masks", Element::UInt8),
@@ -53,6 +53,7 @@ const COLUMNS: [(&str, Element); 10] = [
     ("file", Element::String),
     ("line", Element::Int32),
     ("window", Element::Int32),
+    ("fold", Element::Int32),
     ("trained_messages", Element::ListOfInt32),
     ("text_hash", Element::UInt64),
     ("target_hash", Element::UInt64),
@@ -101,6 +102,7 @@ pub(super) fn batch(schema: &Arc<Schema>, rows: &[Row]) -> Result<RecordBatch, A
         list(examples(), Arc::new(StringArray::from_iter_values(origins().map(|origin| &origin.file))))?,
         list(examples(), int32(origins().map(|origin| i32::try_from(origin.line).unwrap_or(i32::MAX)).collect()))?,
         list(examples(), int32(origins().map(|origin| origin.window).collect()))?,
+        list(examples(), int32(origins().map(|origin| origin.fold).collect()))?,
         list(examples(), trained)?,
         list(examples(), Arc::new(UInt64Array::from_iter_values(origins().map(|origin| origin.text_hash))))?,
         list(examples(), Arc::new(UInt64Array::from_iter_values(origins().map(|origin| origin.target_hash))))?,

@@ -27,14 +27,18 @@ pub struct DialogueRow {
     pub kind: &'static str,
     /// `metadata.language`, if it has one.
     pub language: Option<String>,
+    /// The script that most of it is written in, as ISO 15924 names it.
+    pub script: Option<&'static str>,
     /// Its file.
     pub file: String,
     /// Its place in the file.
     pub line: u64,
     /// The format it had.
-    pub format: &'static str,
+    pub format: Arc<str>,
     /// Its split.
     pub split: String,
+    /// Its fold for cross-validation, from 0; -1 where there are none.
+    pub fold: i32,
     /// Its paraphrase group.
     pub group: Option<String>,
     /// Its metadata, as JSON text.
@@ -53,7 +57,7 @@ pub struct DialogueRow {
     pub counts: [i64; 6],
 }
 
-const TEXTS: [&str; 9] = ["id", "type", "language", "file", "format", "split", "group", "metadata", "goal"];
+const TEXTS: [&str; 10] = ["id", "type", "language", "script", "file", "format", "split", "group", "metadata", "goal"];
 const LISTS: [&str; 4] = ["intents", "slots", "tools", "codes"];
 const COUNTS: [&str; 6] = ["messages", "assistant_turns", "trained_turns", "tokens", "trained_tokens", "rows"];
 const BATCH: usize = 4096;
@@ -74,6 +78,7 @@ impl DialoguesWriter {
         let item = || Arc::new(Field::new("item", DataType::Utf8, true));
         let mut fields: Vec<Field> = TEXTS.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect();
         fields.push(Field::new("line", DataType::Int32, false));
+        fields.push(Field::new("fold", DataType::Int32, false));
         fields.extend(LISTS.iter().map(|name| Field::new(*name, DataType::List(item()), false)));
         fields.extend(COUNTS.iter().map(|name| Field::new(*name, DataType::Int64, false)));
         let schema = Arc::new(Schema::new(fields));
@@ -114,8 +119,9 @@ impl DialoguesWriter {
             text(|row| Some(&row.id)),
             text(|row| Some(row.kind)),
             text(|row| row.language.as_deref()),
+            text(|row| row.script),
             text(|row| Some(&row.file)),
-            text(|row| Some(row.format)),
+            text(|row| Some(&row.format)),
             text(|row| Some(&row.split)),
             text(|row| row.group.as_deref()),
             text(|row| row.metadata.as_deref()),
@@ -124,6 +130,9 @@ impl DialoguesWriter {
         let mut lines = Int32Builder::new();
         rows.iter().for_each(|row| lines.append_value(i32::try_from(row.line).unwrap_or(i32::MAX)));
         columns.push(Arc::new(lines.finish()));
+        let mut folds = Int32Builder::new();
+        rows.iter().for_each(|row| folds.append_value(row.fold));
+        columns.push(Arc::new(folds.finish()));
         columns.extend([
             list(|row| &row.intents),
             list(|row| &row.slots),

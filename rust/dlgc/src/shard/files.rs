@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 pub(super) const PARTIAL: &str = ".partial";
 
 /// A file on its way.
-pub(super) struct AtomicFile {
+pub(crate) struct AtomicFile {
     root: PathBuf,
     name: String,
     writer: BufWriter<File>,
@@ -25,7 +25,7 @@ pub(super) struct AtomicFile {
 
 impl AtomicFile {
     /// Begins the file `name`, a path with `/` below `root`.
-    pub(super) fn create(root: &Path, name: &str) -> Result<Self> {
+    pub(crate) fn create(root: &Path, name: &str) -> Result<Self> {
         let partial = root.join(format!("{name}{PARTIAL}"));
         if let Some(folder) = partial.parent() {
             fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
@@ -86,12 +86,12 @@ impl AtomicFile {
     }
 
     /// Names the file in an error of its writer.
-    pub(super) fn error(&self, error: io::Error) -> Error {
+    pub(crate) fn error(&self, error: io::Error) -> Error {
         Error::io(self.partial(), error)
     }
 
     /// Flushes the file to the disk and gives it its name.
-    pub(super) fn commit(mut self) -> Result<FileEntry> {
+    pub(crate) fn commit(mut self) -> Result<FileEntry> {
         let partial = self.partial();
         let fail = |error| Error::io(&partial, error);
         self.writer.flush().map_err(fail)?;

@@ -159,8 +159,11 @@ pub struct RecordLine {
 /// What became of the dialogues.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DialogueLine {
-    /// Valid dialogues.
+    /// Dialogues of the imported records.
     pub imported: u64,
+    /// Left out by a filter, of records of which it left something.
+    #[serde(default)]
+    pub excluded: u64,
     /// Are in the shards.
     pub compiled: u64,
     /// Are in `rejects/`.
@@ -183,8 +186,8 @@ impl Ledger {
     pub fn closes(&self) -> bool {
         let (records, dialogues, turns) = (&self.records, &self.dialogues, &self.turns);
         records.read == records.imported + records.excluded + records.rejected
-            && records.imported == dialogues.imported
-            && dialogues.imported == dialogues.compiled + dialogues.rejected
+            && records.imported <= dialogues.imported
+            && dialogues.imported == dialogues.excluded + dialogues.compiled + dialogues.rejected
             && turns.total == turns.trained + turns.untrained.values().sum::<u64>()
     }
 }

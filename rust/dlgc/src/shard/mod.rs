@@ -23,10 +23,10 @@ use crate::diagnostic::Located;
 use crate::dialogue::Location;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tokenize::UNTRAINED;
-use files::AtomicFile;
 use journal::{Checkpoint, Journal, SplitState, sweep};
 
 pub use dialogues::DialogueRow;
+pub(crate) use files::AtomicFile;
 pub use manifest::{
     Canary, Certificate, CertifiedStop, DialogueLine, FORMAT, FORMAT_VERSION, FileEntry, FileFault, Input, Ledger,
     MANIFEST, Manifest, Proof, RecordLine, Shard, Size, TurnLine,
@@ -65,6 +65,8 @@ pub struct Provenance {
     pub line: u64,
     /// Which window of the dialogue, from 0.
     pub window: i32,
+    /// Its fold for cross-validation, from 0; -1 where there are none.
+    pub fold: i32,
     /// Indices of the messages that are trained.
     pub trained_messages: Vec<usize>,
     /// Hash of the decoded ids.

@@ -8,9 +8,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::cut::too_large;
 use super::files::{ending_of, is_hidden};
 use super::{Chunk, Fault, Item, Skipped, Take, csv_rows, cut};
 use crate::diagnostic::{Code, Diagnostic};
+use crate::dialogue::Position;
 
 /// Whether to go on reading.
 pub(super) type Flow = ControlFlow<()>;
@@ -24,15 +26,55 @@ pub(super) struct Sink<'t, 'f> {
     pub(super) records: u64,
     /// Whether the system failed to read the stored file, and not a decoder to understand it.
     pub(super) failed: Arc<AtomicBool>,
+    /// Tells from its first record whether a file is one record in pieces.
+    pub(super) is_piece: fn(&[u8]) -> bool,
+    pub(super) joining: Joining,
+}
+
+/// Whether the records of the file at hand are pieces of one.
+#[derive(Debug)]
+pub(super) enum Joining {
+    /// No record of it has been seen.
+    Unknown,
+    /// They are records of their own.
+    Apart,
+    /// They are pieces: what they make together, as far as it may grow.
+    Together(Vec<u8>),
 }
 
 impl Sink<'_, '_> {
     pub(super) fn chunk(&mut self, chunk: Chunk) -> Flow {
-        if chunk.records.is_empty() {
+        let Some(first) = chunk.records.first() else { return Flow::Continue(()) };
+        if matches!(self.joining, Joining::Unknown) {
+            let is_piece = first.fault.is_none() && (self.is_piece)(&chunk.bytes[first.range.clone()]);
+            self.joining = if is_piece { Joining::Together(Vec::new()) } else { Joining::Apart };
+        }
+        if let Joining::Together(pieces) = &mut self.joining {
+            for slot in chunk.records {
+                if pieces.len() <= self.max_record_bytes {
+                    pieces.extend_from_slice(if pieces.is_empty() { PIECES } else { b",\n" });
+                    pieces.extend_from_slice(&chunk.bytes[slot.range]);
+                }
+            }
             return Flow::Continue(());
         }
         self.records += chunk.records.len() as u64;
         (self.take)(Item::Chunk(chunk))
+    }
+
+    /// Reads one file, or one member of an archive; if it turns out to be one record in pieces, it is handed over whole.
+    pub(super) fn whole(&mut self, file: &Arc<str>, read: impl FnOnce(&mut Self) -> Flow) -> Flow {
+        self.joining = Joining::Unknown;
+        read(self)?;
+        let Joining::Together(mut pieces) = std::mem::replace(&mut self.joining, Joining::Apart) else {
+            return Flow::Continue(());
+        };
+        pieces.extend_from_slice(b"]}");
+        let fault = too_large(pieces.len(), self.max_record_bytes);
+        pieces.truncate(self.max_record_bytes);
+        let mut chunk = Chunk::of(file);
+        chunk.push(&pieces, Position::Element(1), fault);
+        self.chunk(chunk)
     }
 
     pub(super) fn fault(&mut self, file: &Arc<str>, diagnostic: Diagnostic) -> Flow {
@@ -43,6 +85,9 @@ impl Sink<'_, '_> {
         (self.take)(Item::Skipped(Skipped { path: name.into(), reason }))
     }
 }
+
+/// How a record begins that is made of the pieces of a file.
+const PIECES: &[u8] = b"{\"pieces\": [";
 
 /// What bytes are called and what they came out of.
 #[derive(Debug, Clone)]
@@ -200,11 +245,11 @@ pub(super) fn read(input: &mut dyn Read, origin: &Origin, sink: &mut Sink<'_, '_
             let help = "convert it, as with `iconv -f UTF-16 -t UTF-8`";
             sink.fault(&origin.file, Diagnostic::new(Code::InvalidUtf8, "the file is UTF-16, not UTF-8").help(help))
         }
-        Kind::Text => match ending_of(&origin.name) {
+        Kind::Text => sink.whole(&origin.file, |sink| match ending_of(&origin.name) {
             Some(".csv") => csv_rows::read(&mut whole, b',', origin, sink),
             Some(".tsv") => csv_rows::read(&mut whole, b'\t', origin, sink),
             _ => cut::read(&mut whole, origin, sink),
-        },
+        }),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use super::container::{self, Flow, HEAD, Kind, Origin, Sink};
+use super::container::{self, Flow, HEAD, Joining, Kind, Origin, Sink};
 use super::{InputDigest, Take, parquet_rows};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::panics::caught;
@@ -18,6 +18,7 @@ pub struct Reader {
     /// Files with the names that locations and digests give them.
     files: Vec<(PathBuf, Arc<str>)>,
     max_record_bytes: usize,
+    is_piece: fn(&[u8]) -> bool,
     bytes_read: Arc<AtomicU64>,
 }
 
@@ -33,7 +34,14 @@ impl Reader {
 
     /// The same of files that have moved: the name is what they were called.
     pub fn named(files: Vec<(PathBuf, Arc<str>)>, max_record_bytes: usize) -> Self {
-        Self { files, max_record_bytes, bytes_read: Arc::default() }
+        Self { files, max_record_bytes, is_piece: |_| false, bytes_read: Arc::default() }
+    }
+
+    /// Hands over a file as one record, `{"pieces": [...]}`, where its first record says that all are pieces of one.
+    #[must_use]
+    pub fn joining(mut self, is_piece: fn(&[u8]) -> bool) -> Self {
+        self.is_piece = is_piece;
+        self
     }
 
     /// Stored bytes read so far; grows while [`Reader::read`] is at work.
@@ -61,7 +69,8 @@ impl Reader {
     fn read_file(&self, path: &Path, name: &Arc<str>, take: &mut Take<'_>) -> (Option<InputDigest>, Flow) {
         let failed = Arc::new(AtomicBool::new(false));
         let max_record_bytes = self.max_record_bytes;
-        let mut sink = Sink { take, max_record_bytes, records: 0, failed: Arc::clone(&failed) };
+        let (is_piece, joining) = (self.is_piece, Joining::Unknown);
+        let mut sink = Sink { take, max_record_bytes, records: 0, failed: Arc::clone(&failed), is_piece, joining };
         let mut stored = match Stored::open(path, Arc::clone(&self.bytes_read), failed) {
             Ok(stored) => stored,
             Err(error) => {
@@ -75,7 +84,7 @@ impl Reader {
         // Readers of other people's formats panic on some hostile files.
         let read = caught(|| match (stored.kind, stored.again.take()) {
             (Kind::Zip, Some(file)) => container::zip(file, &origin, &mut sink),
-            (Kind::Parquet, Some(file)) => parquet_rows::read(file, &origin, &mut sink),
+            (Kind::Parquet, Some(file)) => sink.whole(name, |sink| parquet_rows::read(file, &origin, sink)),
             _ => container::read(&mut stored, &origin, &mut sink),
         });
         let mut flow = read.unwrap_or_else(|said| {

@@ -223,11 +223,13 @@ const FRACTION: &str = ".5";
 impl Leaf {
     /// How much of the real text it is, as it stands or as a JSON string.
     fn printed(&self, real: &str) -> Option<usize> {
-        if real.starts_with(&self.text) {
-            return Some(self.text.len());
+        let as_it_stands = real.starts_with(&self.text).then_some(self.text.len());
+        // Text that ends in a backslash is how its JSON string begins.
+        if as_it_stands.is_some() && !self.text.ends_with('\\') {
+            return as_it_stands;
         }
         let escaped = escaped(&self.text);
-        real.starts_with(&escaped).then_some(escaped.len())
+        real.starts_with(&escaped).then_some(escaped.len()).or(as_it_stands)
     }
 }
 
@@ -479,6 +481,13 @@ mod tests {
             json::dumps(&found.messages[0]),
             r#"{"role": "assistant", "content": "Qz7m0n0Zq </think>Qz7m0n1Zq"}"#
         );
+    }
+
+    #[test]
+    fn a_backslash_at_the_end_is_escaped_or_not() {
+        let found = skeleton(&[r#"{"role": "assistant", "content": "c:\\"}"#]);
+        assert_eq!(found.matches(0, "[Qz7m0n0Zq]", r"[c:\]"), Ok(5));
+        assert_eq!(found.matches(0, "[\"Qz7m0n0Zq\"]", r#"["c:\\"]"#), Ok(8));
     }
 
     #[test]

@@ -9,65 +9,136 @@ mod shape;
 
 pub(crate) use shape::RESERVED_ARGUMENTS;
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use crate::diagnostic::{Code, Diagnostic, Severities, Severity};
 use crate::dialogue::Dialogue;
-use crate::import;
-use crate::json::{self, JsonError, JsonErrorKind};
+use crate::import::Importers;
+use crate::json::{self, Json, JsonError, JsonErrorKind, Node};
 use crate::source::Record;
 
 /// What became of a record.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Validated<'a> {
-    /// The dialogue; `None` if a diagnostic is an error.
-    pub dialogue: Option<Dialogue<'a>>,
-    /// The format that the record had; `None` if none was recognised.
-    pub format: Option<&'static str>,
-    /// Everything found.
+    /// The format that it had; `None` if none was recognised.
+    pub format: Option<Arc<str>>,
+    /// What it became, in order; nothing if it is no JSON, of no known format, or no dialogue.
+    pub dialogues: Vec<Checked<'a>>,
+    /// Everything found about the record as a whole.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Turns a record into a dialogue that cannot be wrong.
+/// One dialogue of a record.
+#[derive(Debug)]
+pub struct Checked<'a> {
+    /// The dialogue; `None` if a diagnostic is an error.
+    pub dialogue: Option<Dialogue<'a>>,
+    /// Everything found about it.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The record as its importer gave it.
+    pub native: Node<'a>,
+    /// Whether it has an id of its own, and not its place for one.
+    pub is_named: bool,
+}
+
+/// Turns a record into dialogues that cannot be wrong.
 ///
 /// ```
 /// use dlgc::diagnostic::Severities;
 /// use dlgc::dialogue::{Location, Position};
+/// use dlgc::import::Importers;
 /// use dlgc::source::Record;
 /// use dlgc::validate::validate;
 /// let bytes = br#"{"messages": [{"role": "user", "content": "hi"}, {"role": "bot", "content": "hello"}]}"#;
 /// let location = Location::new("raw.jsonl", Position::Line(1));
-/// let validated = validate(&Record { location, bytes }, &Severities::default());
-/// assert_eq!(validated.diagnostics[0].code.name(), "unknown-role");
+/// let validated = validate(&Record { location, bytes }, &Importers::default(), &Severities::default());
+/// assert_eq!(validated.dialogues[0].diagnostics[0].code.name(), "unknown-role");
 /// ```
-pub fn validate<'a>(record: &Record<'a>, severities: &Severities) -> Validated<'a> {
-    let mut diagnostics = Vec::new();
-    let mut format = None;
-    let dialogue = convert(record, &mut format, &mut diagnostics);
-    if let Err(diagnostic) = dialogue {
-        diagnostics.push(diagnostic);
-        severities.apply(&mut diagnostics);
-        return Validated { dialogue: None, format, diagnostics };
+pub fn validate<'a>(record: &Record<'a>, importers: &Importers, severities: &Severities) -> Validated<'a> {
+    let mut validated = Validated::default();
+    match import(record, importers, &mut validated) {
+        Err(diagnostic) => validated.diagnostics.push(diagnostic),
+        Ok(natives) => {
+            let several = natives.len() > 1;
+            for (index, native) in natives.into_iter().enumerate() {
+                let place = record.location.key.as_deref().map_or_else(|| record.location.to_string(), str::to_owned);
+                let id = if several { format!("{place}#{}", index + 1) } else { place };
+                validated.dialogues.push(check(native, id.into(), severities));
+            }
+        }
     }
-    severities.apply(&mut diagnostics);
-    let refused = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-    Validated { dialogue: dialogue.ok().filter(|_| !refused), format, diagnostics }
+    severities.apply(&mut validated.diagnostics);
+    validated
 }
 
-fn convert<'a>(
+/// The record in native shape, as often as it holds a dialogue.
+fn import<'a>(
     record: &Record<'a>,
-    format: &mut Option<&'static str>,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Result<Dialogue<'a>, Diagnostic> {
+    importers: &Importers,
+    validated: &mut Validated<'a>,
+) -> Result<Vec<Node<'a>>, Diagnostic> {
     let parsed = json::parse(record.bytes).map_err(|error| syntax(error, record.bytes))?;
     for range in &parsed.duplicate_keys {
-        diagnostics.push(
+        validated.diagnostics.push(
             Diagnostic::new(Code::DuplicateKey, "the key stands twice in its object; the last value wins").at(range),
         );
     }
-    let (name, native) = import::import(parsed.root)?;
-    *format = Some(name);
-    let mut dialogue = shape::dialogue(native, &record.location, diagnostics)?;
-    rules::check(&mut dialogue, diagnostics);
-    Ok(dialogue)
+    let imported = importers.import(parsed.root, &record.location)?;
+    validated.format = Some(imported.format);
+    validated.diagnostics.extend(imported.notes);
+    Ok(imported.dialogues)
+}
+
+/// Checks preferences: what was said before, with each of the answers, must be a dialogue.
+fn check_preference<'a>(native: &Node<'a>, id: &Cow<'a, str>, severities: &Severities) -> Option<Checked<'a>> {
+    let has = |fields: [&str; 2]| fields.iter().all(|field| native.get_some(field).is_some());
+    if !has(["chosen", "rejected"]) && !has(["completion", "label"]) {
+        return None;
+    }
+    let mut checked: Option<Checked<'a>> = None;
+    for field in ["chosen", "rejected", "completion"] {
+        let Some(answer) = native.get(field).and_then(Node::as_array) else { continue };
+        let mut whole = native.clone();
+        let Json::Object(members) = &mut whole.value else { continue };
+        members.retain(|member| !["chosen", "rejected", "completion", "label"].contains(&&*member.key));
+        for member in members.iter_mut().filter(|member| member.key == "messages") {
+            if let Json::Array(messages) = &mut member.node.value {
+                messages.extend(answer.iter().cloned());
+            }
+        }
+        let found = check(whole, id.clone(), severities);
+        checked = Some(match checked {
+            None => Checked { native: native.clone(), ..found },
+            Some(mut checked) => {
+                checked.diagnostics.extend(found.diagnostics);
+                checked.dialogue = checked.dialogue.filter(|_| found.dialogue.is_some());
+                checked
+            }
+        });
+    }
+    checked
+}
+
+fn check<'a>(native: Node<'a>, id: Cow<'a, str>, severities: &Severities) -> Checked<'a> {
+    if let Some(checked) = check_preference(&native, &id, severities) {
+        return checked;
+    }
+    let mut diagnostics = Vec::new();
+    let is_named = native.get_some("id").is_some();
+    let mut dialogue = match shape::dialogue(native.clone(), id, &mut diagnostics) {
+        Ok(dialogue) => Some(dialogue),
+        Err(diagnostic) => {
+            diagnostics.push(diagnostic);
+            None
+        }
+    };
+    if let Some(dialogue) = &mut dialogue {
+        rules::check(dialogue, &mut diagnostics);
+    }
+    severities.apply(&mut diagnostics);
+    let refused = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    Checked { dialogue: dialogue.filter(|_| !refused), diagnostics, native, is_named }
 }
 
 fn syntax(error: JsonError, bytes: &[u8]) -> Diagnostic {

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::diagnostic::{Code, Diagnostic};
-use crate::dialogue::{Dialogue, DialogueType, Location, Message, Role, ToolCall};
+use crate::dialogue::{Dialogue, DialogueType, Message, Role, ToolCall};
 use crate::import::embedded;
 use crate::json::{self, Json, Member, Node, object, string};
 
 type Findings = Vec<Diagnostic>;
 
 /// Fields of a message that are known; others are ignored with a warning.
-const MESSAGE_FIELDS: [&str; 17] = [
+const MESSAGE_FIELDS: [&str; 18] = [
     "role",
     "content",
     "reasoning_content",
@@ -28,6 +28,7 @@ const MESSAGE_FIELDS: [&str; 17] = [
     "name",
     "tool_call_id",
     "result",
+    "annotations",
     "id",
 ];
 
@@ -95,9 +96,10 @@ fn wrong_type(range: &Range<usize>, message: &str, found: &str) -> Diagnostic {
     Diagnostic::new(Code::WrongType, message).at(range).label(format!("found {found}"))
 }
 
+/// Reads a record of the native shape; one without an id is named after its place.
 pub(super) fn dialogue<'a>(
     native: Node<'a>,
-    location: &Location,
+    place: Cow<'a, str>,
     findings: &mut Findings,
 ) -> Result<Dialogue<'a>, Diagnostic> {
     let mut fields = Fields::of(native, "a record")?;
@@ -118,7 +120,7 @@ pub(super) fn dialogue<'a>(
             findings.push(wrong_type(&node.range, "`id` must be a string or a number", node.kind()));
             "".into()
         }
-        None => location.key.as_deref().map_or_else(|| location.to_string(), str::to_owned).into(),
+        None => place,
     };
     let kind = fields.string("type", findings).and_then(|(range, name)| match &*name {
         "chat" => Some(DialogueType::Chat),
@@ -310,6 +312,7 @@ fn message<'a>(element: Node<'a>, findings: &mut Findings) -> Result<Message<'a>
         id
     });
     let state = fields.object("state", findings);
+    fields.object("annotations", findings);
     let train = train(&mut fields, findings) && role == Role::Assistant;
     expect(&mut fields, findings);
     if let Some(node) = fields.take("citations").filter(|node| node.as_array().is_none()) {

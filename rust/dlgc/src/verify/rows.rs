@@ -24,6 +24,7 @@ pub(super) struct Columns<'b> {
     file: &'b ListArray,
     line: &'b ListArray,
     window: &'b ListArray,
+    fold: &'b ListArray,
     pub(super) trained_messages: &'b ListArray,
     pub(super) text_hash: &'b ListArray,
     pub(super) target_hash: &'b ListArray,
@@ -44,6 +45,7 @@ impl<'b> Columns<'b> {
             file: list("file").filter(of_text)?,
             line: list("line").filter(of_int32)?,
             window: list("window").filter(of_int32)?,
+            fold: list("fold").filter(of_int32)?,
             trained_messages: list("trained_messages")
                 .filter(|list| list.values().as_list_opt::<i32>().is_some_and(|inner| of_int32(&inner)))?,
             text_hash: list("text_hash").filter(of_uint64)?,
@@ -79,6 +81,7 @@ impl<'b> Columns<'b> {
             file: Self::text(self.file, index),
             line: u64::try_from(Self::first::<Int32Type>(self.line, index)).unwrap_or_default(),
             window: Self::first::<Int32Type>(self.window, index),
+            fold: Self::first::<Int32Type>(self.fold, index),
             trained_messages: self.messages(index).into_iter().filter_map(|at| usize::try_from(at).ok()).collect(),
             text_hash: Self::first::<UInt64Type>(self.text_hash, index),
             target_hash: Self::first::<UInt64Type>(self.target_hash, index),

@@ -16,6 +16,7 @@ use super::rows::Rows;
 use super::{Problems, digest};
 use crate::compile::{self, CompileOptions, Compiler, Monitor, Outcome};
 use crate::error::{Error, ErrorKind, Result};
+use crate::import::is_piece;
 use crate::shard::{Input, Manifest, Row};
 use crate::source::{self, Reader, Record};
 
@@ -65,7 +66,7 @@ pub fn confirm(folder: &Path, sources: &[String], monitor: &mut dyn Monitor) -> 
         problems,
     };
     let total = inputs.iter().map(|(path, _)| path.metadata().map_or(0, |data| data.len())).sum();
-    let reader = Reader::named(inputs, options.max_record_bytes);
+    let reader = Reader::named(inputs, options.max_record_bytes).joining(is_piece);
     let mut each = |record: &Record<'_>, outcome: &Outcome| comparison.record(record, outcome);
     let (ledger, certificate) = compile::again(&compiler, reader, Some(total), &mut each, monitor)?;
     comparison.rest();
@@ -195,8 +196,10 @@ impl Comparison {
         }
         self.last = number;
         let place = record.location.to_string();
-        for (index, row) in outcome.rows.iter().enumerate() {
-            self.row(&place, number, outcome.split(), index, row);
+        let rows =
+            outcome.dialogues.iter().flat_map(|compiled| compiled.rows.iter().map(|row| (compiled.split(), row)));
+        for (index, (split, row)) in rows.enumerate() {
+            self.row(&place, number, split, index, row);
         }
         Ok(())
     }
@@ -303,6 +306,7 @@ fn difference(stored: &Row, again: &Row) -> Option<String> {
     let differs = [
         ("dialogue_id", stored.dialogue_id != again.dialogue_id),
         ("window", stored.window != again.window),
+        ("fold", stored.fold != again.fold),
         ("trained_messages", stored.trained_messages != again.trained_messages),
         ("text_hash", stored.text_hash != again.text_hash),
         ("target_hash", stored.target_hash != again.target_hash),

@@ -5,18 +5,20 @@
 
 use std::borrow::Cow;
 
-use super::embedded;
+use super::super::{Context, Format, When, embedded};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::json::{Json, Member, Node, object, string};
 
-pub(super) fn recognises(record: &Node<'_>) -> bool {
+pub(super) const FORMAT: Format = Format { name: "sharegpt", when: When::Is(recognises), import };
+
+fn recognises(record: &Node<'_>) -> bool {
     let Some(messages) = record.get("conversations").and_then(Node::as_array) else {
         return false;
     };
     messages.first().is_none_or(|first| first.get("from").is_some() && first.get("value").is_some())
 }
 
-pub(super) fn import(record: Node<'_>) -> Result<Node<'_>, Diagnostic> {
+fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
     let range = record.range.clone();
     let Json::Object(members) = record.value else { unreachable!("recognised by a member") };
     let mut system = None;
@@ -41,10 +43,10 @@ pub(super) fn import(record: Node<'_>) -> Result<Node<'_>, Diagnostic> {
             messages.insert(0, message);
         }
     }
-    Ok(Node::new(range, Json::Object(native)))
+    Ok(vec![Node::new(range, Json::Object(native))])
 }
 
-fn messages(list: Node<'_>) -> Result<Node<'_>, Diagnostic> {
+pub(super) fn messages(list: Node<'_>) -> Result<Node<'_>, Diagnostic> {
     let Json::Array(elements) = list.value else { unreachable!("recognised as a list") };
     let messages = elements.into_iter().map(message).collect::<Result<_, _>>()?;
     Ok(Node::new(list.range, Json::Array(messages)))

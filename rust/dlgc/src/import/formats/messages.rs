@@ -1,0 +1,172 @@
+//! The native shape and its relatives: a list of messages with `role` and `content`.
+//!
+//! OpenAI's `messages` is the native shape under its other name, and sets that put roles into `conversations` differ in
+//! that name only. Trajectories (tau-bench) call the list `traj`. OpenAI's older `function_call` and role `function`, and
+//! LLaMA-Factory's parts with a `value`, become calls, results and text.
+
+use super::super::draft::{Fields, call, unwrapped};
+use super::super::{Context, Format, When, embedded};
+use crate::diagnostic::Diagnostic;
+use crate::json::{Json, Member, Node, string};
+
+pub(super) const FORMAT: Format =
+    Format { name: "messages", when: When::Is(|record| list_name(record).is_some()), import };
+pub(super) const TRAJECTORY: Format =
+    Format { name: "trajectory", when: When::Has(&["traj[].role"]), import: trajectory };
+pub(super) const LEGACY: Format = Format { name: "messages-legacy", when: When::Is(is_legacy), import: legacy };
+
+/// Names of the list, the native one first.
+const LISTS: [&str; 3] = ["conversation", "messages", "conversations"];
+
+fn list_name(record: &Node<'_>) -> Option<&'static str> {
+    LISTS.into_iter().find(|name| match record.get(name).map(|list| &list.value) {
+        Some(Json::Array(messages)) => match messages.first() {
+            Some(first) => first.get("role").is_some(),
+            None => true,
+        },
+        Some(Json::Null) => false,
+        // A list of the wrong type is the native shape with a mistake, which validation explains.
+        Some(_) => matches!(*name, "conversation" | "messages"),
+        None => false,
+    })
+}
+
+fn import<'a>(mut record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
+    rename(&mut record, "conversations");
+    Ok(vec![record])
+}
+
+fn rename(record: &mut Node<'_>, from: &str) {
+    let Json::Object(members) = &mut record.value else { return };
+    if !members.iter().any(|member| LISTS[..2].contains(&&*member.key) && !member.node.is_null()) {
+        members.iter_mut().filter(|member| member.key == from).for_each(|member| member.key = "messages".into());
+    }
+}
+
+fn is_legacy(record: &Node<'_>) -> bool {
+    let list = list_name(record).and_then(|name| record.get(name)).and_then(Node::as_array);
+    list.is_some_and(|messages| messages.iter().any(is_old))
+}
+
+/// Whether a message is said in an older way, or another.
+fn is_old(message: &Node<'_>) -> bool {
+    message.get_some("function_call").is_some()
+        || message.get("role").and_then(Node::as_str) == Some("function")
+        || message.get("content").and_then(Node::as_array).is_some_and(|parts| parts.iter().any(is_foreign_part))
+}
+
+fn legacy<'a>(mut record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
+    rename(&mut record, "conversations");
+    let mut tools = None;
+    let Json::Object(members) = &mut record.value else { unreachable!("recognised by a member") };
+    for member in members.iter_mut().filter(|member| LISTS.contains(&&*member.key)) {
+        if let Json::Array(messages) = &mut member.node.value {
+            for message in messages {
+                modernise(message, &mut tools)?;
+            }
+        }
+    }
+    if let Some(tools) = tools.filter(|_| !members.iter().any(|member| member.key == "tools")) {
+        members.push(Member { key: "tools".into(), key_range: tools.range.clone(), node: tools });
+    }
+    Ok(vec![record])
+}
+
+/// tau-bench: the task is what the user is after, the reward travels with the metadata.
+fn trajectory<'a>(mut record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
+    rename(&mut record, "traj");
+    let task = record.get("info").and_then(|info| info.get("task")).cloned();
+    if let (Some(task), Json::Object(members)) = (task, &mut record.value) {
+        members.push(Member { key: "goal".into(), key_range: task.range.clone(), node: task });
+    }
+    Ok(vec![record])
+}
+
+/// Brings older and other ways to say a message into today's.
+pub(super) fn modernise<'a>(message: &mut Node<'a>, tools: &mut Option<Node<'a>>) -> Result<(), Diagnostic> {
+    let range = message.range.clone();
+    let is_old = is_old(message);
+    let Json::Object(members) = &mut message.value else { return Ok(()) };
+    if !is_old {
+        // Before there were calls, the field was null.
+        members.retain(|member| member.key != "function_call");
+        return Ok(());
+    }
+    let mut found = Vec::new();
+    for mut member in std::mem::take(members) {
+        let place = member.node.range.clone();
+        match &*member.key {
+            "role" if member.node.as_str() == Some("function") => member.node = string(&place, "tool"),
+            "function_call" => {
+                let mut old = Fields::of(member.node);
+                let empty = Node::new(place.clone(), Json::Object(Vec::new()));
+                let (name, arguments) = (old.take("name"), old.take("arguments").unwrap_or(empty));
+                let calls = name.map(|name| call(&place, None, name, arguments));
+                member.key = "tool_calls".into();
+                member.node = Node::new(place, Json::Array(calls.into_iter().collect()));
+            }
+            "content" if member.node.as_array().is_some_and(|parts| parts.iter().any(is_foreign_part)) => {
+                found.extend(parts(member, tools)?);
+                continue;
+            }
+            _ => {}
+        }
+        found.push(member);
+    }
+    message.value = Json::Object(found);
+    message.range = range;
+    Ok(())
+}
+
+/// Parts that keep what they say under `value` are LLaMA-Factory's.
+fn is_foreign_part(part: &Node<'_>) -> bool {
+    part.get("value").is_some() && part.get("text").is_none()
+}
+
+/// Text, reasoning, calls and tools, each in the field of its own.
+fn parts<'a>(content: Member<'a>, tools: &mut Option<Node<'a>>) -> Result<Vec<Member<'a>>, Diagnostic> {
+    let (range, key_range) = (content.node.range.clone(), content.key_range.clone());
+    let Json::Array(list) = content.node.value else { unreachable!("seen to be a list") };
+    let (mut texts, mut reasoning, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    for part in list {
+        let mut fields = Fields::of(part.clone());
+        match (fields.text("type").as_deref(), fields.take("value")) {
+            (Some("text"), Some(value)) => texts.push(value),
+            (Some("reasoning"), Some(value)) => reasoning.push(value),
+            (Some("tools"), Some(value)) => *tools = Some(value),
+            (Some("tool_call" | "tool_calls"), Some(value)) => match embedded(&value)?.unwrap_or(value).value {
+                Json::Array(several) => calls.extend(several),
+                one => calls.push(Node::new(part.range, one)),
+            },
+            // Anything else is for validation to refuse.
+            _ => texts.push(part),
+        }
+    }
+    let member = |key: &'static str, node| Member { key: key.into(), key_range: key_range.clone(), node };
+    let joined = |parts: Vec<Node<'a>>| {
+        let as_part = |part: Node<'a>| match part.value {
+            Json::String(_) => crate::json::object(&part.range.clone(), vec![("text", part)]),
+            _ => part,
+        };
+        match <[Node<'a>; 1]>::try_from(parts) {
+            Ok([one]) if one.as_str().is_some() => one,
+            Ok([one]) => Node::new(range.clone(), Json::Array(vec![one])),
+            Err(parts) => Node::new(range.clone(), Json::Array(parts.into_iter().map(as_part).collect())),
+        }
+    };
+    let mut found = Vec::new();
+    if !reasoning.is_empty() {
+        let text: String = reasoning.iter().filter_map(Node::as_str).collect();
+        found.push(member("reasoning_content", string(&reasoning[0].range, text)));
+    }
+    if !texts.is_empty() || calls.is_empty() {
+        found.push(member("content", joined(texts)));
+    }
+    if !calls.is_empty() {
+        found.push(member(
+            "tool_calls",
+            Node::new(range.clone(), Json::Array(calls.into_iter().map(unwrapped).collect())),
+        ));
+    }
+    Ok(found)
+}

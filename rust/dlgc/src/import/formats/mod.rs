@@ -1,0 +1,55 @@
+//! Formats that build things differently: one file each, in the words of `draft`.
+
+mod api_bank;
+mod bfcl;
+mod convlab;
+mod crosswoz;
+mod messages;
+mod mt_bench;
+mod multiwoz;
+mod pairs;
+mod parlai;
+mod sgd;
+mod sharegpt;
+mod single;
+mod strings;
+mod toolbench;
+mod transcript;
+mod trees;
+mod xstest;
+
+use super::Format;
+use super::shapes;
+
+/// Those with shapes of their own.
+pub(super) const FIRST: &[Format] = &[
+    pairs::FORMAT,
+    crosswoz::FORMAT,
+    multiwoz::FORMAT,
+    sgd::FORMAT,
+    convlab::FORMAT,
+    bfcl::FORMAT,
+    toolbench::FORMAT,
+    parlai::FORMAT,
+    mt_bench::FORMAT,
+    trees::NESTED,
+    trees::FLAT,
+    api_bank::FORMAT,
+    xstest::FORMAT,
+    messages::TRAJECTORY,
+    messages::LEGACY,
+    messages::FORMAT,
+    sharegpt::FORMAT,
+    single::XLAM,
+    single::ALPACA,
+    single::DOLLY,
+    single::COMPLETION,
+    single::RESPONSE,
+    single::ORCA,
+    single::QUESTION,
+    single::FIREFLY,
+];
+
+/// Those that take what nobody else does.
+pub(super) const LAST: &[Format] =
+    &[transcript::FORMAT, shapes::MATERIAL, strings::FORMAT, shapes::SPEAKERS, shapes::PROMPTS];

@@ -1,0 +1,72 @@
+//! MultiWOZ 2.1, in any language: speakers alternate, the state stands in the system's `metadata`.
+
+use super::super::draft::{Draft, Fields, Turn};
+use super::super::{Context, Format, When};
+use crate::diagnostic::Diagnostic;
+use crate::json::{Json, Node};
+
+pub(super) const FORMAT: Format =
+    Format { name: "multiwoz", when: When::Has(&["log[].text", "log[].metadata"]), import };
+
+/// What stands for nothing in the sets of this family.
+const NOTHING: [&str; 4] = ["", "not mentioned", "未提及", "none"];
+
+fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
+    let mut record = Fields::of(record);
+    let (log, goal) = (record.list("log"), record.take("goal"));
+    let mut dialogue = Draft::of(record);
+    dialogue.set_text("type", "task");
+    dialogue.set("goal", goal);
+    for (index, turn) in log.into_iter().enumerate() {
+        let mut turn = Fields::of(turn);
+        let role = if index % 2 == 0 { "user" } else { "assistant" };
+        let mut message = Turn::new(&turn.range.clone(), role).content(turn.take("text"));
+        if let Some(state) = turn.take("metadata").filter(|_| role == "assistant") {
+            message = message.state(None, slots(state, &["booked"]));
+        }
+        dialogue.say(message.annotations(turn));
+    }
+    Ok(vec![dialogue.node()])
+}
+
+/// The slots of a state by domain that have a value, named `domain-slot`; `semi` and `book` are no names of their own,
+/// but a booking's slots are told apart: `hotel-book-day`.
+pub(super) fn slots<'a>(state: Node<'a>, left_out: &[&str]) -> Vec<(String, Node<'a>)> {
+    let mut slots = Vec::new();
+    for (domain, state) in pairs(state) {
+        for (slot, value) in pairs(state) {
+            match (&*slot, &value.value) {
+                ("semi", Json::Object(_)) => {
+                    slots.extend(pairs(value).map(|(slot, value)| (format!("{domain}-{slot}"), value)));
+                }
+                ("book", Json::Object(_)) => slots.extend(
+                    pairs(value)
+                        .filter(|(slot, _)| !left_out.contains(&&**slot))
+                        .map(|(slot, value)| (format!("{domain}-book-{slot}"), value)),
+                ),
+                (slot, _) if left_out.contains(&slot) => {}
+                _ => slots.push((format!("{domain}-{slot}"), value)),
+            }
+        }
+    }
+    slots.retain(|(_, value)| has_value(value));
+    slots
+}
+
+fn has_value(value: &Node<'_>) -> bool {
+    match &value.value {
+        Json::Null => false,
+        Json::String(text) => !NOTHING.contains(&&**text),
+        Json::Array(elements) => elements.iter().any(has_value),
+        Json::Object(members) => !members.is_empty(),
+        _ => true,
+    }
+}
+
+fn pairs(node: Node<'_>) -> impl Iterator<Item = (String, Node<'_>)> {
+    let members = match node.value {
+        Json::Object(members) => members,
+        _ => Vec::new(),
+    };
+    members.into_iter().map(|member| (member.key.into_owned(), member.node))
+}

@@ -1,0 +1,282 @@
+//! Formats that only call things by other names: said in a few lines, by us here and by users in `dlgc.toml`.
+//!
+//! ```toml
+//! [formats.support]
+//! messages = "ticket.thread"                            # the list; `a.b[]` joins inner lists
+//! role = "author.kind"                                  # who speaks; without it speakers alternate, the user first
+//! roles = { customer = "user", agent = "assistant" }    # without it known names, else the order of speaking
+//! content = "body.text"                                 # what is said; without it the elements are strings
+//! message = { reasoning_content = "thoughts" }          # further native fields of a message
+//! record = { id = "ticket.number", goal = "ticket.subject" }
+//! type = "task"
+//!
+//! [formats.faq]
+//! turns = [{ user = "question" }, { assistant = "answer" }]   # columns instead of a list
+//! ```
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::draft::{Draft, Fields, Path, Turn, elements, unwrapped};
+use super::speakers::{self, Assistant};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::json::{Json, Node, string};
+
+/// A format as its author writes it; paths are texts.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Written {
+    /// Places that must be there for a record to be of this format; by default those of its messages.
+    pub(super) when: Vec<String>,
+    pub(super) messages: Option<String>,
+    pub(super) role: Option<String>,
+    pub(super) roles: BTreeMap<String, String>,
+    pub(super) content: Option<String>,
+    pub(super) message: BTreeMap<String, String>,
+    pub(super) turns: Vec<BTreeMap<String, String>>,
+    pub(super) record: BTreeMap<String, String>,
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+}
+
+/// A format that only calls things by other names, ready for records.
+#[derive(Debug, Clone)]
+pub(super) struct Mapping {
+    when: Vec<Path>,
+    shape: Shape,
+    record: Vec<(&'static str, Path)>,
+    kind: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+enum Shape {
+    List(List),
+    /// Roles and the columns that hold what they say.
+    Turns(Vec<(&'static str, Path)>),
+}
+
+#[derive(Debug, Clone)]
+struct List {
+    messages: Path,
+    role: Option<Path>,
+    roles: BTreeMap<String, &'static str>,
+    content: Option<Path>,
+    message: Vec<(&'static str, Path)>,
+}
+
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+const OF_MESSAGE: [&str; 12] = [
+    "reasoning_content",
+    "tool_calls",
+    "tool_call",
+    "state",
+    "train",
+    "weight",
+    "expect",
+    "citations",
+    "name",
+    "tool_call_id",
+    "result",
+    "annotations",
+];
+const OF_RECORD: [&str; 11] = [
+    "id",
+    "type",
+    "tools",
+    "documents",
+    "chat_template_kwargs",
+    "goal",
+    "output_schema",
+    "summaries",
+    "metadata",
+    "group",
+    "split",
+];
+
+fn one_of(known: &[&'static str], found: &str, what: &str) -> Result<&'static str, String> {
+    let listed = || known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    known
+        .iter()
+        .find(|name| **name == found)
+        .copied()
+        .ok_or_else(|| format!("`{found}` is no {what}; there are {}", listed()))
+}
+
+fn paths(
+    known: &[&'static str],
+    what: &str,
+    written: &BTreeMap<String, String>,
+) -> Result<Vec<(&'static str, Path)>, String> {
+    written.iter().map(|(field, path)| Ok((one_of(known, field, what)?, Path::parse(path)?))).collect()
+}
+
+impl Mapping {
+    /// Reads what its author wrote; the error says what is wrong with it.
+    pub(super) fn of(written: &Written) -> Result<Self, String> {
+        let shape = match (&written.messages, written.turns.is_empty()) {
+            (Some(messages), true) => Shape::List(List {
+                messages: Path::parse(messages)?,
+                role: written.role.as_deref().map(Path::parse).transpose()?,
+                roles: written
+                    .roles
+                    .iter()
+                    .map(|(speaker, role)| Ok((speaker.clone(), one_of(&ROLES, role, "role")?)))
+                    .collect::<Result<_, String>>()?,
+                content: written.content.as_deref().map(Path::parse).transpose()?,
+                message: paths(&OF_MESSAGE, "field of a message", &written.message)?,
+            }),
+            (None, false) => {
+                let turns =
+                    written.turns.iter().map(|turn| paths(&ROLES, "role", turn)).collect::<Result<Vec<_>, _>>()?;
+                Shape::Turns(turns.into_iter().flatten().collect())
+            }
+            _ => {
+                return Err(
+                    "a format has either `messages`, a path to a list, or `turns`, a list of columns".to_owned()
+                );
+            }
+        };
+        if !written.roles.is_empty() && written.role.is_none() {
+            return Err("`roles` says what speakers are, so `role` must say where they stand".to_owned());
+        }
+        let mut when = written.when.iter().map(|path| Path::parse(path)).collect::<Result<Vec<_>, _>>()?;
+        if when.is_empty() {
+            when = shape.own_places(written)?;
+        }
+        Ok(Self {
+            when,
+            shape,
+            record: paths(&OF_RECORD, "field of a record", &written.record)?,
+            kind: written.kind.clone(),
+        })
+    }
+
+    /// Whether a record has this shape.
+    pub(super) fn recognises(&self, record: &Node<'_>) -> bool {
+        self.when.iter().all(|path| path.is_in(record))
+    }
+
+    /// The dialogues of a record.
+    pub(super) fn import<'a>(&self, record: Node<'a>, assistant: &Assistant) -> Result<Vec<Node<'a>>, Diagnostic> {
+        let mut fields = Fields::of(record);
+        let mut native = Vec::new();
+        for (field, path) in &self.record {
+            native.push((*field, fields.take_path(path)));
+        }
+        let dialogues = match &self.shape {
+            Shape::Turns(turns) => {
+                let say = |(role, path): &(&'static str, Path)| {
+                    let said = fields.take_path(path)?;
+                    let silent = *role == "system" && said.as_str().is_some_and(str::is_empty);
+                    (!silent).then(|| Turn::new(&said.range.clone(), *role).content(Some(plain(said))).node())
+                };
+                vec![turns.iter().filter_map(say).collect()]
+            }
+            Shape::List(list) => list.import(&mut fields, assistant)?,
+        };
+        let several = dialogues.len() > 1;
+        let draft = |(index, messages): (usize, Vec<Node<'a>>)| {
+            let mut draft = Draft::of(fields.clone());
+            draft.messages = messages;
+            for (field, node) in native.clone() {
+                // Numbers name dialogues too, and a group is text.
+                let node = node.map(|node| if field == "id" || field == "group" { plain(node) } else { node });
+                match node {
+                    Some(Node { value: Json::String(id), range }) if field == "id" && several => {
+                        draft.set("group", Some(string(&range, id.clone())));
+                        draft.set("id", Some(string(&range, format!("{id}#{}", index + 1))));
+                    }
+                    node => draft.set(field, node),
+                }
+            }
+            if let Some(kind) = &self.kind {
+                draft.set_text("type", kind.clone());
+            }
+            draft.node()
+        };
+        Ok(dialogues.into_iter().enumerate().map(draft).collect())
+    }
+}
+
+impl Shape {
+    fn own_places(&self, written: &Written) -> Result<Vec<Path>, String> {
+        let Self::List(list) = self else {
+            // The first and the last column; those between may be empty.
+            let Self::Turns(turns) = self else { unreachable!("no third shape") };
+            let needed = turns.iter().filter(|(role, _)| ["user", "assistant"].contains(role));
+            return Ok(needed.map(|(_, path)| path.clone()).collect());
+        };
+        let messages = written.messages.as_deref().unwrap_or_default();
+        let each = if messages.ends_with("[]") { format!("{messages}[0]") } else { format!("{messages}[]") };
+        let inner = |path: &Option<Path>, text: &Option<String>| {
+            path.as_ref().and(text.as_deref()).map(|text| Path::parse(&format!("{each}.{text}"))).transpose()
+        };
+        let places =
+            [Some(Path::parse(&each)?), inner(&list.role, &written.role)?, inner(&list.content, &written.content)?];
+        Ok(places.into_iter().flatten().collect())
+    }
+}
+
+impl List {
+    fn import<'a>(&self, fields: &mut Fields<'a>, assistant: &Assistant) -> Result<Vec<Vec<Node<'a>>>, Diagnostic> {
+        let Some(list) = fields.take_path(&self.messages) else { return Ok(vec![Vec::new()]) };
+        let whole = Node::new(list.range.clone(), Json::Null);
+        let mut said = Vec::new();
+        let mut names: Vec<Cow<'_, str>> = Vec::new();
+        for (index, element) in elements(unwrapped(list)).into_iter().enumerate() {
+            let range = element.range.clone();
+            let (content, mut rest) = match &self.content {
+                None => (Some(element), Fields::of(Node::new(range.clone(), Json::Null))),
+                Some(path) => {
+                    let mut rest = Fields::of(element);
+                    (rest.take_path(path), rest)
+                }
+            };
+            let speaker = self.role.as_ref().and_then(|path| rest.take_path(path));
+            names.push(match speaker.map(|speaker| speaker.value) {
+                Some(Json::String(name) | Json::Number(name)) => name,
+                Some(Json::Bool(value)) => value.to_string().into(),
+                _ if self.role.is_none() => if index % 2 == 0 { "user" } else { "assistant" }.into(),
+                _ => "?".into(),
+            });
+            let native: Vec<_> = self.message.iter().map(|(field, path)| (*field, rest.take_path(path))).collect();
+            said.push((range, content.map(plain), native, rest));
+        }
+        let roles = match self.roles.is_empty() {
+            true => speakers::roles(&names, assistant, &whole)?,
+            false => {
+                let role = |name: &Cow<'_, str>| self.roles.get(&**name).copied();
+                let unknown = names.iter().find(|name| role(name).is_none());
+                if let Some(name) = unknown {
+                    return Err(Diagnostic::new(
+                        Code::UnknownRole,
+                        format!("`{name}` is no speaker that the format maps"),
+                    )
+                    .at(&whole.range)
+                    .help("add it to `roles` of the format"));
+                }
+                vec![names.iter().filter_map(role).collect()]
+            }
+        };
+        let messages = |roles: &Vec<&'static str>| {
+            let turns = roles.iter().zip(&said).map(|(role, (range, content, native, rest))| {
+                let turn = Turn::new(range, *role).content(content.clone());
+                let turn = native.iter().fold(turn, |turn, (field, node)| turn.with(field, node.clone()));
+                turn.annotations(rest.clone()).node()
+            });
+            turns.collect()
+        };
+        Ok(roles.iter().map(messages).collect())
+    }
+}
+
+/// A number or a truth as text; anything else as it is.
+fn plain(node: Node<'_>) -> Node<'_> {
+    match node.value {
+        Json::Number(text) => string(&node.range, text),
+        Json::Bool(value) => string(&node.range, value.to_string()),
+        value => Node::new(node.range, value),
+    }
+}
