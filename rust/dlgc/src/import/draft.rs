@@ -321,6 +321,15 @@ pub(super) fn result_text(result: Node<'_>) -> Node<'_> {
     }
 }
 
+/// A number or a truth as text; anything else as it is.
+pub(super) fn plain(node: Node<'_>) -> Node<'_> {
+    match node.value {
+        Json::Number(text) => string(&node.range, text),
+        Json::Bool(value) => string(&node.range, value.to_string()),
+        value => Node::new(node.range, value),
+    }
+}
+
 /// JSON that may stand in a string.
 pub(super) fn unwrapped(node: Node<'_>) -> Node<'_> {
     match embedded(&node) {

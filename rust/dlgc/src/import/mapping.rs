@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::draft::{Draft, Fields, Path, Turn, elements, unwrapped};
+use super::draft::{Draft, Fields, Path, Turn, elements, plain, unwrapped};
 use super::speakers::{self, Assistant};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::json::{Json, Node, string};
@@ -269,14 +269,5 @@ impl List {
             turns.collect()
         };
         Ok(roles.iter().map(messages).collect())
-    }
-}
-
-/// A number or a truth as text; anything else as it is.
-fn plain(node: Node<'_>) -> Node<'_> {
-    match node.value {
-        Json::Number(text) => string(&node.range, text),
-        Json::Bool(value) => string(&node.range, value.to_string()),
-        value => Node::new(node.range, value),
     }
 }

@@ -44,8 +44,6 @@ pub enum Wanted {
 /// What a record became.
 #[derive(Debug)]
 pub struct Imported<'a> {
-    /// The format that it had.
-    pub format: Arc<str>,
     /// Dialogues of the native shape; none where it holds something else, such as a schema.
     pub dialogues: Vec<Node<'a>>,
     /// What is worth knowing of it.
@@ -130,25 +128,31 @@ impl Importers {
         })
     }
 
-    /// Brings a record into the native shape.
+    /// Brings a record into the native shape; first of all says which format it has.
     ///
     /// # Errors
     /// [`Code::UnknownFormat`] where no importer recognises it, or what its importer says.
-    pub fn import<'a>(&self, record: Node<'a>, location: &Location) -> Result<Imported<'a>, Diagnostic> {
+    pub fn import<'a>(
+        &self,
+        record: Node<'a>,
+        location: &Location,
+        format: &mut Option<Arc<str>>,
+    ) -> Result<Imported<'a>, Diagnostic> {
         let Some(importer) = self.importers.iter().find(|importer| importer.recognises(&record)) else {
             return Err(shapes::unknown(&record));
         };
         match importer {
             Importer::Mapping(name, mapping) => {
-                let dialogues = mapping.import(record, &self.assistant)?;
-                Ok(Imported { format: Arc::clone(name), dialogues, notes: Vec::new() })
+                *format = Some(Arc::clone(name));
+                Ok(Imported { dialogues: mapping.import(record, &self.assistant)?, notes: Vec::new() })
             }
-            Importer::Format(format, _) => {
+            Importer::Format(known, _) => {
+                *format = Some(known.name.into());
                 let beside = self.siblings.of(location);
                 let mut context =
                     Context { beside, assistant: &self.assistant, wanted: self.wanted, notes: Vec::new() };
-                let dialogues = (format.import)(record, &mut context)?;
-                Ok(Imported { format: format.name.into(), dialogues, notes: context.notes })
+                let dialogues = (known.import)(record, &mut context)?;
+                Ok(Imported { dialogues, notes: context.notes })
             }
         }
     }

@@ -2,6 +2,7 @@
 //! dialogue, files whose records are pieces of one; and what is said of anything else.
 
 use super::draft::{Draft, Fields, Turn};
+use super::formats::is_transcript;
 use super::mapping::{Mapping, Written};
 use super::{Context, Format, When};
 use crate::diagnostic::{Code, Diagnostic};
@@ -14,16 +15,57 @@ pub(super) const SPEAKERS: Format = Format { name: "speakers", when: When::Is(ha
 /// A question, and nothing that answers it.
 pub(super) const PROMPTS: Format = Format { name: "prompts", when: When::Is(is_prompt), import: prompt };
 
-/// Whether a file whose first record this is holds one dialogue, or one tree, in pieces: a turn a record.
+/// Whether a file whose first record this is holds dialogues in pieces, a message a record: it has who speaks and what is
+/// said, and either nothing else, or a parent, or the name of a dialogue.
 pub(crate) fn is_piece(record: &[u8]) -> bool {
-    // A cheap look first: records with a list of messages are no pieces.
-    if record.len() > 1 << 16 || memchr::memmem::find(record, b"\"text\"").is_none() {
+    if record.len() > 1 << 16 {
         return false;
     }
     let Ok(parsed) = json::parse(record) else { return false };
-    let text = |key: &str| parsed.root.get(key).is_some_and(|value| value.as_str().is_some());
-    let has_parent = ["parent_message_id", "parent_id"].iter().any(|key| parsed.root.get(key).is_some());
-    text("text") && text("role") && (has_parent || parsed.root.as_object().is_some_and(|members| members.len() == 2))
+    let row = &parsed.root;
+    let Some(members) = row.as_object() else { return false };
+    if spoken(row).is_none() || members.iter().any(|member| is_list_of_objects(&member.node)) {
+        return false;
+    }
+    let is_bare = members.len() == 2 && row.get("role").is_some() && row.get("text").is_some();
+    let has_parent = ["parent_message_id", "parent_id"].iter().any(|key| row.get(key).is_some());
+    let has_dialogue = IDS[1..].iter().any(|key| row.get_some(key).is_some());
+    is_bare || row.get("role").is_some() && has_parent || has_dialogue && !is_transcript(row)
+}
+
+fn is_list_of_objects(node: &Node<'_>) -> bool {
+    node.as_array().is_some_and(|list| list.iter().any(|element| element.as_object().is_some()))
+}
+
+/// Who speaks and what is said, by their names, where an object is one message.
+pub(super) fn spoken(row: &Node<'_>) -> Option<(&'static str, &'static str)> {
+    let text = TEXT.into_iter().find(|key| row.get(key).is_some_and(|value| value.as_str().is_some()))?;
+    let names = SPEAKER.into_iter().filter(|key| *key != text);
+    let is_name = |key: &&str| {
+        matches!(row.get(key).map(|value| &value.value), Some(Json::String(_) | Json::Number(_) | Json::Bool(_)))
+    };
+    let mut names = names.filter(is_name);
+    Some((names.next()?, text))
+}
+
+/// Names of what names a dialogue; `id` may name anything.
+pub(super) const IDS: [&str; 11] = [
+    "id",
+    "dialogue_id",
+    "conversation_id",
+    "dialog_id",
+    "conv_id",
+    "session_id",
+    "thread_id",
+    "chat_id",
+    "ticket_id",
+    "conversationId",
+    "dialogueId",
+];
+
+/// Takes the name of a dialogue out.
+pub(super) fn id_of<'a>(record: &mut Fields<'a>) -> Option<Node<'a>> {
+    record.take_any(&IDS).map(super::draft::plain)
 }
 
 fn is_material(record: &Node<'_>) -> bool {
@@ -49,7 +91,7 @@ fn no_dialogue<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<No
 }
 
 /// Names of lists of messages, of who speaks, and of what is said, as sets of all kinds have them.
-const LISTS: [&str; 14] = [
+pub(super) const LISTS: [&str; 14] = [
     "messages",
     "conversations",
     "conversation",
@@ -65,8 +107,21 @@ const LISTS: [&str; 14] = [
     "chat",
     "thread",
 ];
-const SPEAKER: [&str; 12] =
-    ["speaker", "role", "from", "sender", "agent", "author", "name", "who", "user", "speaker_id", "sender_id", "party"];
+const SPEAKER: [&str; 13] = [
+    "speaker",
+    "role",
+    "from",
+    "sender",
+    "agent",
+    "author",
+    "who",
+    "speaker_id",
+    "speaker_idx",
+    "sender_id",
+    "party",
+    "name",
+    "user",
+];
 const TEXT: [&str; 11] =
     ["text", "utterance", "content", "value", "message", "sentence", "body", "transcript", "utt", "say", "response"];
 
@@ -109,9 +164,7 @@ fn has_speakers(record: &Node<'_>) -> bool {
 fn speakers<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
     let (list, speaker, text) = names(&record).expect("recognised by it");
     let quoted = |name: &str| format!("\"{name}\"");
-    let id = ["id", "dialogue_id", "conversation_id", "dialog_id", "conv_id"]
-        .iter()
-        .find(|key| record.get_some(key).is_some());
+    let id = IDS.iter().find(|key| record.get_some(key).is_some());
     let written = Written {
         messages: Some(quoted(&list)),
         role: Some(quoted(speaker)),

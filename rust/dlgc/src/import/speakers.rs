@@ -28,8 +28,27 @@ impl Assistant {
 }
 
 /// Names that say who is who, in small letters.
-const USERS: [&str; 9] = ["user", "human", "prompter", "usr", "customer", "client", "用户", "客户", "caller"];
-const ASSISTANTS: [&str; 14] = [
+const USERS: [&str; 18] = [
+    "user",
+    "human",
+    "prompter",
+    "usr",
+    "customer",
+    "client",
+    "caller",
+    "用户",
+    "客户",
+    "顾客",
+    "ユーザー",
+    "사용자",
+    "usuario",
+    "utilisateur",
+    "nutzer",
+    "kunde",
+    "пользователь",
+    "المستخدم",
+];
+const ASSISTANTS: [&str; 20] = [
     "assistant",
     "gpt",
     "chatgpt",
@@ -44,6 +63,12 @@ const ASSISTANTS: [&str; 14] = [
     "机器人",
     "客服",
     "系统",
+    "アシスタント",
+    "어시스턴트",
+    "asistente",
+    "assistent",
+    "ассистент",
+    "المساعد",
 ];
 /// Says the rules in chats, and answers in task-oriented sets.
 const SYSTEM: &str = "system";

@@ -84,8 +84,7 @@ fn import<'a>(
             Diagnostic::new(Code::DuplicateKey, "the key stands twice in its object; the last value wins").at(range),
         );
     }
-    let imported = importers.import(parsed.root, &record.location)?;
-    validated.format = Some(imported.format);
+    let imported = importers.import(parsed.root, &record.location, &mut validated.format)?;
     validated.diagnostics.extend(imported.notes);
     Ok(imported.dialogues)
 }

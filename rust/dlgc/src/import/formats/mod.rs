@@ -4,11 +4,13 @@ mod api_bank;
 mod bfcl;
 mod convlab;
 mod crosswoz;
+mod exchanges;
 mod messages;
 mod mt_bench;
 mod multiwoz;
 mod pairs;
 mod parlai;
+mod rows;
 mod sgd;
 mod sharegpt;
 mod single;
@@ -34,6 +36,7 @@ pub(super) const FIRST: &[Format] = &[
     mt_bench::FORMAT,
     trees::NESTED,
     trees::FLAT,
+    rows::FORMAT,
     api_bank::FORMAT,
     xstest::FORMAT,
     messages::TRAJECTORY,
@@ -52,4 +55,9 @@ pub(super) const FIRST: &[Format] = &[
 
 /// Those that take what nobody else does.
 pub(super) const LAST: &[Format] =
-    &[transcript::FORMAT, shapes::MATERIAL, strings::FORMAT, shapes::SPEAKERS, shapes::PROMPTS];
+    &[transcript::FORMAT, exchanges::FORMAT, shapes::MATERIAL, strings::FORMAT, shapes::SPEAKERS, shapes::PROMPTS];
+
+/// Whether a record holds a whole dialogue in a string.
+pub(super) fn is_transcript(record: &crate::json::Node<'_>) -> bool {
+    transcript::recognises(record)
+}

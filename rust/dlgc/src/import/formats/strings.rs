@@ -1,33 +1,38 @@
 //! Dialogues whose messages are plain strings, in turns: the user, then the assistant.
 
-use super::super::draft::{Draft, Fields, Turn};
+use super::super::draft::{Draft, Fields, Turn, elements};
+use super::super::shapes::{LISTS, id_of};
 use super::super::{Context, Format, When};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::json::Node;
+use crate::json::{Json, Node};
 
 pub(super) const FORMAT: Format = Format { name: "strings", when: When::Is(recognises), import };
 
-const LISTS: [&str; 8] = ["conversations", "dialog", "dialogue", "dialogs", "utterances", "turns", "data", "messages"];
-
 fn recognises(record: &Node<'_>) -> bool {
-    list(record).is_some()
+    is_list(record) || list(record).is_some()
+}
+
+fn is_list(node: &Node<'_>) -> bool {
+    node.as_array().is_some_and(|list| list.len() > 1 && list.iter().all(|said| said.as_str().is_some()))
 }
 
 fn list(record: &Node<'_>) -> Option<&'static str> {
-    let is_list = |name: &&str| {
-        let list = record.get(name).and_then(Node::as_array);
-        list.is_some_and(|list| list.len() > 1 && list.iter().all(|said| said.as_str().is_some()))
-    };
-    LISTS.into_iter().find(|name| is_list(name))
+    LISTS.into_iter().find(|name| record.get(name).is_some_and(is_list))
 }
 
 fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
-    let name = list(&record).expect("recognised by it");
-    let mut record = Fields::of(record);
-    let (said, id) = (record.list(name), record.take("id"));
-    let note =
-        Diagnostic::new(Code::RolesAssumed, format!("`{name}` names no speakers; the first is taken for the user"));
-    context.notes.push(note.at(&record.range));
+    let range = record.range.clone();
+    let (said, mut record) = match list(&record) {
+        // A record that is nothing but the list.
+        None => (elements(record), Fields::of(Node::new(range.clone(), Json::Null))),
+        Some(name) => {
+            let mut record = Fields::of(record);
+            (record.list(name), record)
+        }
+    };
+    let id = id_of(&mut record);
+    let message = "the messages name no speakers; the first is taken for the user";
+    context.notes.push(Diagnostic::new(Code::RolesAssumed, message).at(&(range.start..range.start + 1)));
     let mut dialogue = Draft::of(record);
     dialogue.set("id", id);
     for (index, said) in said.into_iter().enumerate() {

@@ -31,7 +31,8 @@ const NAMES: [(&str, &str); 14] = [
     ("SYSTEM:", "system"),
 ];
 
-fn recognises(record: &Node<'_>) -> bool {
+/// Whether a record holds a whole dialogue in a string.
+pub(in super::super) fn recognises(record: &Node<'_>) -> bool {
     field(record).is_some()
 }
 
