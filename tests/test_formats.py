@@ -14,6 +14,7 @@ import pytest
 
 import dlgc
 from dlgc import _dlgc
+from dlgc.cli import main
 
 if TYPE_CHECKING:
     from dlgc.options import Format
@@ -205,6 +206,13 @@ def test_three_speakers_are_refused(tmp_path: Path) -> None:
     assert report.diagnostics["too-many-speakers"]["examples"][0]["label"] == "`Mia`, `Leo`, `Ann`"
 
 
+def test_keys_of_any_letters_are_keys(tmp_path: Path) -> None:
+    lines = [{"speaker": "Mia", "text": "Hi"}, {"speaker": "Leo", "text": "Hello"}]
+    (dialogue,), report = converted(write(tmp_path / "raw.jsonl", {'li"nes.[0]': lines}), tmp_path)
+    assert report.formats == {"speakers": 1}
+    assert [message["content"] for message in dialogue["messages"]] == ["Hi", "Hello"]
+
+
 # Filters and splits
 
 
@@ -285,6 +293,37 @@ def test_folds_are_in_rows_and_dialogues(tmp_path: Path) -> None:
     assert set(dlgc.scan_dialogues(tmp_path / "none").collect()["fold"]) == {-1}
     with pytest.raises(dlgc.OptionsError, match="one fold is no cross-validation"):
         dlgc.check(tmp_path / "a.jsonl", folds=1)
+
+
+def test_strata_have_their_share_of_each_split(tmp_path: Path) -> None:
+    domains = ["taxi"] * 10 + ["train"] * 200 + ["hotel"] * 30
+    records = [chat | {"domain": domain} for chat, domain in zip(chats(240), domains, strict=True)]
+    options: dict[str, Any] = {"split": {"validation": 0.1}, "stratify": "domain"}
+    dlgc.compile(write(tmp_path / "a.jsonl", *records), tmp_path / "out", threads=3, **options)
+    found = split_of(tmp_path / "out")
+    held = [domains[int(name[1:])] for name, split in found.items() if split == "validation"]
+    assert all(abs(held.count(domain) - domains.count(domain) / 10) <= 1.5 for domain in set(domains))
+    assert set(held) == {"taxi", "train", "hotel"}
+    assert dlgc.verify(tmp_path / "out", source=tmp_path / "a.jsonl").sound
+    dlgc.compile(write(tmp_path / "b.jsonl", *records, *(chats(9, domain="taxi"))), tmp_path / "more", **options)
+    more = split_of(tmp_path / "more")
+    assert all(more[name] == split for name, split in list(found.items())[9:]), "what is added behind moves nothing"
+
+
+def test_coverage_says_what_is_rare_and_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = [{"role": "user", "content": "A taxi."}, {"role": "assistant", "content": "Where to?"}]
+    records = [
+        {"messages": [*said[:1], said[1] | {"state": {"intent": intent, "slots": {"taxi-to": "x"}}}]}
+        for intent in ["find_taxi"] * 5 + ["cancel"] * 2
+    ]
+    dlgc.compile(write(tmp_path / "a.jsonl", *records, *chats(3)), tmp_path / "out")
+    assert main(["stats", str(tmp_path / "out"), "--rare", "4"]) == 0
+    screen = capsys.readouterr().out
+    assert "check: 10 dialogues; multi-turn behaviour is learnt well from 10,000 to 50,000" in screen
+    assert "check: 0 dialogues (0 %) have 3 to 8 assistant turns, 10 have fewer, 0 more" in screen
+    assert "check: 1 intents have fewer than 4 dialogues: `cancel` 2" in screen
+    assert "taxi-to" in screen
+    assert "Latn" not in screen, "one script is no table"
 
 
 # Real sets, beside their originals

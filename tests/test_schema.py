@@ -377,7 +377,9 @@ def test_the_schema_of_options_lists_the_options_with_their_defaults() -> None:
 
 
 # JSON Schema knows no SQL: see test_formats.py.
-@pytest.mark.parametrize("name", [name for name in load("options.schema.json")["properties"] if name != "where"])
+@pytest.mark.parametrize(
+    "name", [name for name in load("options.schema.json")["properties"] if name not in ("where", "stratify")]
+)
 def test_the_core_refuses_the_options_that_the_schema_refuses(name: str) -> None:
     validator = Draft202012Validator(load("options.schema.json"))
     pool = [*VALUES, "text,user=allow", "text,user", "exact", "all_assistant", "ignore", "none", "2026-02-28", "today"]

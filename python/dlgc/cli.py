@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     compile_.add_argument("-o", "--output", required=True, metavar="DIR", help="the dataset's folder")
     compile_.add_argument("--overwrite", action="store_true", help="replace a dataset that is already there")
     compile_.add_argument("--split", metavar="SHARES", help="such as validation=0.05,test=0.05 (default: all train)")
+    compile_.add_argument("--stratify", metavar="SQL", help="what each split has its share of: intent, domain, …")
     compile_.add_argument(
         "--folds", type=int, metavar="K", help="number dialogues for cross-validation, in column `fold`"
     )

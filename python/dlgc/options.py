@@ -54,6 +54,8 @@ class CompileOptions:
         where: Which dialogues are taken: an SQL condition over their fields and metadata, such as `reward = 1`.
         split: Shares of the splits, such as `{"validation": 0.05}`; by a hash of the group or the id, so a dialogue
             stays where it is when data is added. A record's own `split` wins.
+        stratify: What splits and folds are stratified by: an SQL expression such as `intent` or `domain`. Dialogues of
+            each value are dealt out in the order of the input; what is added behind them moves nothing.
         folds: Folds for cross-validation, by the same hash, in the column `fold`; 0 for none.
     """
 
@@ -80,6 +82,7 @@ class CompileOptions:
     where: str | None = None
     split: dict[str, float] = field(default_factory=dict)
     folds: int = 0
+    stratify: str | None = None
 
     @classmethod
     def of(cls, options: dict[str, object]) -> CompileOptions:

@@ -1,8 +1,8 @@
 //! Choosing dialogues by what is known of them: an SQL expression over the record's fields and metadata.
 //!
 //! In: a dialogue and its format. Out: whether it is kept. Names are those of `dialogues.arrow` (`id`, `type`,
-//! `language`, `file`, `line`, `format`, `split`, `group`, `messages`, `turns`); any other name is a field of the metadata,
-//! `info.source` one inside another. As in SQL, what is not there is NULL, and what is not true is left out.
+//! `language`, `file`, `line`, `format`, `split`, `group`, `messages`, `turns`) and `intent`, the first one; any other name is
+//! a field of the metadata, `info.source` one inside another. As in SQL, what is not there is NULL, and what is not true is left out.
 
 use std::borrow::Cow;
 
@@ -65,6 +65,11 @@ impl Filter {
     /// Whether a dialogue meets the condition.
     pub fn keeps(&self, known: &Known<'_>) -> bool {
         evaluate(&self.condition, known) == Cell::Bool(true)
+    }
+
+    /// What the expression comes to, as text; `None` for NULL.
+    pub fn text(&self, known: &Known<'_>) -> Option<String> {
+        text(evaluate(&self.condition, known)).map(Cow::into_owned)
     }
 }
 
@@ -230,6 +235,7 @@ fn field<'d>(known: &Known<'d>, names: &[&str]) -> Cell<'d> {
             "format" => return Cell::Text((*format).into()),
             "split" => return optional(dialogue.split.as_deref()),
             "group" => return optional(dialogue.group.as_deref()),
+            "intent" => return optional(intent(dialogue)),
             "messages" => return Cell::Number(dialogue.messages.len() as f64),
             "turns" => return Cell::Number(dialogue.assistant_turns().count() as f64),
             _ => {}
@@ -247,6 +253,11 @@ fn field<'d>(known: &Known<'d>, names: &[&str]) -> Cell<'d> {
         Some(Json::String(text)) => Cell::Text(text.as_ref().into()),
         Some(_) => node.map_or(Cell::Null, |node| Cell::Text(crate::json::dumps(node).into())),
     }
+}
+
+/// The first intent of a dialogue's states.
+fn intent<'d>(dialogue: &'d Dialogue<'_>) -> Option<&'d str> {
+    dialogue.messages.iter().find_map(|message| message.state.as_ref()?.get("intent")?.as_str())
 }
 
 /// How two values compare; numbers with numbers that are text, too, since tables hold nothing else.

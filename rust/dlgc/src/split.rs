@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -50,7 +51,15 @@ impl Splits {
 
     /// The split of a group, or of a dialogue without one.
     pub fn split(&self, name: &str) -> &'static str {
-        let place = place(name);
+        self.split_at(place(name))
+    }
+
+    /// Its fold, from 0; `None` where no folds are asked for.
+    pub fn fold(&self, name: &str) -> Option<u32> {
+        self.fold_at(place(name))
+    }
+
+    fn split_at(&self, place: f64) -> &'static str {
         if place < self.test {
             "test"
         } else if place >= 1.0 - self.validation {
@@ -60,18 +69,68 @@ impl Splits {
         }
     }
 
-    /// Its fold, from 0; `None` where no folds are asked for. Of equal size among what is to be trained.
-    pub fn fold(&self, name: &str) -> Option<u32> {
+    /// Folds are of equal size among what is to be trained.
+    fn fold_at(&self, place: f64) -> Option<u32> {
         let train = 1.0 - self.test - self.validation;
-        let inside = ((place(name) - self.test) / train).clamp(0.0, 1.0);
+        let inside = ((place - self.test) / train).clamp(0.0, 1.0);
         (self.folds > 0).then(|| ((inside * f64::from(self.folds)) as u32).min(self.folds - 1))
     }
 }
 
+/// Which stratum a dialogue is of, and which group, by their hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stratum {
+    stratum: u64,
+    group: Option<u64>,
+}
+
+impl Stratum {
+    /// Of a value, and of the group that must not be torn.
+    pub fn of(value: Option<&str>, group: Option<&str>) -> Self {
+        let hash = |text: &str| xxh3_64(text.as_bytes());
+        Self { stratum: value.map_or(0, hash), group: group.map(hash) }
+    }
+}
+
+/// How many dialogues of each stratum there have been, in the order of the input.
+///
+/// The n-th of a stratum lies where n steps of the golden ratio lead from the stratum's own beginning: of any number of
+/// them, each split has its share, give or take one or two. What came before is not moved by what is added behind it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Strata {
+    counts: BTreeMap<u64, u64>,
+    /// Where groups lie, which stay together whatever the strata of their dialogues are.
+    groups: BTreeMap<u64, f64>,
+}
+
+impl Strata {
+    /// Split and fold of the next dialogue.
+    pub fn next(&mut self, splits: &Splits, of: Stratum) -> (&'static str, Option<u32>) {
+        let known = of.group.and_then(|group| self.groups.get(&group).copied());
+        let place = known.unwrap_or_else(|| {
+            let count = self.counts.entry(of.stratum).or_default();
+            let place = (between(of.stratum) + *count as f64 * GOLDEN).fract();
+            *count += 1;
+            place
+        });
+        if let Some(group) = of.group {
+            self.groups.insert(group, place);
+        }
+        (splits.split_at(place), splits.fold_at(place))
+    }
+}
+
+/// The golden ratio less one: steps of this length leave the smallest gaps on a circle.
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
+
 /// Where a name lies between 0 and 1.
 fn place(name: &str) -> f64 {
+    between(xxh3_64(name.as_bytes()))
+}
+
+fn between(hash: u64) -> f64 {
     // The upper 53 bits: as many as a float holds.
-    (xxh3_64(name.as_bytes()) >> 11) as f64 / (1_u64 << 53) as f64
+    (hash >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -109,6 +168,23 @@ mod tests {
         );
         assert!(["f0", "f1", "f2", "f3", "f4"].iter().all(|fold| (2_950..3_450).contains(&counts[fold])), "{counts:?}");
         assert_eq!(large.fold("any"), None);
+    }
+
+    #[test]
+    fn every_stratum_has_its_share() {
+        let splits = splits("validation=0.1,test=0.1", 0).expect("shares");
+        let mut strata = Strata::default();
+        for (stratum, size) in [("large", 1000_usize), ("small", 20), ("tiny", 10)] {
+            let of = Stratum::of(Some(stratum), None);
+            let found: Vec<&str> = (0..size).map(|_| strata.next(&splits, of).0).collect();
+            for (split, share) in [("train", 0.8), ("validation", 0.1), ("test", 0.1)] {
+                let count = found.iter().filter(|name| **name == split).count() as f64;
+                assert!((count - share * size as f64).abs() <= 2.0, "{stratum}: {count} of {size} in {split}");
+            }
+        }
+        let group = Stratum::of(Some("large"), Some("g"));
+        let first = strata.next(&splits, group);
+        assert!((0..50).all(|_| strata.next(&splits, group) == first));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::import::{Importers, Wanted};
 use crate::json::{self, Json, Node};
 use crate::shard::{DialogueRow, Proof, Provenance, Row};
 use crate::source::Record;
-use crate::split::Splits;
+use crate::split::{Splits, Stratum};
 use crate::template::{Date, Mode, Rendered, TemplateOptions};
 use crate::tokenize::{ControlPolicy, Ending, Example, Mask, Tokenizer, TokenizerFiles, UNTRAINED};
 use crate::validate::{Checked, validate};
@@ -42,7 +42,8 @@ pub struct Compiler {
     /// The formats that are read.
     pub importers: Importers,
     filter: Option<Filter>,
-    splits: Splits,
+    pub(super) splits: Splits,
+    stratify: Option<Filter>,
     target: TargetOption,
     mask: MaskOption,
     train_on: TrainOn,
@@ -78,6 +79,8 @@ pub(crate) struct Compiled {
     pub(crate) diagnostics: Vec<Diagnostic>,
     /// Whether the filter left it out.
     pub(crate) excluded: bool,
+    /// What its split is stratified by, where it has no other.
+    pub(crate) stratum: Option<Stratum>,
     /// The dialogue in another format, where that is wanted, with its line break.
     pub(crate) line: Option<String>,
 }
@@ -133,6 +136,16 @@ impl Compiled {
     /// Whether nothing came of it.
     pub(crate) fn is_rejected(&self) -> bool {
         self.rows.is_empty() && self.line.is_none() && !self.excluded
+    }
+
+    /// Gives it another split and fold.
+    pub(crate) fn move_to(&mut self, (split, fold): (&'static str, Option<u32>)) {
+        let fold = fold.map_or(-1, |fold| fold as i32);
+        if let Some(dialogue) = &mut self.dialogue {
+            split.clone_into(&mut dialogue.split);
+            dialogue.fold = fold;
+        }
+        self.rows.iter_mut().flat_map(|row| &mut row.provenance).for_each(|origin| origin.fold = fold);
     }
 
     /// The split of its rows.
@@ -199,6 +212,7 @@ impl Compiler {
         let importers = Importers::new(&options.formats, options.assistant.as_deref(), Wanted::Dialogues)?;
         let filter = options.condition.as_deref().map(Filter::parse).transpose()?;
         let splits = Splits::new(&options.split, options.folds)?;
+        let stratify = options.stratify.as_deref().map(Filter::parse).transpose()?;
         let CompileOptions { target, mask, train_on, .. } = *options;
         Ok(Self {
             files,
@@ -210,6 +224,7 @@ impl Compiler {
             importers,
             filter,
             splits,
+            stratify,
             target,
             mask,
             train_on,
@@ -260,6 +275,10 @@ impl Compiler {
             return Ok(Compiled { excluded: true, ..Compiled::default() });
         }
         self.select_turns(&mut dialogue, &mut outcome.untrained);
+        if let Some(stratify) = self.stratify.as_ref().filter(|_| dialogue.split.is_none()) {
+            let value = stratify.text(&Known { dialogue: &dialogue, location, format });
+            outcome.stratum = Some(Stratum::of(value.as_deref(), dialogue.group.as_deref()));
+        }
         let fold = self.place(&mut dialogue, checked.is_named, record, index);
         outcome.dialogue = Some(about(&dialogue, location, format, fold));
         let trainable = dialogue.messages.iter().filter(|message| message.train).count() as u64;

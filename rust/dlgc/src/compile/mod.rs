@@ -30,6 +30,7 @@ use crate::import::is_piece;
 use crate::panics::caught;
 use crate::shard::{self, Certificate, DatasetWriter, FORMAT, FORMAT_VERSION, Input, Ledger, Manifest, WritePlan};
 use crate::source::{self, Chunk, Fault, Item, Reader, Record, Skipped};
+use crate::split::Splits;
 use resume::{Skip, Skipping, Start};
 
 pub(crate) use canaries::Sighting;
@@ -224,6 +225,11 @@ trait Pass: Sync {
 
     /// How bad findings are.
     fn severities(&self) -> &Severities;
+
+    /// Shares of the splits; `None` where nothing is split.
+    fn splits(&self) -> Option<&Splits> {
+        None
+    }
 }
 
 impl Pass for Compiler {
@@ -233,6 +239,10 @@ impl Pass for Compiler {
 
     fn severities(&self) -> &Severities {
         &self.severities
+    }
+
+    fn splits(&self) -> Option<&Splits> {
+        Some(&self.splits)
     }
 }
 
@@ -303,6 +313,8 @@ struct Sink<'t> {
     skipped: Vec<Skipped>,
     /// Chained over the bytes of all records: tells whether an interrupted run had the same inputs.
     hash: u64,
+    /// Shares of the splits, for strata.
+    splits: Option<&'t Splits>,
 }
 
 /// A chunk and what became of its records.
@@ -323,7 +335,12 @@ impl Sink<'_> {
             Done::Skipped(skipped) => self.skipped.push(skipped),
             Done::Fault(fault) => self.tallies.fault(&fault),
             Done::Chunk(Processed { chunk, outcomes }) => {
-                for ((record, _), (outcome, rejected)) in chunk.iter().zip(outcomes) {
+                for ((record, _), (mut outcome, rejected)) in chunk.iter().zip(outcomes) {
+                    for compiled in outcome.dialogues.iter_mut().filter(|compiled| !compiled.is_rejected()) {
+                        if let (Some(stratum), Some(splits)) = (compiled.stratum, self.splits) {
+                            compiled.move_to(self.tallies.strata.next(splits, stratum));
+                        }
+                    }
                     self.tallies.enter(&record, &outcome);
                     self.destination.take(&record, outcome, &rejected)?;
                     self.hash = resume::chain(self.hash, record.bytes);
@@ -366,7 +383,8 @@ fn run(
     let stop = AtomicBool::new(false);
     let bytes_read = reader.bytes_read();
     let (tallies, skip) = start.split();
-    let mut sink = Sink { destination, hash: skip.hash_after(), tallies, skipped: Vec::new() };
+    let splits = pass.splits();
+    let mut sink = Sink { destination, hash: skip.hash_after(), tallies, skipped: Vec::new(), splits };
     let ending = read_apart(reader, skip, permits, work_sender);
 
     thread::scope(|scope| {

@@ -62,6 +62,8 @@ pub struct CompileOptions {
     pub split: BTreeMap<String, f64>,
     /// Folds for cross-validation; 0 for none.
     pub folds: u32,
+    /// What splits and folds are stratified by: an SQL expression such as `intent` or `domain`.
+    pub stratify: Option<String>,
     /// Which dialogues are taken: an SQL condition over their fields and metadata.
     #[serde(rename = "where")]
     pub condition: Option<String>,
@@ -150,6 +152,7 @@ impl Default for CompileOptions {
             formats: BTreeMap::new(),
             split: BTreeMap::new(),
             folds: 0,
+            stratify: None,
             condition: None,
             assistant: None,
         }
@@ -212,7 +215,8 @@ impl CompileOptions {
             "template_kwargs": self.template_kwargs, "date": self.date, "max_length": max_length,
             "max_record_bytes": self.max_record_bytes, "severity": self.severity,
             "formats": self.formats, "assistant": self.assistant,
-            "split": self.split, "folds": self.folds, "where": self.condition,
+            "split": self.split, "folds": self.folds, "stratify": self.stratify,
+            "where": self.condition,
         })
     }
 }

@@ -11,6 +11,7 @@ use crate::diagnostic::{Code, Diagnostic, Located, Severity, Tally, locate};
 use crate::dialogue::{Location, Position};
 use crate::shard::{Certificate, CertifiedStop, FileFault, Ledger, Manifest};
 use crate::source::{Fault, Record, Skipped};
+use crate::split::Strata;
 use crate::tokenize::Ending;
 
 /// How far a run is.
@@ -56,6 +57,9 @@ pub(super) struct Tallies {
     control_texts: u64,
     /// Targets that are not what follows the prompt of a server.
     differing: u64,
+    /// Where the next dialogue of each stratum goes.
+    #[serde(default)]
+    pub(super) strata: Strata,
 }
 
 impl Tallies {

@@ -206,6 +206,11 @@ impl Path {
         }
     }
 
+    /// The member of a record with this key, whatever letters it has.
+    pub(super) fn of_key(key: &str) -> Self {
+        Self(vec![Step::Key(key.to_owned())])
+    }
+
     /// Whether something stands there; of lists, in their first element.
     pub(super) fn is_in(&self, node: &Node<'_>) -> bool {
         let mut node = node;

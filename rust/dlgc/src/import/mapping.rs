@@ -153,6 +153,19 @@ impl Mapping {
         })
     }
 
+    /// A list of objects with a speaker and a text, by keys that are there, and the key of its id.
+    pub(super) fn of_keys(messages: &str, role: &str, content: &str, id: Option<&str>) -> Self {
+        let list = List {
+            messages: Path::of_key(messages),
+            role: Some(Path::of_key(role)),
+            roles: BTreeMap::new(),
+            content: Some(Path::of_key(content)),
+            message: Vec::new(),
+        };
+        let record = id.map(|id| ("id", Path::of_key(id))).into_iter().collect();
+        Self { when: Vec::new(), shape: Shape::List(list), record, kind: None }
+    }
+
     /// Whether a record has this shape.
     pub(super) fn recognises(&self, record: &Node<'_>) -> bool {
         self.when.iter().all(|path| path.is_in(record))

@@ -3,7 +3,7 @@
 
 use super::draft::{Draft, Fields, Turn};
 use super::formats::is_transcript;
-use super::mapping::{Mapping, Written};
+use super::mapping::Mapping;
 use super::{Context, Format, When};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::json::{self, Json, Node};
@@ -163,22 +163,14 @@ fn has_speakers(record: &Node<'_>) -> bool {
 
 fn speakers<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
     let (list, speaker, text) = names(&record).expect("recognised by it");
-    let quoted = |name: &str| format!("\"{name}\"");
     let id = IDS.iter().find(|key| record.get_some(key).is_some());
-    let written = Written {
-        messages: Some(quoted(&list)),
-        role: Some(quoted(speaker)),
-        content: Some(quoted(text)),
-        record: id.map(|id| ("id".to_owned(), quoted(id))).into_iter().collect(),
-        ..Written::default()
-    };
     let message = format!("read as `{list}` of `{speaker}` and `{text}`, by their names");
     context.notes.push(
         Diagnostic::new(Code::RolesAssumed, message)
             .at(&(record.range.start..record.range.start + 1))
             .help("say so in `dlgc.toml`, and with it who is the assistant: `[formats.NAME]`"),
     );
-    Mapping::of(&written).expect("made of names that are there").import(record, context.assistant)
+    Mapping::of_keys(&list, speaker, text, id.copied()).import(record, context.assistant)
 }
 
 const ASKED: [&str; 5] = ["prompt", "question", "query", "instruction", "input"];
