@@ -76,7 +76,7 @@ def test_scanning_reads_only_the_columns_and_rows_that_are_asked_for(compiled: P
     assert frame.filter(long).select("line").collect().equals(whole.filter(long).select("line"))
     assert frame.filter(long).head(2).collect().equals(whole.filter(long).head(2))
     plan = frame.select("labels").head(3).explain()
-    assert "1/10 COLUMNS" in plan.replace("PROJECT 1/10", "1/10"), plan
+    assert "1/11 COLUMNS" in plan.replace("PROJECT 1/11", "1/11"), plan
 
 
 def test_rows_say_what_is_trained_and_where_they_came_from(compiled: Path, examples: Path) -> None:

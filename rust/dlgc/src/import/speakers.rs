@@ -123,6 +123,7 @@ fn known(speakers: &[&str]) -> Option<Vec<&'static str>> {
         name if USERS.contains(&name) => Some("user"),
         name if ASSISTANTS.contains(&name) => Some("assistant"),
         SYSTEM => Some(system),
+        "developer" => Some("developer"),
         "tool" | "function" | "observation" => Some("tool"),
         _ => None,
     };

@@ -69,6 +69,10 @@ pub fn validate<'a>(record: &Record<'a>, importers: &Importers, severities: &Sev
         }
     }
     severities.apply(&mut validated.diagnostics);
+    // What is wrong with the record is wrong with all of its dialogues.
+    if validated.diagnostics.iter().any(|found| found.severity == Severity::Error) {
+        validated.dialogues.iter_mut().for_each(|checked| checked.dialogue = None);
+    }
     validated
 }
 
