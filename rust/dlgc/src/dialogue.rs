@@ -10,6 +10,28 @@ use std::sync::Arc;
 
 use crate::json::Node;
 
+/// Fields of a message of the native shape; others are ignored with a warning.
+pub(crate) const MESSAGE_FIELDS: [&str; 18] = [
+    "role",
+    "content",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "tool_call",
+    "tool_calls",
+    "state",
+    "train",
+    "weight",
+    "loss_weight",
+    "expect",
+    "citations",
+    "name",
+    "tool_call_id",
+    "result",
+    "annotations",
+    "id",
+];
+
 /// Where a record stood.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location {

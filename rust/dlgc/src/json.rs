@@ -9,6 +9,10 @@
 //! - [`dumps`] writes what Python's `json.dumps(json.loads(source), ensure_ascii=False)` writes, byte for byte;
 //! - nesting is bounded by [`MAX_DEPTH`], so hostile input cannot exhaust the stack.
 
+mod fields;
+
+pub(crate) use fields::Fields;
+
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -103,6 +107,14 @@ impl<'a> Node<'a> {
             return None;
         };
         members.iter().find(|member| member.key == key).map(|member| &member.node)
+    }
+
+    /// The elements of a list; of anything else there are none.
+    pub fn into_elements(self) -> Vec<Node<'a>> {
+        match self.value {
+            Json::Array(elements) => elements,
+            _ => Vec::new(),
+        }
     }
 
     /// Like [`Node::get`], with null taken for absent.

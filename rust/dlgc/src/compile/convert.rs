@@ -20,7 +20,7 @@ use crate::import::{Importers, Wanted};
 use crate::json::{self, Json, Node, object, string};
 use crate::shard::AtomicFile;
 use crate::source::{self, Reader, Record};
-use crate::validate::{Checked, validate};
+use crate::validate::{Checked, validate_with_natives};
 
 /// What dialogues are converted to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -132,10 +132,10 @@ struct Converter {
 
 impl Pass for Converter {
     fn record(&self, record: &Record<'_>) -> Result<Outcome> {
-        let validated = validate(record, &self.importers, &self.severities);
+        let (validated, natives) = validate_with_natives(record, &self.importers, &self.severities);
         let format = validated.format.clone().unwrap_or_default();
-        let dialogues =
-            validated.dialogues.into_iter().map(|checked| self.dialogue(checked, record, &format)).collect();
+        let dialogues = validated.dialogues.into_iter().zip(natives);
+        let dialogues = dialogues.map(|(checked, native)| self.dialogue(checked, native, record, &format)).collect();
         Ok(Outcome { format: validated.format, dialogues, diagnostics: validated.diagnostics })
     }
 
@@ -145,8 +145,8 @@ impl Pass for Converter {
 }
 
 impl Converter {
-    fn dialogue(&self, checked: Checked<'_>, record: &Record<'_>, format: &Arc<str>) -> Compiled {
-        let is_pair = ["chosen", "completion"].iter().any(|field| checked.native.get_some(field).is_some());
+    fn dialogue(&self, checked: Checked<'_>, given: Node<'_>, record: &Record<'_>, format: &Arc<str>) -> Compiled {
+        let is_pair = ["chosen", "completion"].iter().any(|field| given.get_some(field).is_some());
         if self.wanted == Wanted::Pairs && !is_pair {
             return Compiled { excluded: true, ..Compiled::default() };
         }
@@ -159,9 +159,9 @@ impl Converter {
         }
         let mut left_out = Vec::new();
         let line = match self.to {
-            Target::Native => native(checked.native, &dialogue),
-            Target::OpenAi => openai(&dialogue, &checked.native, &mut left_out),
-            Target::ShareGpt => sharegpt(&dialogue, &checked.native, &mut left_out),
+            Target::Native => native(given, &dialogue),
+            Target::OpenAi => openai(&dialogue, &given, &mut left_out),
+            Target::ShareGpt => sharegpt(&dialogue, &given, &mut left_out),
         };
         if !left_out.is_empty() {
             left_out.sort_unstable();

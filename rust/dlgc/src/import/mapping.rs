@@ -19,10 +19,12 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::draft::{Draft, Fields, Path, Turn, elements, plain, unwrapped};
+use super::draft::{Draft, Turn, plain, unwrapped};
+use super::path::Path;
 use super::speakers::{self, Assistant};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::json::{Json, Node, string};
+use crate::dialogue::MESSAGE_FIELDS;
+use crate::json::{Fields, Json, Node, string};
 
 /// A format as its author writes it; paths are texts.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -67,20 +69,6 @@ struct List {
 }
 
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
-const OF_MESSAGE: [&str; 12] = [
-    "reasoning_content",
-    "tool_calls",
-    "tool_call",
-    "state",
-    "train",
-    "weight",
-    "expect",
-    "citations",
-    "name",
-    "tool_call_id",
-    "result",
-    "annotations",
-];
 const OF_RECORD: [&str; 11] = [
     "id",
     "type",
@@ -125,7 +113,7 @@ impl Mapping {
                     .map(|(speaker, role)| Ok((speaker.clone(), one_of(&ROLES, role, "role")?)))
                     .collect::<Result<_, String>>()?,
                 content: written.content.as_deref().map(Path::parse).transpose()?,
-                message: paths(&OF_MESSAGE, "field of a message", &written.message)?,
+                message: paths(&MESSAGE_FIELDS, "field of a message", &written.message)?,
             }),
             (None, false) => {
                 let turns =
@@ -238,7 +226,7 @@ impl List {
         let whole = Node::new(list.range.clone(), Json::Null);
         let mut said = Vec::new();
         let mut names: Vec<Cow<'_, str>> = Vec::new();
-        for (index, element) in elements(unwrapped(list)).into_iter().enumerate() {
+        for (index, element) in unwrapped(list).into_elements().into_iter().enumerate() {
             let range = element.range.clone();
             let (content, mut rest) = match &self.content {
                 None => (Some(element), Fields::of(Node::new(range.clone(), Json::Null))),

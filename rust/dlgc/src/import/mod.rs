@@ -13,9 +13,11 @@ mod draft;
 mod formats;
 mod known;
 mod mapping;
-mod shapes;
+mod names;
+mod path;
 mod siblings;
 mod speakers;
+mod unknown;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,12 +26,12 @@ use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::Location;
 use crate::error::{Error, ErrorKind, Result as RunResult};
 use crate::json::{JsonError, JsonErrorKind, Node};
-use draft::Path;
 use mapping::{Mapping, Written};
+use path::Path;
 use siblings::{Beside, Siblings};
 use speakers::Assistant;
 
-pub(crate) use shapes::is_piece;
+pub(crate) use names::is_piece;
 
 /// What is wanted of records that hold several answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -139,7 +141,7 @@ impl Importers {
         format: &mut Option<Arc<str>>,
     ) -> Result<Imported<'a>, Diagnostic> {
         let Some(importer) = self.importers.iter().find(|importer| importer.recognises(&record)) else {
-            return Err(shapes::unknown(&record));
+            return Err(unknown::diagnostic(&record));
         };
         match importer {
             Importer::Mapping(name, mapping) => {

@@ -36,8 +36,6 @@ pub struct Checked<'a> {
     pub dialogue: Option<Dialogue<'a>>,
     /// Everything found about it.
     pub diagnostics: Vec<Diagnostic>,
-    /// The record as its importer gave it.
-    pub native: Node<'a>,
     /// Whether it has an id of its own, and not its place for one.
     pub is_named: bool,
 }
@@ -56,6 +54,26 @@ pub struct Checked<'a> {
 /// assert_eq!(validated.dialogues[0].diagnostics[0].code.name(), "unknown-role");
 /// ```
 pub fn validate<'a>(record: &Record<'a>, importers: &Importers, severities: &Severities) -> Validated<'a> {
+    validate_each(record, importers, severities, |_| {})
+}
+
+/// Like [`validate`]; with each dialogue the record as its importer gave it, which costs a copy.
+pub(crate) fn validate_with_natives<'a>(
+    record: &Record<'a>,
+    importers: &Importers,
+    severities: &Severities,
+) -> (Validated<'a>, Vec<Node<'a>>) {
+    let mut natives = Vec::new();
+    let validated = validate_each(record, importers, severities, |native| natives.push(native.clone()));
+    (validated, natives)
+}
+
+fn validate_each<'a>(
+    record: &Record<'a>,
+    importers: &Importers,
+    severities: &Severities,
+    mut see: impl FnMut(&Node<'a>),
+) -> Validated<'a> {
     let mut validated = Validated::default();
     match import(record, importers, &mut validated) {
         Err(diagnostic) => validated.diagnostics.push(diagnostic),
@@ -64,6 +82,7 @@ pub fn validate<'a>(record: &Record<'a>, importers: &Importers, severities: &Sev
             for (index, native) in natives.into_iter().enumerate() {
                 let place = record.location.key.as_deref().map_or_else(|| record.location.to_string(), str::to_owned);
                 let id = if several { format!("{place}#{}", index + 1) } else { place };
+                see(&native);
                 validated.dialogues.push(check(native, id.into(), severities));
             }
         }
@@ -112,7 +131,7 @@ fn check_preference<'a>(native: &Node<'a>, id: &Cow<'a, str>, severities: &Sever
         }
         let found = check(whole, id.clone(), severities);
         checked = Some(match checked {
-            None => Checked { native: native.clone(), ..found },
+            None => found,
             Some(mut checked) => {
                 checked.diagnostics.extend(found.diagnostics);
                 checked.dialogue = checked.dialogue.filter(|_| found.dialogue.is_some());
@@ -129,7 +148,7 @@ fn check<'a>(native: Node<'a>, id: Cow<'a, str>, severities: &Severities) -> Che
     }
     let mut diagnostics = Vec::new();
     let is_named = native.get_some("id").is_some();
-    let mut dialogue = match shape::dialogue(native.clone(), id, &mut diagnostics) {
+    let mut dialogue = match shape::dialogue(native, id, &mut diagnostics) {
         Ok(dialogue) => Some(dialogue),
         Err(diagnostic) => {
             diagnostics.push(diagnostic);
@@ -141,7 +160,7 @@ fn check<'a>(native: Node<'a>, id: Cow<'a, str>, severities: &Severities) -> Che
     }
     severities.apply(&mut diagnostics);
     let refused = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-    Checked { dialogue: dialogue.filter(|_| !refused), diagnostics, native, is_named }
+    Checked { dialogue: dialogue.filter(|_| !refused), diagnostics, is_named }
 }
 
 fn syntax(error: JsonError, bytes: &[u8]) -> Diagnostic {

@@ -4,58 +4,17 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::diagnostic::{Code, Diagnostic};
-use crate::dialogue::{Dialogue, DialogueType, Message, Role, ToolCall};
+use crate::dialogue::{Dialogue, DialogueType, MESSAGE_FIELDS, Message, Role, ToolCall};
 use crate::import::embedded;
-use crate::json::{self, Json, Member, Node, object, string};
+use crate::json::{self, Fields, Json, Member, Node, object, string};
 
 type Findings = Vec<Diagnostic>;
-
-/// Fields of a message that are known; others are ignored with a warning.
-const MESSAGE_FIELDS: [&str; 18] = [
-    "role",
-    "content",
-    "reasoning_content",
-    "reasoning",
-    "thinking",
-    "tool_call",
-    "tool_calls",
-    "state",
-    "train",
-    "weight",
-    "loss_weight",
-    "expect",
-    "citations",
-    "name",
-    "tool_call_id",
-    "result",
-    "annotations",
-    "id",
-];
 
 /// Names under which the dialogue itself reaches a template.
 pub(crate) const RESERVED_ARGUMENTS: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
 
-/// The members of an object, taken out one by one.
-struct Fields<'a> {
-    range: Range<usize>,
-    members: Vec<Member<'a>>,
-}
-
+/// Members of given types; what has another type is found, and then absent.
 impl<'a> Fields<'a> {
-    fn of(node: Node<'a>, what: &str) -> Result<Self, Diagnostic> {
-        let kind = node.kind();
-        match node.value {
-            Json::Object(members) => Ok(Self { range: node.range, members }),
-            _ => Err(wrong_type(&node.range, &format!("{what} must be an object"), kind)),
-        }
-    }
-
-    /// Takes a field out; null counts as absent.
-    fn take(&mut self, key: &str) -> Option<Node<'a>> {
-        let index = self.members.iter().position(|member| member.key == key)?;
-        Some(self.members.remove(index).node).filter(|node| !node.is_null())
-    }
-
     fn string(&mut self, key: &str, findings: &mut Findings) -> Option<(Range<usize>, Cow<'a, str>)> {
         let node = self.take(key)?;
         let kind = node.kind();
@@ -92,6 +51,14 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The members of what must be an object.
+fn fields<'a>(node: Node<'a>, what: &str) -> Result<Fields<'a>, Diagnostic> {
+    if node.as_object().is_none() {
+        return Err(wrong_type(&node.range, &format!("{what} must be an object"), node.kind()));
+    }
+    Ok(Fields::of(node))
+}
+
 fn wrong_type(range: &Range<usize>, message: &str, found: &str) -> Diagnostic {
     Diagnostic::new(Code::WrongType, message).at(range).label(format!("found {found}"))
 }
@@ -102,7 +69,7 @@ pub(super) fn dialogue<'a>(
     place: Cow<'a, str>,
     findings: &mut Findings,
 ) -> Result<Dialogue<'a>, Diagnostic> {
-    let mut fields = Fields::of(native, "a record")?;
+    let mut fields = fields(native, "a record")?;
     let list = match (fields.take("conversation"), fields.take("messages")) {
         (Some(_), Some(second)) => {
             return Err(
@@ -263,7 +230,7 @@ fn summaries(fields: &mut Fields<'_>, findings: &mut Findings) {
 }
 
 fn message<'a>(element: Node<'a>, findings: &mut Findings) -> Result<Message<'a>, Diagnostic> {
-    let mut fields = Fields::of(element, "a message")?;
+    let mut fields = fields(element, "a message")?;
     let range = fields.range.clone();
     let Some((role_range, role_name)) = fields.string("role", findings) else {
         return Err(Diagnostic::new(Code::WrongType, "the message has no `role`").at(&range));

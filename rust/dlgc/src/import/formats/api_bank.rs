@@ -1,10 +1,10 @@
 //! API-Bank: a file is one dialogue, a line one turn; a call and its result are one line. What can be called is described
 //! in `all_apis.csv` beside.
 
-use super::super::draft::{Draft, Fields, Turn, call, parameters, result_text, tool};
+use super::super::draft::{Draft, Turn, call, parameters, result_text, tool};
 use super::super::{Context, Format, When};
 use crate::diagnostic::Diagnostic;
-use crate::json::{Json, Node, object, string};
+use crate::json::{Fields, Json, Node, object, string};
 
 pub(super) const FORMAT: Format =
     Format { name: "api-bank", when: When::Has(&["pieces[].role", "pieces[].text"]), import };

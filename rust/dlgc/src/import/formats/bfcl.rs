@@ -1,10 +1,10 @@
 //! Berkeley Function-Calling Leaderboard: questions by turn, answers in `possible_answer/` beside.
 
-use super::super::draft::{Draft, Fields, Turn, call, elements};
-use super::super::shapes::python_call;
+use super::super::draft::{Draft, Turn, call};
 use super::super::{Context, Format, When};
+use super::python;
 use crate::diagnostic::{Code, Diagnostic};
-use crate::json::{Json, Member, Node, string};
+use crate::json::{Fields, Json, Member, Node, string};
 
 pub(super) const FORMAT: Format = Format { name: "bfcl", when: When::Is(recognises), import };
 
@@ -43,7 +43,7 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
     let truth = answers.as_ref().and_then(|answers| answers.find(id.as_ref()?.as_str()?)?.get("ground_truth"));
     let turns = record.list("question");
     let is_by_turn = turns.len() > 1 || truth.and_then(|truth| truth.as_array()?.first()?.as_array()).is_some();
-    let truths: Vec<Node<'a>> = match truth.map(|truth| elements(truth.clone().into_owned_at(&range))) {
+    let truths: Vec<Node<'a>> = match truth.map(|truth| truth.clone().into_owned_at(&range).into_elements()) {
         None => Vec::new(),
         Some(by_turn) if is_by_turn => by_turn,
         Some(calls) => vec![Node::new(range.clone(), Json::Array(calls))],
@@ -53,10 +53,10 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
     dialogue.set_text("type", "tool");
     let mut truths = truths.into_iter();
     for turn in turns {
-        dialogue.messages.extend(elements(turn));
+        dialogue.messages.extend(turn.into_elements());
         let calls: Vec<Node<'a>> = truths
             .next()
-            .map_or_else(Vec::new, elements)
+            .map_or_else(Vec::new, Node::into_elements)
             .into_iter()
             .filter_map(|asked| answer(asked, &functions))
             .collect();
@@ -92,7 +92,7 @@ fn of_classes<'a>(record: &Fields<'a>, context: &Context<'_>, range: &std::ops::
 fn answer<'a>(asked: Node<'a>, functions: &[Node<'_>]) -> Option<Node<'a>> {
     let range = asked.range.clone();
     if let Some(text) = asked.as_str() {
-        let parsed = python_call(text, functions)?;
+        let parsed = python::call(text, functions)?;
         return Some(call(&range, None, string(&range, parsed.0), parsed.1.into_owned_at(&range)));
     }
     let Json::Object(members) = asked.value else { return None };

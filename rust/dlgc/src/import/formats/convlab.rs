@@ -1,10 +1,10 @@
 //! ConvLab-3's unified format: the user's turns hold the state that the system answers with.
 
-use super::super::draft::{Draft, Fields, Turn};
+use super::super::draft::{Draft, Turn};
 use super::super::{Context, Format, When};
 use super::multiwoz::slots;
 use crate::diagnostic::Diagnostic;
-use crate::json::Node;
+use crate::json::{Fields, Node};
 
 pub(super) const FORMAT: Format =
     Format { name: "convlab", when: When::Has(&["turns[].speaker", "turns[].utterance", "data_split"]), import };

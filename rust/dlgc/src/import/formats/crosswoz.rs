@@ -1,10 +1,10 @@
 //! CrossWOZ: roles `usr` and `sys`, the state of each system turn by domain.
 
-use super::super::draft::{Draft, Fields, Turn, elements};
+use super::super::draft::{Draft, Turn};
 use super::super::{Context, Format, When};
 use super::multiwoz::slots;
 use crate::diagnostic::Diagnostic;
-use crate::json::Node;
+use crate::json::{Fields, Node};
 
 pub(super) const FORMAT: Format =
     Format { name: "crosswoz", when: When::Has(&["messages[].role", "messages[].dialog_act", "goal"]), import };
@@ -15,7 +15,7 @@ fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Di
     let mut dialogue = Draft::of(record);
     dialogue.set_text("type", "task");
     dialogue.set("goal", goal);
-    for message in messages.map_or_else(Vec::new, elements) {
+    for message in messages.map_or_else(Vec::new, Node::into_elements) {
         let mut message = Fields::of(message);
         let role = match message.text("role").as_deref() {
             Some("usr") => "user".into(),

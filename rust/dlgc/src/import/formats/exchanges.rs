@@ -1,10 +1,10 @@
 //! Dialogues whose list holds exchanges: what the user says and what answers it, in one object.
 
-use super::super::draft::{Draft, Fields, Turn};
-use super::super::shapes::{LISTS, id_of};
+use super::super::draft::{Draft, Turn};
+use super::super::names::{LISTS, id_of};
 use super::super::{Context, Format, When};
 use crate::diagnostic::Diagnostic;
-use crate::json::{Node, string};
+use crate::json::{Fields, Node, string};
 
 pub(super) const FORMAT: Format =
     Format { name: "exchanges", when: When::Is(|record| names(record).is_some()), import };

@@ -4,10 +4,10 @@
 //! that name only. Trajectories (tau-bench) call the list `traj`. OpenAI's older `function_call` and role `function`, and
 //! LLaMA-Factory's parts with a `value`, become calls, results and text.
 
-use super::super::draft::{Fields, call, unwrapped};
+use super::super::draft::{call, unwrapped};
 use super::super::{Context, Format, When, embedded};
 use crate::diagnostic::Diagnostic;
-use crate::json::{Json, Member, Node, string};
+use crate::json::{Fields, Json, Member, Node, string};
 
 pub(super) const FORMAT: Format =
     Format { name: "messages", when: When::Is(|record| list_name(record).is_some()), import };

@@ -5,15 +5,19 @@ mod bfcl;
 mod convlab;
 mod crosswoz;
 mod exchanges;
+mod material;
 mod messages;
 mod mt_bench;
 mod multiwoz;
 mod pairs;
 mod parlai;
+mod prompts;
+mod python;
 mod rows;
 mod sgd;
 mod sharegpt;
 mod single;
+mod speakers;
 mod strings;
 mod toolbench;
 mod transcript;
@@ -21,7 +25,6 @@ mod trees;
 mod xstest;
 
 use super::Format;
-use super::shapes;
 
 /// Those with shapes of their own.
 pub(super) const FIRST: &[Format] = &[
@@ -55,7 +58,7 @@ pub(super) const FIRST: &[Format] = &[
 
 /// Those that take what nobody else does.
 pub(super) const LAST: &[Format] =
-    &[transcript::FORMAT, exchanges::FORMAT, shapes::MATERIAL, strings::FORMAT, shapes::SPEAKERS, shapes::PROMPTS];
+    &[transcript::FORMAT, exchanges::FORMAT, material::FORMAT, strings::FORMAT, speakers::FORMAT, prompts::FORMAT];
 
 /// Whether a record holds a whole dialogue in a string.
 pub(super) fn is_transcript(record: &crate::json::Node<'_>) -> bool {

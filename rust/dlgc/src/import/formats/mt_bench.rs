@@ -1,9 +1,9 @@
 //! MT-Bench: questions of two turns; answers name their question, which lies beside in `question.jsonl`.
 
-use super::super::draft::{Draft, Fields, Turn};
+use super::super::draft::{Draft, Turn};
 use super::super::{Context, Format, When};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::json::{Json, Node, string};
+use crate::json::{Fields, Json, Node, string};
 
 pub(super) const FORMAT: Format = Format { name: "mt-bench", when: When::Is(recognises), import };
 

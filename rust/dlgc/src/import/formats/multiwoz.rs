@@ -1,9 +1,9 @@
 //! MultiWOZ 2.1, in any language: speakers alternate, the state stands in the system's `metadata`.
 
-use super::super::draft::{Draft, Fields, Turn};
+use super::super::draft::{Draft, Turn};
 use super::super::{Context, Format, When};
 use crate::diagnostic::Diagnostic;
-use crate::json::{Json, Node};
+use crate::json::{Fields, Json, Node};
 
 pub(super) const FORMAT: Format =
     Format { name: "multiwoz", when: When::Has(&["log[].text", "log[].metadata"]), import };

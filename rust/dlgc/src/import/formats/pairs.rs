@@ -3,11 +3,11 @@
 //!
 //! What both sides begin with is the dialogue; `chosen` and `rejected`, or `completion`, hold the messages that follow.
 
-use super::super::draft::{Draft, Fields, Turn, elements};
+use super::super::draft::{Draft, Turn};
 use super::super::{Context, Format, Wanted, When};
 use super::{messages, sharegpt, transcript};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::json::{self, Json, Node};
+use crate::json::{self, Fields, Json, Node};
 
 pub(super) const FORMAT: Format = Format { name: "preferences", when: When::Is(recognises), import };
 
@@ -111,7 +111,7 @@ pub(super) fn said(answer: Node<'_>) -> Result<Vec<Node<'_>>, Diagnostic> {
         _ => answer,
     };
     let is_sharegpt = list.as_array().and_then(<[_]>::first).is_some_and(|first| first.get("from").is_some());
-    let mut messages = elements(if is_sharegpt { sharegpt::messages(list)? } else { list });
+    let mut messages = if is_sharegpt { sharegpt::messages(list)? } else { list }.into_elements();
     for message in &mut messages {
         messages::modernise(message, &mut None)?;
     }

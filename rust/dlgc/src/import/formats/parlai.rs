@@ -1,9 +1,9 @@
 //! ParlAI's task-oriented JSON: rounds of four utterances whose role stands before the text, calls as `key = value ;`.
 
-use super::super::draft::{Draft, Fields, Turn, call, elements, named, parameters, tool};
+use super::super::draft::{Draft, Turn, call, named, parameters, tool};
 use super::super::{Context, Format, When};
 use crate::diagnostic::Diagnostic;
-use crate::json::{Json, Node, string};
+use crate::json::{Fields, Json, Node, string};
 
 pub(super) const FORMAT: Format =
     Format { name: "parlai", when: When::Has(&["dialog[][0].text", "dialog[][0].id"]), import };
@@ -13,7 +13,7 @@ fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Di
     let rounds = record.list("dialog");
     let mut dialogue = Draft::of(record);
     let mut tools: Vec<Node<'a>> = Vec::new();
-    for mut utterance in rounds.into_iter().flat_map(elements).map(Fields::of) {
+    for mut utterance in rounds.into_iter().flat_map(Node::into_elements).map(Fields::of) {
         let range = utterance.range.clone();
         let Some(text) = utterance.text("text").map(std::borrow::Cow::into_owned) else { continue };
         let (role, said) = text.split_once(": ").unwrap_or((&text, ""));

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::super::draft::{Draft, Fields, Turn, plain};
-use super::super::shapes::{IDS, spoken};
+use super::super::draft::{Draft, Turn, plain};
+use super::super::names::{IDS, spoken};
 use super::super::{Context, Format, When, speakers};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::json::{Json, Node};
+use crate::json::{Fields, Json, Node};
 
 pub(super) const FORMAT: Format = Format { name: "message-rows", when: When::Is(recognises), import };
 

@@ -1,10 +1,10 @@
 //! Schema-Guided Dialogue, and MultiWOZ 2.2, which has its shape: frames by service, calls inside the turn that reports
 //! their results. The schema that lies beside says what can be called.
 
-use super::super::draft::{Draft, Fields, Turn, call, elements, parameters, tool};
+use super::super::draft::{Draft, Turn, call, parameters, tool};
 use super::super::{Context, Format, When};
 use crate::diagnostic::Diagnostic;
-use crate::json::{self, Json, Node, object, string};
+use crate::json::{self, Fields, Json, Node, object, string};
 
 pub(super) const FORMAT: Format =
     Format { name: "sgd", when: When::Has(&["turns[].speaker", "turns[].utterance", "services"]), import };
@@ -68,7 +68,7 @@ fn know<'a>(frames: Option<&Node<'a>>, intent: &mut Option<Node<'a>>, slots: &mu
             } else {
                 format!("{prefix}{}", member.key)
             };
-            let value = elements(member.node.clone()).into_iter().next();
+            let value = member.node.clone().into_elements().into_iter().next();
             slots.extend(value.map(|value| (name, value)));
         }
     }

@@ -1,10 +1,10 @@
 //! One question and one answer in columns, with what may stand around them: rules, context, earlier exchanges.
 
-use super::super::draft::{Draft, Fields, Turn, elements, unwrapped};
+use super::super::draft::{Draft, Turn, unwrapped};
 use super::super::{Context, Format, When};
 use super::pairs::said;
 use crate::diagnostic::Diagnostic;
-use crate::json::{Json, Node, string};
+use crate::json::{Fields, Json, Node, string};
 
 pub(super) const ALPACA: Format =
     Format { name: "alpaca", when: When::Is(|r| has(r, "instruction", "output")), import };
@@ -48,7 +48,7 @@ fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Di
         dialogue.say(Turn::new(&system.range.clone(), "system").content(Some(system)));
     }
     for exchange in history {
-        for (index, said) in elements(exchange).into_iter().enumerate() {
+        for (index, said) in exchange.into_elements().into_iter().enumerate() {
             let role = if index % 2 == 0 { "user" } else { "assistant" };
             dialogue.say(Turn::new(&said.range.clone(), role).content(Some(said)));
         }
@@ -82,7 +82,9 @@ fn calls<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Dia
     if let Some(answers) = answers {
         let range = answers.range.clone();
         let expected = string(&range, "call");
-        dialogue.say(Turn::new(&range, "assistant").calls(elements(unwrapped(answers))).with("expect", Some(expected)));
+        dialogue.say(
+            Turn::new(&range, "assistant").calls(unwrapped(answers).into_elements()).with("expect", Some(expected)),
+        );
     }
     Ok(vec![dialogue.node()])
 }

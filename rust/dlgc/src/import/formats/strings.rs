@@ -1,10 +1,10 @@
 //! Dialogues whose messages are plain strings, in turns: the user, then the assistant.
 
-use super::super::draft::{Draft, Fields, Turn, elements};
-use super::super::shapes::{LISTS, id_of};
+use super::super::draft::{Draft, Turn};
+use super::super::names::{LISTS, id_of};
 use super::super::{Context, Format, When};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::json::{Json, Node};
+use crate::json::{Fields, Json, Node};
 
 pub(super) const FORMAT: Format = Format { name: "strings", when: When::Is(recognises), import };
 
@@ -24,7 +24,7 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
     let range = record.range.clone();
     let (said, mut record) = match list(&record) {
         // A record that is nothing but the list.
-        None => (elements(record), Fields::of(Node::new(range.clone(), Json::Null))),
+        None => (record.into_elements(), Fields::of(Node::new(range.clone(), Json::Null))),
         Some(name) => {
             let mut record = Fields::of(record);
             (record.list(name), record)

@@ -1,10 +1,10 @@
 //! ToolBench: the last of the winning search's message lists, of which the others are beginnings.
 
-use super::super::draft::{Draft, Fields, elements};
+use super::super::draft::Draft;
 use super::super::{Context, Format, When};
 use super::messages::modernise;
 use crate::diagnostic::Diagnostic;
-use crate::json::{Node, object};
+use crate::json::{Fields, Node, object};
 
 pub(super) const FORMAT: Format = Format { name: "toolbench", when: When::Has(&["answer_generation", "tree"]), import };
 
@@ -15,7 +15,7 @@ fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Di
     let (_, _) = (record.take("tree"), record.take("compare_candidates"));
     let (messages, tools, _) = (answer.list("train_messages").pop(), answer.take("function"), answer.take("chain"));
     let mut dialogue = Draft::of(record);
-    for mut message in messages.map_or_else(Vec::new, elements) {
+    for mut message in messages.map_or_else(Vec::new, Node::into_elements) {
         modernise(&mut message, &mut None)?;
         // The set's own verdict on a step of the search.
         let mut fields = Fields::of(message);

@@ -4,10 +4,10 @@
 //! A name counts only where a turn may begin: at the start, or on a line of its own after a line break (after a blank
 //! line, where the text has blank lines before its turns). So `Human:` inside a line stays what it is.
 
-use super::super::draft::{Draft, Fields, Turn, call, unwrapped};
+use super::super::draft::{Draft, Turn, call, unwrapped};
 use super::super::{Context, Format, When};
 use crate::diagnostic::Diagnostic;
-use crate::json::{Json, Node, string};
+use crate::json::{Fields, Json, Node, string};
 
 pub(super) const FORMAT: Format = Format { name: "transcript", when: When::Is(recognises), import };
 

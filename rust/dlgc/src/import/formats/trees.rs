@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::super::draft::{Draft, Fields, Turn, named};
+use super::super::draft::{Draft, Turn, named};
 use super::super::{Context, Format, Wanted, When};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::json::{Json, Node, string};
+use crate::json::{Fields, Json, Node, string};
 
 /// One tree a record.
 pub(super) const NESTED: Format =

@@ -1,9 +1,9 @@
 //! XSTest: answers to prompts that look unsafe; whether one should refuse follows from the kind of prompt.
 
-use super::super::draft::{Draft, Fields, Turn};
+use super::super::draft::{Draft, Turn};
 use super::super::{Context, Format, When};
 use crate::diagnostic::Diagnostic;
-use crate::json::{Node, string};
+use crate::json::{Fields, Node, string};
 
 pub(super) const FORMAT: Format =
     Format { name: "xstest", when: When::Has(&["prompt", "completion", "type", "final_label"]), import };
