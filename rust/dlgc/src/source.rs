@@ -31,11 +31,13 @@ mod scan;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::diagnostic::Diagnostic;
 use crate::dialogue::{Location, Position};
 
-pub(crate) use files::no_such_file;
 pub use files::{Listing, Skipped, list};
+pub(crate) use files::{digest, no_such_file};
 pub use read::Reader;
 
 /// What reading hands over.
@@ -95,10 +97,10 @@ pub struct Fault {
 }
 
 /// What the manifest says about an input file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputDigest {
     /// The file as the user would name it.
-    pub file: Arc<str>,
+    pub file: String,
     /// Its size as stored, in bytes.
     pub bytes: u64,
     /// SHA-256 of its stored bytes, in hexadecimal.

@@ -26,10 +26,10 @@ use sha2::{Digest, Sha256};
 use crate::diagnostic::{Code, Diagnostic, Located, Severities, locate};
 use crate::dialogue::Location;
 use crate::error::{Error, ErrorKind, Result};
-use crate::import::is_piece;
+use crate::import::{Importers, is_piece};
 use crate::panics::caught;
-use crate::shard::{self, Certificate, DatasetWriter, FORMAT, FORMAT_VERSION, Input, Ledger, Manifest, WritePlan};
-use crate::source::{self, Chunk, Fault, Item, Reader, Record, Skipped};
+use crate::shard::{self, Certificate, DatasetWriter, FORMAT, FORMAT_VERSION, Ledger, Manifest, WritePlan};
+use crate::source::{self, Chunk, Fault, InputDigest, Item, Reader, Record, Skipped};
 use crate::split::Splits;
 use resume::{Skip, Skipping, Start};
 
@@ -85,12 +85,13 @@ pub fn compile(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Co
     let mut interrupted = DatasetWriter::resume(&plan)?;
     loop {
         let (writer, start) = match interrupted.take().map(|(writer, state)| (writer, Start::of(state))) {
-            Some((writer, Some(start))) => (writer, start),
+            Some((writer, Some(start))) if start.siblings_are_the_same() => (writer, start),
             _ => (DatasetWriter::create(&plan)?, Start::default()),
         };
         let resumed = start.records();
         let reader = Reader::new(listing.files.clone(), options.max_record_bytes).joining(is_piece);
-        let mut sink = Writing { writer };
+        compiler.importers.remember_siblings(start.siblings());
+        let mut sink = Writing { writer, importers: &compiler.importers };
         let Some(Ran { tallies, inputs, skipped }) =
             run(options.threads, &compiler, reader, total, start, &mut sink, monitor)?
         else {
@@ -279,11 +280,12 @@ struct Place<'p> {
 }
 
 /// Writes results into a dataset; what was written lasts whenever a shard is whole.
-struct Writing {
+struct Writing<'i> {
     writer: DatasetWriter,
+    importers: &'i Importers,
 }
 
-impl Destination for Writing {
+impl Destination for Writing<'_> {
     fn take(&mut self, record: &Record<'_>, outcome: Outcome, rejected: &[Located]) -> Result<()> {
         if outcome.has_rejects() {
             self.writer.reject(&record.location, record.bytes, rejected)?;
@@ -302,7 +304,7 @@ impl Destination for Writing {
         if !self.writer.close_full_shards()? {
             return Ok(());
         }
-        self.writer.checkpoint(resume::state(place.tallies, place.hash))
+        self.writer.checkpoint(resume::state(place.tallies, place.hash, &self.importers.siblings()))
     }
 }
 
@@ -355,7 +357,7 @@ impl Sink<'_> {
 /// What a run came to.
 struct Ran {
     tallies: report::Tallies,
-    inputs: Vec<Input>,
+    inputs: Vec<InputDigest>,
     skipped: Vec<Skipped>,
 }
 
@@ -432,12 +434,12 @@ fn run(
     if changed {
         return Ok(None);
     }
-    Ok(Some(Ran { tallies: sink.tallies, inputs: inputs(&digests), skipped: sink.skipped }))
+    Ok(Some(Ran { tallies: sink.tallies, inputs: digests, skipped: sink.skipped }))
 }
 
 /// What the reader says when it is done.
 struct Ending {
-    digests: Vec<source::InputDigest>,
+    digests: Vec<InputDigest>,
     changed: bool,
 }
 
@@ -530,22 +532,12 @@ fn caught_record(pass: &dyn Pass, record: &Record<'_>) -> Result<Outcome> {
     })
 }
 
-fn inputs(digests: &[source::InputDigest]) -> Vec<Input> {
-    let input = |digest: &source::InputDigest| Input {
-        file: digest.file.to_string(),
-        bytes: digest.bytes,
-        sha256: digest.sha256.clone(),
-        records: digest.records,
-    };
-    digests.iter().map(input).collect()
-}
-
 fn manifest(
     options: &CompileOptions,
     compiler: &Compiler,
     tallies: &report::Tallies,
     written: &shard::Written,
-    inputs: Vec<Input>,
+    inputs: Vec<InputDigest>,
 ) -> Result<Manifest> {
     let digest = |bytes: &[u8]| crate::hex(&Sha256::digest(bytes));
     let semantic = options.semantic(compiler.max_length);
@@ -571,6 +563,7 @@ fn manifest(
         stops: compiler.stops(),
         stop_ids: compiler.stop_ids.clone(),
         inputs,
+        siblings: compiler.importers.siblings(),
         shards: written.shards.clone(),
         files: written.files.clone(),
         splits: written.splits.clone(),

@@ -6,7 +6,7 @@
 //! counted is taken up; whether the result is the same is therefore no question of trust: the bytes are those of a run
 //! that was never interrupted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -14,13 +14,15 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::report::Tallies;
 use super::{CompileOptions, Compiler};
-use crate::source::Item;
+use crate::source::{self, InputDigest, Item};
 
 /// Where a run begins.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Start {
     tallies: Tallies,
     hash: u64,
+    /// Files beside the inputs that were read.
+    siblings: Vec<InputDigest>,
 }
 
 impl Start {
@@ -32,6 +34,19 @@ impl Start {
     /// Records that were compiled before it.
     pub(super) fn records(&self) -> u64 {
         self.tallies.ledger.records.read
+    }
+
+    /// Files beside the inputs that were read before it.
+    pub(super) fn siblings(&self) -> Vec<InputDigest> {
+        self.siblings.clone()
+    }
+
+    /// Whether they still hold what they held.
+    pub(super) fn siblings_are_the_same(&self) -> bool {
+        let is_same = |sibling: &InputDigest| {
+            source::digest(Path::new(&*sibling.file)).is_ok_and(|(_, sha256)| sha256 == sibling.sha256)
+        };
+        self.siblings.iter().all(is_same)
     }
 
     pub(super) fn split(self) -> (Tallies, Skip) {
@@ -46,8 +61,8 @@ impl Start {
 }
 
 /// What to keep of a run at the end of a record.
-pub(super) fn state(tallies: &Tallies, hash: u64) -> serde_json::Value {
-    serde_json::json!({"tallies": tallies, "hash": hash})
+pub(super) fn state(tallies: &Tallies, hash: u64, siblings: &[InputDigest]) -> serde_json::Value {
+    serde_json::json!({"tallies": tallies, "hash": hash, "siblings": siblings})
 }
 
 /// Goes on with the hash over all records.

@@ -20,12 +20,14 @@ mod speakers;
 mod unknown;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::Location;
 use crate::error::{Error, ErrorKind, Result as RunResult};
 use crate::json::{JsonError, JsonErrorKind, Node};
+use crate::source::InputDigest;
 use mapping::{Mapping, Written};
 use path::Path;
 use siblings::{Beside, Siblings};
@@ -128,6 +130,21 @@ impl Importers {
             Importer::Format(format, _) => format.name,
             Importer::Mapping(name, _) => name,
         })
+    }
+
+    /// Files beside the inputs that were read for what they say of their records, by name.
+    pub(crate) fn siblings(&self) -> Vec<InputDigest> {
+        self.siblings.digests()
+    }
+
+    /// Counts files among the siblings that an earlier part of the run has read.
+    pub(crate) fn remember_siblings(&self, digests: Vec<InputDigest>) {
+        self.siblings.remember(digests);
+    }
+
+    /// Says where inputs lie that are called otherwise than their path, so that what is beside them is found.
+    pub(crate) fn place_inputs(&mut self, places: impl Iterator<Item = (Arc<str>, PathBuf)>) {
+        self.siblings.place(places);
     }
 
     /// Brings a record into the native shape; first of all says which format it has.

@@ -2,14 +2,14 @@
 //!
 //! Read once, by whatever reads inputs, and kept; one that is missing, broken or too large is as if it were not there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::dialogue::Location;
 use crate::json::{self, Json, Node};
-use crate::source::{Item, Reader};
+use crate::source::{InputDigest, Item, Reader};
 
 /// Largest file that is read for what it says of others, in bytes of its records.
 const LARGEST: usize = 64 << 20;
@@ -40,12 +40,17 @@ type Wanted = (PathBuf, &'static str);
 #[derive(Debug, Default)]
 pub(super) struct Siblings {
     tables: Mutex<HashMap<Wanted, Option<Arc<Table>>>>,
+    /// Those that were read, by name.
+    read: Mutex<BTreeMap<String, InputDigest>>,
+    /// Where inputs lie that are called otherwise than their path.
+    places: HashMap<Arc<str>, PathBuf>,
 }
 
 /// The folder of one record's file.
 pub(super) struct Beside<'s> {
     siblings: &'s Siblings,
-    folder: Option<PathBuf>,
+    /// Where it lies, and what it is called.
+    folder: Option<(PathBuf, PathBuf)>,
     /// The file's own name, without the ending of its compression.
     pub(super) file: String,
 }
@@ -55,33 +60,49 @@ impl Siblings {
         // Of a member of an archive, what lies beside the archive.
         let file = location.file.split('!').next().unwrap_or_default();
         let path = Path::new(file);
+        let lies = self.places.get(file).map_or(path, PathBuf::as_path);
+        let folder = |path: &Path| path.parent().unwrap_or(Path::new("")).to_owned();
         let is_file = file != "-" && !file.starts_with('<');
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let bare = [".gz", ".zst", ".zstd"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
-        Beside {
-            siblings: self,
-            folder: is_file.then(|| path.parent().unwrap_or(Path::new("")).to_owned()),
-            file: bare.to_owned(),
-        }
+        Beside { siblings: self, folder: is_file.then(|| (folder(lies), folder(path))), file: bare.to_owned() }
+    }
+
+    /// Says where inputs lie that are called otherwise than their path.
+    pub(super) fn place(&mut self, places: impl Iterator<Item = (Arc<str>, PathBuf)>) {
+        self.places.extend(places);
+    }
+
+    /// The files that were read, by name.
+    pub(super) fn digests(&self) -> Vec<InputDigest> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Takes those for read that an earlier part of the run has read.
+    pub(super) fn remember(&self, digests: Vec<InputDigest>) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.extend(digests.into_iter().map(|digest| (digest.file.clone(), digest)));
     }
 }
 
 impl Beside<'_> {
     /// The records of a file beside by their field `key`; `name` may lead into a folder, compression is found.
     pub(super) fn table(&self, name: &str, key: &'static str) -> Option<Arc<Table>> {
-        let folder = self.folder.as_ref()?;
-        let path = folder.join(name);
+        let (folder, called) = self.folder.as_ref()?;
         let mut tables = self.siblings.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = tables.entry((path, key)).or_insert_with_key(|(path, key)| {
-            let forms = ["", ".gz", ".zst"].map(|ending| PathBuf::from(format!("{}{ending}", path.display())));
-            forms.iter().find(|form| form.is_file()).and_then(|form| read(form, key)).map(Arc::new)
+        let known = tables.entry((folder.join(name), key)).or_insert_with(|| {
+            let forms = ["", ".gz", ".zst"].map(|ending| format!("{name}{ending}"));
+            let form = forms.iter().find(|form| folder.join(form).is_file())?;
+            let (table, digest) = read(&folder.join(form), &called.join(form).to_string_lossy(), key)?;
+            self.siblings.remember(vec![digest]);
+            Some(Arc::new(table))
         });
         known.clone()
     }
 
     /// Names of files beside that the test wants, without the endings of compression, in order.
     pub(super) fn names(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
-        let Some(folder) = &self.folder else { return Vec::new() };
+        let Some((folder, _)) = &self.folder else { return Vec::new() };
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
         let mut names: Vec<String> = entries
@@ -96,11 +117,12 @@ impl Beside<'_> {
     }
 }
 
-fn read(path: &Path, key: &str) -> Option<Table> {
+/// Reads the file at a path, and calls it by a name.
+fn read(path: &Path, name: &str, key: &str) -> Option<(Table, InputDigest)> {
     let mut table = Table::default();
     let mut bytes = 0;
     let mut is_whole = true;
-    Reader::new(vec![path.to_owned()], LARGEST).read(&mut |item| {
+    let digests = Reader::named(vec![(path.to_owned(), Arc::from(name))], LARGEST).read(&mut |item| {
         match item {
             Item::Chunk(chunk) => {
                 bytes += chunk.bytes.len();
@@ -125,5 +147,6 @@ fn read(path: &Path, key: &str) -> Option<Table> {
         }
         if is_whole { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
-    is_whole.then_some(table)
+    let digest = digests.into_iter().next().filter(|_| is_whole)?;
+    Some((table, digest))
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::source::InputDigest;
 
 /// Name of the file.
 pub const MANIFEST: &str = "manifest.json";
@@ -39,7 +40,10 @@ pub struct Manifest {
     /// Ids that stop generation.
     pub stop_ids: Vec<u32>,
     /// Input files.
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<InputDigest>,
+    /// Files beside them that were read for what they say of the records; absent in datasets of earlier builds.
+    #[serde(default)]
+    pub siblings: Vec<InputDigest>,
     /// The shards, in order.
     pub shards: Vec<Shard>,
     /// Every other file.
@@ -60,19 +64,6 @@ pub struct Manifest {
     pub diagnostics: BTreeMap<String, u64>,
     /// Small fixed dialogues and what they become, so that drift can be told.
     pub canaries: Vec<Canary>,
-}
-
-/// An input file.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Input {
-    /// As the user named it.
-    pub file: String,
-    /// Stored size.
-    pub bytes: u64,
-    /// SHA-256 of the stored bytes.
-    pub sha256: String,
-    /// Records it held.
-    pub records: u64,
 }
 
 /// What is wrong with an input file as a whole, or with what is left of it.

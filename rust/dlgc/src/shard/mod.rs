@@ -28,8 +28,8 @@ use journal::{Checkpoint, Journal, SplitState, sweep};
 pub use dialogues::DialogueRow;
 pub(crate) use files::AtomicFile;
 pub use manifest::{
-    Canary, Certificate, CertifiedStop, DialogueLine, FORMAT, FORMAT_VERSION, FileEntry, FileFault, Input, Ledger,
-    MANIFEST, Manifest, Proof, RecordLine, Shard, Size, TurnLine,
+    Canary, Certificate, CertifiedStop, DialogueLine, FORMAT, FORMAT_VERSION, FileEntry, FileFault, Ledger, MANIFEST,
+    Manifest, Proof, RecordLine, Shard, Size, TurnLine,
 };
 
 /// Rows of a batch: `datasets` reads single rows quickest from batches of about this size.

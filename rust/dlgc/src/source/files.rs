@@ -1,6 +1,10 @@
 //! Which files an input names: folders are walked in name order, globs expanded, unknown endings listed.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -20,6 +24,22 @@ pub struct Skipped {
     pub path: PathBuf,
     /// Why, in one phrase.
     pub reason: &'static str,
+}
+
+/// Size and SHA-256 of a file.
+pub(crate) fn digest(path: &Path) -> std::io::Result<(u64, String)> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    let mut bytes = 0;
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((bytes, crate::hex(&hash.finalize())));
+        }
+        bytes += count as u64;
+        hash.update(&buffer[..count]);
+    }
 }
 
 /// Lists the files that `inputs` name, in the order given, folders in name order.

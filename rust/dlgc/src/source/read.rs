@@ -102,7 +102,7 @@ impl Reader {
             flow = sink.fault(name, diagnostic);
         }
         let digest = InputDigest {
-            file: Arc::clone(name),
+            file: name.to_string(),
             bytes: stored.bytes,
             sha256: crate::hex(&stored.hash.finalize()),
             records: sink.records,

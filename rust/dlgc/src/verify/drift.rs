@@ -10,11 +10,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::digest;
 use crate::compile::{CompileOptions, Compiler, MaskOption, Sighting};
 use crate::diagnostic::columns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shard::{Canary, Manifest};
+use crate::source::digest;
 use crate::tokenize::Example;
 
 /// What has changed between a dataset and what is to serve.

@@ -10,17 +10,15 @@ mod rows;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, UInt8Type, UInt64Type};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::shard::{Certificate, FileEntry, Manifest, Proof, Shard, Size};
+use crate::source::digest;
 use crate::tokenize::{Tokenizer, TokenizerFiles, UNTRAINED};
 
 use rows::Columns;
@@ -338,20 +336,5 @@ impl Verdict {
             self.problem(place, format!("{turns} trained messages, {runs} runs of trained tokens"));
         }
         Ok(())
-    }
-}
-
-fn digest(path: &Path) -> std::io::Result<(u64, String)> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    let mut bytes = 0;
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok((bytes, crate::hex(&hash.finalize())));
-        }
-        bytes += count as u64;
-        hash.update(&buffer[..count]);
     }
 }

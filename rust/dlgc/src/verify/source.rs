@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::Problems;
 use super::rows::Rows;
-use super::{Problems, digest};
 use crate::compile::{self, CompileOptions, Compiler, Monitor, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::import::is_piece;
-use crate::shard::{Input, Manifest, Row};
-use crate::source::{self, Reader, Record};
+use crate::shard::{Manifest, Row};
+use crate::source::{self, InputDigest, Reader, Record, digest};
 
 /// What was compared with the sources, and what is not the same.
 #[derive(Debug, Serialize)]
@@ -48,7 +48,7 @@ pub struct Confirmation {
 pub fn confirm(folder: &Path, sources: &[String], monitor: &mut dyn Monitor) -> Result<Confirmation> {
     let manifest = Manifest::load(folder)?;
     let options = CompileOptions::of_dataset(folder, &manifest)?;
-    let compiler = Compiler::load(&options)?;
+    let mut compiler = Compiler::load(&options)?;
     let mut problems = Problems::default();
     let mut notes = Vec::new();
     let (inputs, files) = inputs(sources, &manifest, &mut problems, &mut notes)?;
@@ -65,12 +65,14 @@ pub fn confirm(folder: &Path, sources: &[String], monitor: &mut dyn Monitor) -> 
         targets: 0,
         problems,
     };
+    compiler.importers.place_inputs(inputs.iter().map(|(path, name)| (Arc::clone(name), path.clone())));
     let total = inputs.iter().map(|(path, _)| path.metadata().map_or(0, |data| data.len())).sum();
     let reader = Reader::named(inputs, options.max_record_bytes).joining(is_piece);
     let mut each = |record: &Record<'_>, outcome: &Outcome| comparison.record(record, outcome);
     let (ledger, certificate) = compile::again(&compiler, reader, Some(total), &mut each, monitor)?;
     comparison.rest();
     let Comparison { rows, targets, mut problems, .. } = comparison;
+    siblings(&compiler.importers.siblings(), &manifest, &mut problems);
     if unchanged && manifest.certificate.as_ref().is_some_and(|certified| *certified != certificate) {
         problems.add("manifest.json", "the certificate is another than that of the sources");
     }
@@ -84,6 +86,20 @@ pub fn confirm(folder: &Path, sources: &[String], monitor: &mut dyn Monitor) -> 
     let confirmed = problems.is_empty();
     let statement = confirmed.then(|| certificate.statement()).flatten();
     Ok(Confirmation { confirmed, files, rows, targets, statement, found: problems, notes })
+}
+
+/// Compares files that were read because they lie beside the inputs.
+fn siblings(read: &[InputDigest], manifest: &Manifest, problems: &mut Problems) {
+    for sibling in &manifest.siblings {
+        match read.iter().find(|other| other.file == sibling.file) {
+            None => problems.add(&sibling.file, "is not beside the sources, or cannot be read"),
+            Some(other) if other.sha256 != sibling.sha256 => {
+                let message = format!("has changed: expected SHA-256 {}, found {}", sibling.sha256, other.sha256);
+                problems.add(&sibling.file, message);
+            }
+            Some(_) => {}
+        }
+    }
 }
 
 fn of_ledger(manifest: &Manifest) -> (&crate::shard::RecordLine, &crate::shard::DialogueLine, &crate::shard::TurnLine) {
@@ -135,7 +151,7 @@ fn inputs(
 }
 
 /// A file with the content of an input, or else with its name.
-fn find(files: &[(PathBuf, String, bool)], input: &Input) -> Option<usize> {
+fn find(files: &[(PathBuf, String, bool)], input: &InputDigest) -> Option<usize> {
     let whole = |path: &Path| path.to_string_lossy() == input.file;
     let name = |path: &Path| path.file_name() == Path::new(&input.file).file_name();
     let pick = |test: &dyn Fn(&(PathBuf, String, bool)) -> bool| files.iter().position(test);
@@ -150,7 +166,7 @@ fn find(files: &[(PathBuf, String, bool)], input: &Input) -> Option<usize> {
 
 /// Inputs of the manifest that are not read at all: their rows cannot be compared.
 fn missing(read: &[(PathBuf, Arc<str>)], manifest: &Manifest) -> Vec<String> {
-    let is_read = |input: &&Input| read.iter().any(|(_, name)| **name == *input.file);
+    let is_read = |input: &&InputDigest| read.iter().any(|(_, name)| **name == *input.file);
     manifest.inputs.iter().filter(|input| !is_read(input)).map(|input| input.file.clone()).collect()
 }
 

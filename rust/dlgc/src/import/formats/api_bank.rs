@@ -3,6 +3,7 @@
 
 use super::super::draft::{Draft, Turn, call, parameters, result_text, tool};
 use super::super::{Context, Format, When};
+use super::python;
 use crate::diagnostic::Diagnostic;
 use crate::json::{Fields, Json, Node, object, string};
 
@@ -46,10 +47,17 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
     Ok(vec![dialogue.node()])
 }
 
-/// A function from its signature in Python, `(username: str, days: int = 1)`.
+/// A function from its signature in Python, `(username: str, days: int = 1)`, with what `api_info` says of it and of its
+/// parameters: `description = "..."` and `input_parameters = {"username": {"description": "..."}}`.
 fn function<'a>(name: &str, api: &Node<'static>) -> Option<Node<'a>> {
     let place = 0..0;
+    let said = |what: &str| {
+        let (_, said) = api.get("api_info")?.as_str()?.split_once(&format!("{what} = "))?;
+        python::literal(said)
+    };
+    let (description, described) = (said("description"), said("input_parameters"));
     let signature = api.get("input_parameters")?.as_str()?.trim().trim_start_matches('(').trim_end_matches(')');
+    let signature = if signature == "None" { "" } else { signature };
     let (mut properties, mut required) = (Vec::new(), Vec::new());
     for parameter in signature.split(',').filter(|parameter| !parameter.trim().is_empty()) {
         let (name, rest) = parameter.split_once(':').unwrap_or((parameter, "str"));
@@ -58,14 +66,16 @@ fn function<'a>(name: &str, api: &Node<'static>) -> Option<Node<'a>> {
             "int" => "integer",
             "float" => "number",
             "bool" => "boolean",
-            kind if kind.starts_with("list") => "array",
-            kind if kind.starts_with("dict") => "object",
+            kind if kind.to_lowercase().starts_with("list") => "array",
+            "object" | "dict" => "object",
             _ => "string",
         };
         let name = name.trim().to_owned();
         required.extend(default.is_none().then(|| string(&place, name.clone())));
-        properties.push((name, object(&place, vec![("type", string(&place, kind))])));
+        let mut property = vec![("type", string(&place, kind))];
+        let description = described.as_ref().and_then(|described| described.get(&name)?.get("description"));
+        property.extend(description.map(|said| ("description", said.clone())));
+        properties.push((name, object(&place, property)));
     }
-    let description = api.get("应用场景").cloned();
     Some(tool(&place, string(&place, name.to_owned()), description, parameters(&place, properties, required)))
 }

@@ -88,7 +88,7 @@ fn of_classes<'a>(record: &Fields<'a>, context: &Context<'_>, range: &std::ops::
 }
 
 /// A call as the answers have it: Python text, or a function with lists of values that are right, of which the first
-/// is taken; an empty one says that the argument may be left out.
+/// is taken; an empty one says that the argument may be left out, unless the function requires it.
 fn answer<'a>(asked: Node<'a>, functions: &[Node<'_>]) -> Option<Node<'a>> {
     let range = asked.range.clone();
     if let Some(text) = asked.as_str() {
@@ -97,23 +97,29 @@ fn answer<'a>(asked: Node<'a>, functions: &[Node<'_>]) -> Option<Node<'a>> {
     }
     let Json::Object(members) = asked.value else { return None };
     let Member { key, node, .. } = members.into_iter().next()?;
-    Some(call(&range, None, string(&range, key), first_allowed(node)))
+    let is_named = |function: &&Node<'_>| function.get("name").and_then(Node::as_str) == Some(&*key);
+    let required = functions.iter().find(is_named).and_then(|function| function.get("parameters")?.get("required"));
+    let arguments = first_allowed(node, required.and_then(Node::as_array).unwrap_or_default());
+    Some(call(&range, None, string(&range, key), arguments))
 }
 
-fn first_allowed(allowed: Node<'_>) -> Node<'_> {
+fn first_allowed<'a>(allowed: Node<'a>, required: &[Node<'_>]) -> Node<'a> {
     let range = allowed.range.clone();
     let Json::Object(members) = allowed.value else { return allowed };
     let mut picked = Vec::new();
     for member in members {
         let Member { key, key_range, node } = member;
         let Json::Array(values) = node.value else { continue };
-        let Some(value) = values.into_iter().next().filter(|value| value.as_str() != Some("")) else { continue };
+        let is_required = required.iter().any(|name| name.as_str() == Some(&*key));
+        let is_value = |value: &Node<'_>| value.as_str() != Some("");
+        let mut values = values.into_iter().skip_while(|value| is_required && !is_value(value));
+        let Some(value) = values.next().filter(is_value) else { continue };
         let value = match value.value {
-            Json::Object(_) => first_allowed(value),
+            Json::Object(_) => first_allowed(value, &[]),
             Json::Array(inner) => {
                 let inner = inner
                     .into_iter()
-                    .map(|inner| if inner.as_object().is_some() { first_allowed(inner) } else { inner });
+                    .map(|inner| if inner.as_object().is_some() { first_allowed(inner, &[]) } else { inner });
                 Node::new(value.range, Json::Array(inner.collect()))
             }
             _ => value,

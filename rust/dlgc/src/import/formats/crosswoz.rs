@@ -1,4 +1,5 @@
-//! CrossWOZ: roles `usr` and `sys`, the state of each system turn by domain.
+//! CrossWOZ: roles `usr` and `sys`. The state is what the user asked for, `sys_state_init`; `sys_state`, what the system then
+//! looked up, may have given up constraints that nothing meets, and stays in the annotations.
 
 use super::super::draft::{Draft, Turn};
 use super::super::{Context, Format, When};
@@ -23,7 +24,7 @@ fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Di
             other => other.unwrap_or_default().to_owned(),
         };
         let turn = Turn::new(&message.range.clone(), role).content(message.take("content"));
-        let state = message.take("sys_state").map(|state| slots(state, &["selectedResults"]));
+        let state = message.take_any(&["sys_state_init", "sys_state"]).map(|state| slots(state, &["selectedResults"]));
         let turn = match state {
             Some(slots) => turn.state(None, slots),
             None => turn,

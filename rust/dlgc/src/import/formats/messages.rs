@@ -4,7 +4,7 @@
 //! that name only. Trajectories (tau-bench) call the list `traj`. OpenAI's older `function_call` and role `function`, and
 //! LLaMA-Factory's parts with a `value`, become calls, results and text.
 
-use super::super::draft::{call, unwrapped};
+use super::super::draft::{Turn, call, unwrapped};
 use super::super::{Context, Format, When, embedded};
 use crate::diagnostic::Diagnostic;
 use crate::json::{Fields, Json, Member, Node, string};
@@ -61,9 +61,8 @@ fn legacy<'a>(mut record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>
     let Json::Object(members) = &mut record.value else { unreachable!("recognised by a member") };
     for member in members.iter_mut().filter(|member| LISTS.contains(&&*member.key)) {
         if let Json::Array(messages) = &mut member.node.value {
-            for message in messages {
-                modernise(message, &mut tools)?;
-            }
+            messages.iter_mut().try_for_each(|message| modernise(message, &mut tools))?;
+            *messages = std::mem::take(messages).into_iter().flat_map(results).collect();
         }
     }
     if let Some(tools) = tools.filter(|_| !members.iter().any(|member| member.key == "tools")) {
@@ -116,6 +115,26 @@ pub(super) fn modernise<'a>(message: &mut Node<'a>, tools: &mut Option<Node<'a>>
     message.value = Json::Object(found);
     message.range = range;
     Ok(())
+}
+
+/// A tool message whose text is a JSON list of results, each of a call of its own, as one message for each.
+fn results(message: Node<'_>) -> Vec<Node<'_>> {
+    let is_result = |result: &Node<'_>| {
+        result.get("content").is_some_and(|content| content.as_str().is_some())
+            && result.get("tool_call_id").is_some_and(|id| id.as_str().is_some())
+    };
+    let is_tool = message.get("role").and_then(Node::as_str) == Some("tool");
+    let listed = message.get("content").filter(|_| is_tool).and_then(|content| embedded(content).ok()?);
+    let Some(Json::Array(results)) = listed.map(|listed| listed.value) else { return vec![message] };
+    if results.is_empty() || !results.iter().all(is_result) {
+        return vec![message];
+    }
+    let role = |result: Node<'_>| {
+        let mut fields = Fields::of(result.into_owned_at(&message.range));
+        let turn = Turn::new(&message.range, "tool").with("tool_call_id", fields.take("tool_call_id"));
+        turn.with("name", fields.take("name")).content(fields.take("content")).annotations(fields).node()
+    };
+    results.into_iter().map(role).collect()
 }
 
 /// Parts that keep what they say under `value` are LLaMA-Factory's.

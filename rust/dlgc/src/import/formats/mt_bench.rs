@@ -23,8 +23,8 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
         _ => String::new(),
     };
     let choice = record.list("choices").into_iter().next();
-    let (questions, answers) = match choice {
-        None => (record.list("turns"), Vec::new()),
+    let (questions, answers, about) = match choice {
+        None => (record.list("turns"), Vec::new(), None),
         Some(choice) => {
             let table = context.beside.table("question.jsonl", "question_id");
             let question = table.as_ref().and_then(|table| table.find(&id)).cloned();
@@ -34,11 +34,14 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
                     .at(&range)
                     .help("put `question.jsonl` beside the file"));
             };
-            (Fields::of(question.into_owned_at(&range)).list("turns"), Fields::of(choice).list("turns"))
+            let mut question = Fields::of(question.into_owned_at(&range));
+            let _ = question.take("question_id");
+            (question.list("turns"), Fields::of(choice).list("turns"), Some(question.into_node()))
         }
     };
     let mut dialogue = Draft::of(record);
     dialogue.set("id", Some(string(&range, id)));
+    dialogue.set("metadata", about);
     let mut answers = answers.into_iter();
     for question in questions {
         dialogue.say(Turn::new(&question.range.clone(), "user").content(Some(question)));

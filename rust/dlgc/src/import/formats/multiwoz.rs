@@ -1,9 +1,9 @@
 //! MultiWOZ 2.1, in any language: speakers alternate, the state stands in the system's `metadata`.
 
-use super::super::draft::{Draft, Turn};
+use super::super::draft::{Draft, Turn, named};
 use super::super::{Context, Format, When};
 use crate::diagnostic::Diagnostic;
-use crate::json::{Fields, Json, Node};
+use crate::json::{Fields, Json, Member, Node};
 
 pub(super) const FORMAT: Format =
     Format { name: "multiwoz", when: When::Has(&["log[].text", "log[].metadata"]), import };
@@ -21,12 +21,25 @@ fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Di
         let mut turn = Fields::of(turn);
         let role = if index % 2 == 0 { "user" } else { "assistant" };
         let mut message = Turn::new(&turn.range.clone(), role).content(turn.take("text"));
+        let mut booked = None;
         if let Some(state) = turn.take("metadata").filter(|_| role == "assistant") {
+            booked = bookings(&state);
             message = message.state(None, slots(state, &["booked"]));
         }
+        turn = Fields::of(turn.with("booked", booked));
         dialogue.say(message.annotations(turn));
     }
     Ok(vec![dialogue.node()])
+}
+
+/// What has been booked, by domain.
+fn bookings<'a>(state: &Node<'a>) -> Option<Node<'a>> {
+    let booked = |member: &Member<'a>| {
+        let booked = member.node.get("book")?.get("booked").filter(|booked| has_value(booked))?;
+        Some((member.key.to_string(), booked.clone()))
+    };
+    let booked: Vec<_> = state.as_object()?.iter().filter_map(booked).collect();
+    (!booked.is_empty()).then(|| named(&state.range, booked))
 }
 
 /// The slots of a state by domain that have a value, named `domain-slot`; `semi` and `book` are no names of their own,

@@ -13,12 +13,14 @@ fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Di
     let rounds = record.list("dialog");
     let mut dialogue = Draft::of(record);
     let mut tools: Vec<Node<'a>> = Vec::new();
+    let mut called = false;
     for mut utterance in rounds.into_iter().flat_map(Node::into_elements).map(Fields::of) {
         let range = utterance.range.clone();
         let Some(text) = utterance.text("text").map(std::borrow::Cow::into_owned) else { continue };
         let (role, said) = text.split_once(": ").unwrap_or((&text, ""));
-        if said.trim().is_empty() {
-            continue; // a round without a call has its place for one all the same
+        let is_result = role == "APIRESP" && std::mem::take(&mut called);
+        if said == "[DONE]" || said.trim().is_empty() && !is_result {
+            continue; // a round without a call has its places for one all the same
         }
         match role {
             "USER" => dialogue.say(Turn::new(&range, "user").says(said.to_owned())),
@@ -27,6 +29,7 @@ fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Di
             "GOAL" => dialogue.set_text("goal", said.to_owned()),
             "APIS" => tools.extend(said.split(" | ").filter_map(|said| function(said, &range))),
             "APICALL" => {
+                called = true;
                 let mut arguments = settings(said);
                 let name = arguments.iter().position(|(key, _)| key == "api_name").map(|at| arguments.remove(at).1);
                 let name = string(&range, name.unwrap_or_default());

@@ -28,6 +28,11 @@ pub(super) fn call(text: &str, functions: &[Node<'_>]) -> Option<(String, Node<'
     Some((name.to_owned(), named(&(0..0), arguments)))
 }
 
+/// Reads the literal that a text begins with. `None` for anything but plain values.
+pub(super) fn literal(text: &str) -> Option<Node<'static>> {
+    Python { rest: text }.value()
+}
+
 /// Literals of Python.
 struct Python<'t> {
     rest: &'t str,

@@ -53,13 +53,25 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
 }
 
 /// Takes up what a user's turn says is known: the intent, and of each slot the first way to say its value (all of them
-/// stay in the annotations). A slot is named `service-slot`, as MultiWOZ 2.2 does it itself.
+/// stay in the annotations). Of several services the intent is that of the one whose intent the turn tells. A slot is
+/// named `service-slot`, as MultiWOZ 2.2 does it itself.
 fn know<'a>(frames: Option<&Node<'a>>, intent: &mut Option<Node<'a>>, slots: &mut Vec<(String, Node<'a>)>) {
-    for frame in frames.and_then(Node::as_array).unwrap_or_default() {
+    let frames = frames.and_then(Node::as_array).unwrap_or_default();
+    let active = |frame: &Node<'a>| {
+        let active = frame.get("state")?.get("active_intent")?;
+        active.as_str().is_some_and(|name| name != "NONE").then(|| active.clone())
+    };
+    let tells = |frame: &&Node<'a>| {
+        let acts = frame.get("actions").and_then(Node::as_array).unwrap_or_default();
+        acts.iter().any(|act| act.get("act").and_then(Node::as_str) == Some("INFORM_INTENT"))
+    };
+    if frames.iter().any(|frame| frame.get("state").is_some()) {
+        let told = frames.iter().filter(tells).find_map(active);
+        *intent = told.or_else(|| frames.iter().rev().find_map(active));
+    }
+    for frame in frames {
         let service = frame.get("service").and_then(Node::as_str).unwrap_or_default();
         let Some(state) = frame.get("state") else { continue };
-        let active = state.get("active_intent").filter(|active| active.as_str().is_some_and(|name| name != "NONE"));
-        *intent = active.cloned().or_else(|| intent.take());
         let prefix = format!("{service}-");
         slots.retain(|(name, _)| !name.starts_with(&prefix));
         for member in state.get("slot_values").and_then(Node::as_object).unwrap_or_default() {

@@ -1,4 +1,5 @@
-//! ToolBench: the last of the winning search's message lists, of which the others are beginnings.
+//! ToolBench: the last of the winning search's message lists. The others are its beginnings, but for hints to the search
+//! that it leaves out.
 
 use super::super::draft::Draft;
 use super::super::{Context, Format, When};
