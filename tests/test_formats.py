@@ -155,8 +155,8 @@ def test_columns_are_mapped_too(tmp_path: Path) -> None:
     ("written", "said"),
     [
         ({"messages": "a..b"}, "a key is missing in the path `a..b`"),
-        ({}, "has either `messages`"),
-        ({"messages": "a", "turns": [{"user": "b"}]}, "has either `messages`"),
+        ({}, "has `messages`, a path to a list, or `turns`"),
+        ({"messages": "a", "turns": [{"user": "b"}], "content": "c"}, "neither `role` nor `content`"),
         ({"messages": "a", "roles": {"x": "boss"}, "role": "r"}, "`boss` is no role"),
         ({"messages": "a", "roles": {"x": "user"}}, "`role` must say where"),
         ({"messages": "a", "mesage": "b"}, "unknown field `mesage`"),
@@ -175,8 +175,8 @@ def test_what_is_not_recognised_says_what_it_looks_like_and_how_to_map_it(tmp_pa
     report = dlgc.check(write(tmp_path / "raw.jsonl", *records))
     first, second, third = report.diagnostics["unknown-format"]["examples"]
     assert first["message"] == "the record has no known shape: an object with `thread`, `n`"
-    assert 'messages = "thread", content = "txt"' in first["help"]
-    assert 'turns = [{ user = "frage" }, { assistant = "antwort" }]' in second["help"]
+    assert '[formats.NAME]\nmessages = "thread"\ncontent = "txt"' in first["help"]
+    assert "if one of `frage`, `antwort` is the answer" in second["help"]
     assert "an empty object" in third["message"]
 
 

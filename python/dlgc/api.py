@@ -105,6 +105,7 @@ class Rendered:
         messages: The messages as they were handed to the template.
         diagnostics: Everything found.
         dialogues: How many dialogues the record has, of which this is one.
+        format: The format that the record had, `messages` for the native one.
     """
 
     text: str
@@ -114,6 +115,7 @@ class Rendered:
     messages: list[dict[str, Any]]
     diagnostics: list[dict[str, Any]]
     dialogues: int
+    format: str
 
     @property
     def row(self) -> RenderedRow:

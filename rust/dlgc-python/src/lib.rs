@@ -157,6 +157,7 @@ impl Renderer {
         };
         let located = |diagnostic: &Diagnostic| locate(diagnostic, &record.location, record.bytes);
         let located: Vec<_> = diagnostics.iter().map(located).collect();
+        value["format"] = self.compiler.format(record).as_deref().into();
         value["record"] = String::from_utf8_lossy(record.bytes).into();
         value["diagnostics"] = serde_json::to_value(located).expect("diagnostics are JSON");
         Ok(value.to_string())

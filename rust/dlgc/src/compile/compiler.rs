@@ -322,6 +322,11 @@ impl Compiler {
         self.splits.fold(&name).map_or(-1, |fold| fold as i32)
     }
 
+    /// The format that a record has; `None` where it has none.
+    pub fn format(&self, record: &Record<'_>) -> Option<Arc<str>> {
+        validate(record, &self.importers, &self.severities).format
+    }
+
     /// One dialogue of a record, counted from 1, with everything that became of it; `None` if no example came of it.
     ///
     /// # Errors

@@ -225,8 +225,13 @@ fn openai(dialogue: &Dialogue<'_>, native: &Node<'_>, left_out: &mut Vec<&'stati
         members.extend(message.reasoning.as_deref().map(|reasoning| ("reasoning_content", text(reasoning))));
         if !message.tool_calls.is_empty() {
             open.clear();
+            let results: Vec<_> =
+                dialogue.messages[index + 1..].iter().take_while(|next| next.role == Role::Tool).collect();
             let calls = message.tool_calls.iter().enumerate().map(|(number, call)| {
-                let id = call.id.as_deref().map_or_else(|| format!("call_{index}_{number}"), str::to_owned);
+                // A call without an id is called as the result that answers it says.
+                let answered = results.get(number).and_then(|result| result.tool_call_id.as_deref());
+                let id = call.id.as_deref().or(answered);
+                let id = id.map_or_else(|| format!("call_{index}_{number}"), str::to_owned);
                 open.push(id.clone());
                 let function =
                     object(&(0..0), vec![("name", text(&call.name)), ("arguments", string(&(0..0), arguments(call)))]);

@@ -219,7 +219,8 @@ impl CompileReport {
 }
 
 /// Warnings that `--strict` does not let pass.
-const DOUBTFUL: [Code; 8] = [
+const DOUBTFUL: [Code; 10] = [
+    Code::RolesAssumed,
     Code::StopNotAToken,
     Code::TargetDiffers,
     Code::TargetCut,
@@ -227,6 +228,7 @@ const DOUBTFUL: [Code; 8] = [
     Code::DuplicateKey,
     Code::UnknownField,
     Code::UnansweredToolCall,
+    Code::UndeclaredCall,
     Code::ControlTokenAllowed,
 ];
 

@@ -337,6 +337,12 @@ catalogue! {
         example: "reasoning in history with a template that drops it",
         remedy: "Choose a template that keeps reasoning.",
     }
+    UndeclaredCall "undeclared-call" Warning {
+        meaning: "A tool call does not fit the tools that the dialogue declares.",
+        why: "The model would learn to call functions, or to give arguments, that its prompt does not have.",
+        example: "`tools` declares `weather(city)`, and a message calls `weather(town=\"Ulm\")`",
+        remedy: "Mend `tools` or the call; `undeclared-call = \"error\"` in `dlgc.toml` leaves such dialogues out.",
+    }
     UnansweredToolCall "unanswered-tool-call" Warning {
         meaning: "A tool call in mid-dialogue has no result.",
         why: "The next turn refers to something that the model never sees.",

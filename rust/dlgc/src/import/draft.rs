@@ -161,7 +161,10 @@ impl<'a> Draft<'a> {
         let given = self.native.iter().position(|(name, _)| *name == "metadata");
         let mut rest = match given {
             Some(at) => Fields::of(self.native.remove(at).1),
-            None => self.record.fields("metadata"),
+            None if self.record.get("metadata").is_some_and(|given| given.as_object().is_some()) => {
+                self.record.fields("metadata")
+            }
+            None => Fields::of(Node::new(range.clone(), Json::Null)),
         };
         let known: Vec<Cow<'a, str>> = rest.members.iter().map(|member| member.key.clone()).collect();
         rest.members.extend(self.record.members.drain(..).filter(|member| !known.contains(&member.key)));

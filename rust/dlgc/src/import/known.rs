@@ -30,6 +30,7 @@ pub(super) fn formats() -> Vec<(&'static str, Written)> {
         ("kdconv", list("messages", None, Some("message")).when(&["messages[].message"])),
         ("topical-chat", list("content", Some("agent"), Some("message"))),
         ("byu-chitchat", list("messages[]", Some("sender"), Some("text"))),
+        ("parlai-chat", list("dialog[]", Some("id"), Some("text")).when(&["dialog[][0].id", "dialog[][0].text"])),
         ("taskmaster", list("utterances", Some("speaker"), Some("text")).record("id", "conversation_id")),
     ]
 }

@@ -12,6 +12,11 @@
 //!
 //! [formats.faq]
 //! turns = [{ user = "question" }, { assistant = "answer" }]   # columns instead of a list
+//!
+//! [formats.booking]
+//! messages = "dial"                                     # a list of exchanges, each with its columns
+//! turns = [{ user = "usr.transcript" }, { assistant = "sys.sent" }]
+//! record = { system = "instructions" }                  # the rules, as the first message
 //! ```
 
 use std::borrow::Cow;
@@ -19,9 +24,11 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::Context;
 use super::draft::{Draft, Turn, plain, unwrapped};
+use super::names;
 use super::path::Path;
-use super::speakers::{self, Assistant};
+use super::speakers;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::MESSAGE_FIELDS;
 use crate::json::{Fields, Json, Node, string};
@@ -55,8 +62,8 @@ pub(super) struct Mapping {
 #[derive(Debug, Clone)]
 enum Shape {
     List(List),
-    /// Roles and the columns that hold what they say.
-    Turns(Vec<(&'static str, Path)>),
+    /// Roles and the columns that hold what they say; of the elements of a list, or of the record.
+    Turns(Option<Path>, Vec<(&'static str, Path)>),
 }
 
 #[derive(Debug, Clone)]
@@ -66,10 +73,13 @@ struct List {
     roles: BTreeMap<String, &'static str>,
     content: Option<Path>,
     message: Vec<(&'static str, Path)>,
+    /// Who speaks where the speaker is told by a truth: `user` of `is_user`.
+    yes: Option<String>,
 }
 
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
-const OF_RECORD: [&str; 11] = [
+const OF_RECORD: [&str; 12] = [
+    "system",
     "id",
     "type",
     "tools",
@@ -82,6 +92,12 @@ const OF_RECORD: [&str; 11] = [
     "group",
     "split",
 ];
+
+/// Who a truth speaks of: `user` for `is_user`, `isUser` or `author.is_user`.
+fn who(role: &str) -> Option<String> {
+    let key = names::plain(role.rsplit('.').next()?);
+    key.strip_prefix("is").map(str::to_owned)
+}
 
 fn one_of(known: &[&'static str], found: &str, what: &str) -> Result<&'static str, String> {
     let listed = || known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
@@ -114,15 +130,19 @@ impl Mapping {
                     .collect::<Result<_, String>>()?,
                 content: written.content.as_deref().map(Path::parse).transpose()?,
                 message: paths(&MESSAGE_FIELDS, "field of a message", &written.message)?,
+                yes: written.role.as_deref().and_then(who),
             }),
-            (None, false) => {
+            (list, false) if written.role.is_none() && written.content.is_none() => {
                 let turns =
                     written.turns.iter().map(|turn| paths(&ROLES, "role", turn)).collect::<Result<Vec<_>, _>>()?;
-                Shape::Turns(turns.into_iter().flatten().collect())
+                let list = list.as_deref().map(Path::parse).transpose()?;
+                Shape::Turns(list, turns.into_iter().flatten().collect())
             }
             _ => {
                 return Err(
-                    "a format has either `messages`, a path to a list, or `turns`, a list of columns".to_owned()
+                    "a format has `messages`, a path to a list, or `turns`, a list of columns, or both, and then \
+                            neither `role` nor `content`"
+                        .to_owned(),
                 );
             }
         };
@@ -149,6 +169,7 @@ impl Mapping {
             roles: BTreeMap::new(),
             content: Some(Path::of_key(content)),
             message: Vec::new(),
+            yes: who(role),
         };
         let record = id.map(|id| ("id", Path::of_key(id))).into_iter().collect();
         Self { when: Vec::new(), shape: Shape::List(list), record, kind: None }
@@ -160,23 +181,34 @@ impl Mapping {
     }
 
     /// The dialogues of a record.
-    pub(super) fn import<'a>(&self, record: Node<'a>, assistant: &Assistant) -> Result<Vec<Node<'a>>, Diagnostic> {
+    pub(super) fn import<'a>(&self, record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
         let mut fields = Fields::of(record);
-        let mut native = Vec::new();
+        let (mut native, mut rules) = (Vec::new(), None);
         for (field, path) in &self.record {
-            native.push((*field, fields.take_path(path)));
-        }
-        let dialogues = match &self.shape {
-            Shape::Turns(turns) => {
-                let say = |(role, path): &(&'static str, Path)| {
-                    let said = fields.take_path(path)?;
-                    let silent = *role == "system" && said.as_str().is_some_and(str::is_empty);
-                    (!silent).then(|| Turn::new(&said.range.clone(), *role).content(Some(plain(said))).node())
-                };
-                vec![turns.iter().filter_map(say).collect()]
+            let found = fields.take_path(path);
+            match *field {
+                "system" => rules = found.filter(|rules| rules.as_str() != Some("")),
+                field => native.push((field, found)),
             }
-            Shape::List(list) => list.import(&mut fields, assistant)?,
+        }
+        let mut dialogues = match &self.shape {
+            Shape::Turns(None, turns) => vec![columns(turns, &mut fields).into_iter().map(Turn::node).collect()],
+            Shape::Turns(Some(list), turns) => {
+                let exchanges = fields.take_path(list).map_or_else(Vec::new, |list| unwrapped(list).into_elements());
+                let messages = |exchange: Node<'a>| {
+                    let mut rest = Fields::of(exchange);
+                    let mut said = columns(turns, &mut rest);
+                    let last = said.pop().map(|turn| turn.annotations(rest));
+                    said.into_iter().chain(last).map(Turn::node)
+                };
+                vec![exchanges.into_iter().flat_map(messages).collect()]
+            }
+            Shape::List(list) => list.import(&mut fields, context)?,
         };
+        if let Some(rules) = rules {
+            let turn = Turn::new(&rules.range.clone(), "system").content(Some(rules)).node();
+            dialogues.iter_mut().for_each(|messages| messages.insert(0, turn.clone()));
+        }
         let several = dialogues.len() > 1;
         let draft = |(index, messages): (usize, Vec<Node<'a>>)| {
             let mut draft = Draft::of(fields.clone());
@@ -201,13 +233,26 @@ impl Mapping {
     }
 }
 
+/// What columns hold, in their order.
+fn columns<'a>(turns: &[(&'static str, Path)], fields: &mut Fields<'a>) -> Vec<Turn<'a>> {
+    let say = |(role, path): &(&'static str, Path)| {
+        let said = fields.take_path(path)?;
+        let silent = ["system", "tool"].contains(role) && said.as_str().is_some_and(str::is_empty);
+        (!silent).then(|| Turn::new(&said.range.clone(), *role).content(Some(plain(said))))
+    };
+    turns.iter().filter_map(say).collect()
+}
+
 impl Shape {
     fn own_places(&self, written: &Written) -> Result<Vec<Path>, String> {
-        let Self::List(list) = self else {
-            // The first and the last column; those between may be empty.
-            let Self::Turns(turns) = self else { unreachable!("no third shape") };
-            let needed = turns.iter().filter(|(role, _)| ["user", "assistant"].contains(role));
-            return Ok(needed.map(|(_, path)| path.clone()).collect());
+        let list = match self {
+            Self::List(list) => list,
+            Self::Turns(None, turns) => {
+                let needed = turns.iter().filter(|(role, _)| ["user", "assistant"].contains(role));
+                return Ok(needed.map(|(_, path)| path.clone()).collect());
+            }
+            // Of an exchange, one half may be missing.
+            Self::Turns(Some(list), _) => return Ok(vec![list.clone()]),
         };
         let messages = written.messages.as_deref().unwrap_or_default();
         let each = if messages.ends_with("[]") { format!("{messages}[0]") } else { format!("{messages}[]") };
@@ -221,7 +266,7 @@ impl Shape {
 }
 
 impl List {
-    fn import<'a>(&self, fields: &mut Fields<'a>, assistant: &Assistant) -> Result<Vec<Vec<Node<'a>>>, Diagnostic> {
+    fn import<'a>(&self, fields: &mut Fields<'a>, context: &mut Context<'_>) -> Result<Vec<Vec<Node<'a>>>, Diagnostic> {
         let Some(list) = fields.take_path(&self.messages) else { return Ok(vec![Vec::new()]) };
         let whole = Node::new(list.range.clone(), Json::Null);
         let mut said = Vec::new();
@@ -238,15 +283,33 @@ impl List {
             let speaker = self.role.as_ref().and_then(|path| rest.take_path(path));
             names.push(match speaker.map(|speaker| speaker.value) {
                 Some(Json::String(name) | Json::Number(name)) => name,
-                Some(Json::Bool(value)) => value.to_string().into(),
+                // `is_user: true` says who it is, where the format does not.
+                Some(Json::Bool(value)) => match &self.yes {
+                    Some(who) if self.roles.is_empty() => if value { who.clone() } else { format!("not {who}") }.into(),
+                    _ => value.to_string().into(),
+                },
                 _ if self.role.is_none() => if index % 2 == 0 { "user" } else { "assistant" }.into(),
                 _ => "?".into(),
             });
             let native: Vec<_> = self.message.iter().map(|(field, path)| (*field, rest.take_path(path))).collect();
+            if let Some(content) = content.as_ref().filter(|content| content.as_array().is_some()) {
+                let message = "what a message says is a list, where the format names a text";
+                return Err(Diagnostic::new(Code::WrongType, message).at(&content.range));
+            }
             said.push((range, content.map(plain), native, rest));
         }
         let roles = match self.roles.is_empty() {
-            true => speakers::roles(&names, assistant, &whole)?,
+            true => {
+                let roles = speakers::roles(&names, context.assistant, &whole)?;
+                let place = whole.range.start..(whole.range.start + 1).min(whole.range.end);
+                context.notes.extend(
+                    roles
+                        .assumed
+                        .filter(|_| self.role.is_some())
+                        .map(|said| Diagnostic::new(Code::RolesAssumed, said).at(&place)),
+                );
+                roles.each
+            }
             false => {
                 let role = |name: &Cow<'_, str>| self.roles.get(&**name).copied();
                 let unknown = names.iter().find(|name| role(name).is_none());

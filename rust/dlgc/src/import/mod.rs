@@ -157,22 +157,42 @@ impl Importers {
         location: &Location,
         format: &mut Option<Arc<str>>,
     ) -> Result<Imported<'a>, Diagnostic> {
-        let Some(importer) = self.importers.iter().find(|importer| importer.recognises(&record)) else {
-            return Err(unknown::diagnostic(&record));
+        let (record, importer, is_opened) = self.importer_of(record)?;
+        let (name, beside) = (importer.name(), self.siblings.of(location));
+        *format = Some(if is_opened { format!("{name} (unwrapped)").into() } else { name });
+        let mut context = Context { beside, assistant: &self.assistant, wanted: self.wanted, notes: Vec::new() };
+        for name in ["images", "audios", "videos"] {
+            if let Some(media) = record.get(name).filter(|media| media.as_array().is_some_and(|list| !list.is_empty()))
+            {
+                let message = format!("the record has `{name}`, and only text is compiled");
+                return Err(Diagnostic::new(Code::UnsupportedContent, message).at(&media.range));
+            }
+        }
+        let dialogues = match importer {
+            Importer::Mapping(_, mapping) => mapping.import(record, &mut context)?,
+            Importer::Format(known, _) => (known.import)(record, &mut context)?,
         };
-        match importer {
-            Importer::Mapping(name, mapping) => {
-                *format = Some(Arc::clone(name));
-                Ok(Imported { dialogues: mapping.import(record, &self.assistant)?, notes: Vec::new() })
-            }
-            Importer::Format(known, _) => {
-                *format = Some(known.name.into());
-                let beside = self.siblings.of(location);
-                let mut context =
-                    Context { beside, assistant: &self.assistant, wanted: self.wanted, notes: Vec::new() };
-                let dialogues = (known.import)(record, &mut context)?;
-                Ok(Imported { dialogues, notes: context.notes })
-            }
+        Ok(Imported { dialogues, notes: context.notes })
+    }
+}
+
+impl Importers {
+    /// Who brings a record in, and whether it had to be unwrapped. What nobody knows but by guessing may be wrapped: messages that stand in no object, or lists
+    /// that stand in text, as tables have them.
+    fn importer_of<'a>(&self, record: Node<'a>) -> Result<(Node<'a>, &Importer, bool), Diagnostic> {
+        let find = |record: &Node<'_>| self.importers.iter().find(|importer| importer.recognises(record));
+        let found = find(&record);
+        if let Some(importer) = found.filter(|importer| !importer.is_guess()) {
+            return Ok((record, importer, false));
+        }
+        if let Some(opened) = names::opened(&record)?
+            && let Some(importer) = find(&opened)
+        {
+            return Ok((opened, importer, true));
+        }
+        match found {
+            Some(importer) => Ok((record, importer, false)),
+            None => Err(unknown::diagnostic(&record)),
         }
     }
 }
@@ -184,6 +204,18 @@ impl Default for Importers {
 }
 
 impl Importer {
+    fn name(&self) -> Arc<str> {
+        match self {
+            Self::Format(format, _) => format.name.into(),
+            Self::Mapping(name, _) => Arc::clone(name),
+        }
+    }
+
+    /// Whether it takes what it knows by no more than names and kinds of values.
+    fn is_guess(&self) -> bool {
+        matches!(self, Self::Format(format, _) if formats::LAST.iter().any(|last| last.name == format.name))
+    }
+
     fn recognises(&self, record: &Node<'_>) -> bool {
         match self {
             Self::Format(Format { when: When::Is(test), .. }, _) => test(record),

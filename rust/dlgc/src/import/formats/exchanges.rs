@@ -1,57 +1,138 @@
-//! Dialogues whose list holds exchanges: what the user says and what answers it, in one object.
+//! Dialogues whose list holds exchanges: what the user says and what the system says, in one object. Where the names do not
+//! say who answers whom, the one that stands first speaks first, and this is said.
 
 use super::super::draft::{Draft, Turn};
-use super::super::names::{LISTS, id_of};
+use super::super::names::{self, plain, take_id};
 use super::super::{Context, Format, When};
-use crate::diagnostic::Diagnostic;
-use crate::json::{Fields, Node, string};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::json::{Fields, Json, Node};
 
-pub(super) const FORMAT: Format =
-    Format { name: "exchanges", when: When::Is(|record| names(record).is_some()), import };
+pub(super) const FORMAT: Format = Format { name: "exchanges", when: When::Is(|record| pair(record).is_some()), import };
 
-/// Names of what is said by each, in pairs that go together.
-const PAIRS: [(&str, &str); 12] = [
-    ("human", "assistant"),
-    ("user", "assistant"),
-    ("human", "bot"),
-    ("user", "bot"),
-    ("user", "system"),
-    ("Human", "MOSS"),
-    ("question", "answer"),
-    ("prompt", "response"),
-    ("instruction", "output"),
-    ("input", "output"),
-    ("user_utterance", "system_utterance"),
-    ("q", "a"),
+/// Names of what is said by each, in pairs that go together, and whether they say who answers whom.
+const PAIRS: [(&str, &str, bool); 20] = [
+    ("human", "assistant", true),
+    ("user", "assistant", true),
+    ("human", "bot", true),
+    ("user", "bot", true),
+    ("human", "moss", true),
+    ("question", "answer", true),
+    ("query", "response", true),
+    ("prompt", "response", true),
+    ("instruction", "output", true),
+    ("input", "output", true),
+    ("q", "a", true),
+    ("user", "system", false),
+    ("usr", "sys", false),
+    ("user", "sys", false),
+    ("userutterance", "systemutterance", false),
+    ("userutterance", "systemresponse", false),
+    ("usermessage", "systemmessage", false),
+    ("usertranscript", "systemtranscript", false),
+    ("transcript", "systemtranscript", false),
+    ("usr", "agent", false),
 ];
 
-/// The list, and what its elements call the two.
-fn names(record: &Node<'_>) -> Option<(&'static str, &'static str, &'static str)> {
-    LISTS.into_iter().find_map(|list| {
-        let first = record.get(list)?.as_array()?.first()?;
-        let says = |key: &str| first.get(key).is_some_and(|said| said.as_str().is_some());
-        PAIRS
-            .into_iter()
-            .find(|(asked, answer)| says(asked) && says(answer))
-            .map(|(asked, answer)| (list, asked, answer))
+/// A list of exchanges, and what its elements call the two.
+struct Pair<'n> {
+    list: &'n str,
+    asked: &'n str,
+    answer: &'n str,
+    /// Whether the system speaks before the user.
+    is_turned: bool,
+    /// Whether the names say who answers whom.
+    is_sure: bool,
+}
+
+/// What is said, as text or in an object that holds it.
+fn said<'n, 'a>(node: &'n Node<'a>) -> Option<&'n Node<'a>> {
+    match node.value {
+        Json::String(_) => Some(node),
+        _ => node.get(names::text(node)?),
+    }
+}
+
+fn pair<'n>(record: &'n Node<'_>) -> Option<Pair<'n>> {
+    names::lists(record).into_iter().find_map(|list| {
+        let exchanges = record.get(list)?.as_array()?;
+        // The first may have one half only.
+        let of_both = |exchange: &'n Node<'_>| {
+            let members = exchange.as_object()?;
+            let at = |name: &str| {
+                members.iter().position(|member| plain(&member.key) == name && said(&member.node).is_some())
+            };
+            PAIRS.into_iter().find_map(|(asked, answer, is_sure)| Some((at(asked)?, at(answer)?, is_sure, members)))
+        };
+        let (asked, answer, is_sure, members) = exchanges.iter().take(2).find_map(of_both)?;
+        let (asked, answer, before) = (&*members[asked].key, &*members[answer].key, answer < asked);
+        let first = exchanges.first()?;
+        let silent = |key: &str| first.get(key).and_then(said).and_then(Node::as_str).is_none_or(str::is_empty);
+        // Who is silent at first would have spoken first.
+        let is_turned = !is_sure && if silent(answer) { true } else { before && !silent(asked) };
+        Some(Pair { list, asked, answer, is_turned, is_sure })
     })
 }
 
-fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
-    let (list, asked, answer) = names(&record).expect("recognised by it");
+fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
+    let Pair { list, asked, answer, is_turned, is_sure } = pair(&record).expect("recognised by it");
+    let (list, asked, answer) = (list.to_owned(), asked.to_owned(), answer.to_owned());
+    if !is_sure {
+        let (first, second) = if is_turned { (&answer, &asked) } else { (&asked, &answer) };
+        let message = format!("of each exchange in `{list}`, `{first}` is taken to be said before `{second}`");
+        context.notes.push(
+            Diagnostic::new(Code::RolesAssumed, message)
+                .at(&(record.range.start..record.range.start + 1))
+                .help("say so in `dlgc.toml`: `[formats.NAME]` with `messages` and `turns`, in the order of speaking"),
+        );
+    }
     let mut record = Fields::of(record);
-    let (exchanges, id, system) = (record.list(list), id_of(&mut record), record.text("system"));
-    let range = record.range.clone();
+    let (exchanges, id, tools) = (record.list(&list), take_id(&mut record), record.take("tools"));
+    let mut system = record.take_any(&["system", "system_prompt", "system_message", "meta_instruction"]);
     let mut dialogue = Draft::of(record);
     dialogue.set("id", id);
-    if let Some(system) = system.filter(|system| !system.is_empty()) {
-        dialogue.say(Turn::new(&range, "system").content(Some(string(&range, system))));
-    }
+    dialogue.set("tools", tools);
     for mut exchange in exchanges.into_iter().map(Fields::of) {
-        let range = exchange.range.clone();
-        dialogue.say(Turn::new(&range, "user").content(exchange.take(asked)));
-        let turn = Turn::new(&range, "assistant").content(exchange.take(answer));
-        dialogue.say(turn.annotations(exchange));
+        system = exchange.take("system").filter(|_| asked != "system" && answer != "system").or(system);
+        if let Some(rules) = system.take().filter(|rules| rules.as_str() != Some("")) {
+            dialogue.say(Turn::new(&rules.range.clone(), "system").content(Some(rules)));
+        }
+        // XTuner's way to leave an answer untrained.
+        let train = exchange.take("output_with_loss").filter(|loss| loss.as_bool().is_some());
+        let order = if is_turned { [&answer, &asked] } else { [&asked, &answer] };
+        let mut turns = Vec::new();
+        for key in order {
+            let Some(whole) = exchange.take(key) else { continue };
+            let (range, text) = (whole.range.clone(), said(&whole).cloned());
+            if is_turned && dialogue.messages.is_empty() && text.as_ref().and_then(Node::as_str) == Some("") {
+                continue; // nobody spoke before the user
+            }
+            let role = if *key == asked { "user" } else { "assistant" };
+            let turn = Turn::new(&range, role).content(text);
+            let turn = if role == "assistant" { turn.with("train", train.clone()) } else { turn };
+            turns.push((turn, (whole.as_str().is_none()).then_some((key, whole))));
+        }
+        // What else is known of an exchange, its halves' own notes among it, stays with its last message.
+        let halves = turns.iter_mut().filter_map(|(_, whole)| whole.take());
+        let halves: Vec<_> = halves.map(|(key, whole)| (key.clone(), whole)).collect();
+        for (key, whole) in halves {
+            let mut about = Fields::of(whole);
+            let text =
+                about.members.iter().position(|member| names::is_text(&member.key) && member.node.as_str().is_some());
+            if let Some(text) = text {
+                about.members.remove(text);
+            }
+            if !about.members.is_empty() {
+                exchange.members.push(crate::json::Member {
+                    key: key.into(),
+                    key_range: about.range.clone(),
+                    node: about.into_node(),
+                });
+            }
+        }
+        let last = turns.len().saturating_sub(1);
+        for (index, (turn, _)) in turns.into_iter().enumerate() {
+            dialogue.say(if index == last { turn.annotations(exchange.clone()) } else { turn });
+        }
     }
     Ok(vec![dialogue.node()])
 }

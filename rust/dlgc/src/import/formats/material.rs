@@ -1,7 +1,7 @@
 //! Schemas, ontologies, answers and tool descriptions: no dialogues, but read by the importers of the sets that they
 //! belong to.
 
-use super::super::{Context, Format, When};
+use super::super::{Context, Format, When, names};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::json::Node;
 
@@ -18,7 +18,8 @@ fn is_material(record: &Node<'_>) -> bool {
         || has(&["类名", "input_parameters"]) // the functions of API-Bank
         || has(&["api_list", "query"]) // the questions of ToolBench
         || ["file_name", "hf_hub_url", "ms_hub_url", "script_url"].iter().any(|key| record.get_some(key).is_some()) // LLaMA-Factory's list of sets
-        || all(|values| values.as_array().is_some_and(|values| values.iter().all(|value| value.as_str().is_some()))) // values by slot
+        || names::lists(record).is_empty()
+            && all(|values| values.as_array().is_some_and(|values| values.iter().all(|value| value.as_str().is_some()))) // values by slot
 }
 
 fn no_dialogue<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {

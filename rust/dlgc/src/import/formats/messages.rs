@@ -5,8 +5,9 @@
 //! LLaMA-Factory's parts with a `value`, become calls, results and text.
 
 use super::super::draft::{Turn, call, unwrapped};
-use super::super::{Context, Format, When, embedded};
+use super::super::{Context, Format, When, embedded, speakers};
 use crate::diagnostic::Diagnostic;
+use crate::dialogue::Role;
 use crate::json::{Fields, Json, Member, Node, string};
 
 pub(super) const FORMAT: Format =
@@ -14,6 +15,11 @@ pub(super) const FORMAT: Format =
 pub(super) const TRAJECTORY: Format =
     Format { name: "trajectory", when: When::Has(&["traj[].role"]), import: trajectory };
 pub(super) const LEGACY: Format = Format { name: "messages-legacy", when: When::Is(is_legacy), import: legacy };
+
+/// Roles under the names that other sets have for them: `human`, `bot`, `User`.
+pub(super) const ROLES: Format = Format { name: "messages-roles", when: When::Is(has_other_roles), import: roles };
+/// A list that ends with what is asked, and the answer beside it.
+pub(super) const ANSWER: Format = Format { name: "messages-answer", when: When::Is(has_answer), import: answer };
 
 /// Names of the list, the native one first.
 const LISTS: [&str; 3] = ["conversation", "messages", "conversations"];
@@ -25,6 +31,8 @@ fn list_name(record: &Node<'_>) -> Option<&'static str> {
             None => true,
         },
         Some(Json::Null) => false,
+        // A list that stands in text is opened first.
+        Some(Json::String(text)) if text.trim_start().starts_with("[{") => false,
         // A list of the wrong type is the native shape with a mistake, which validation explains.
         Some(_) => matches!(*name, "conversation" | "messages"),
         None => false,
@@ -43,15 +51,72 @@ fn rename(record: &mut Node<'_>, from: &str) {
     }
 }
 
+fn list<'n, 'a>(record: &'n Node<'a>) -> Option<&'n [Node<'a>]> {
+    record.get(list_name(record)?)?.as_array()
+}
+
+fn list_mut<'n, 'a>(record: &'n mut Node<'a>) -> Option<&'n mut Vec<Node<'a>>> {
+    let Json::Object(members) = &mut record.value else { return None };
+    let member = members.iter_mut().find(|member| LISTS.contains(&&*member.key) && !member.node.is_null())?;
+    match &mut member.node.value {
+        Json::Array(messages) => Some(messages),
+        _ => None,
+    }
+}
+
+fn has_other_roles(record: &Node<'_>) -> bool {
+    let role = |message: &Node<'_>| message.get("role").and_then(Node::as_str).map(str::to_owned);
+    let Some(roles) = list(record).and_then(|list| list.iter().map(role).collect::<Option<Vec<_>>>()) else {
+        return false;
+    };
+    let is_native = |name: &String| Role::ALL.iter().any(|role| role.name() == name);
+    // Beside a native `assistant`, another name for it is a mistake.
+    roles.iter().any(|role| !is_native(role) && role != "function")
+        && !roles.iter().any(|role| role == Role::Assistant.name())
+        && roles.iter().all(|role| speakers::role_of(role).is_some())
+}
+
+fn roles<'a>(mut record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
+    rename(&mut record, "conversations");
+    for message in list_mut(&mut record).into_iter().flatten() {
+        modernise(message, &mut None)?;
+        let Json::Object(members) = &mut message.value else { continue };
+        for member in members.iter_mut().filter(|member| member.key == "role") {
+            let role = member.node.as_str().and_then(speakers::role_of).unwrap_or_default();
+            member.node = string(&member.node.range, role);
+        }
+    }
+    Ok(vec![record])
+}
+
+const ANSWERS: [&str; 3] = ["response", "answer", "completion"];
+
+fn has_answer(record: &Node<'_>) -> bool {
+    let last = list(record).and_then(<[_]>::last).and_then(|last| last.get("role")?.as_str());
+    last == Some("user")
+        && record.get("label").is_none()
+        && ANSWERS.iter().any(|key| record.get(key).is_some_and(|answer| answer.as_str().is_some()))
+}
+
+fn answer<'a>(mut record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
+    let Json::Object(members) = &mut record.value else { unreachable!("recognised by a member") };
+    let at = members.iter().position(|member| ANSWERS.contains(&&*member.key) && member.node.as_str().is_some());
+    let said = at.map(|at| members.remove(at).node);
+    if let (Some(said), Some(messages)) = (said, list_mut(&mut record)) {
+        messages.push(Turn::new(&said.range.clone(), "assistant").content(Some(said)).node());
+    }
+    legacy(record, context)
+}
+
 fn is_legacy(record: &Node<'_>) -> bool {
-    let list = list_name(record).and_then(|name| record.get(name)).and_then(Node::as_array);
-    list.is_some_and(|messages| messages.iter().any(is_old))
+    list(record).is_some_and(|messages| messages.iter().any(is_old))
 }
 
 /// Whether a message is said in an older way, or another.
 fn is_old(message: &Node<'_>) -> bool {
     message.get_some("function_call").is_some()
         || message.get("role").and_then(Node::as_str) == Some("function")
+        || message.get("content").is_none() && message.get("value").is_some_and(|said| said.as_str().is_some())
         || message.get("content").and_then(Node::as_array).is_some_and(|parts| parts.iter().any(is_foreign_part))
 }
 
@@ -92,9 +157,11 @@ pub(super) fn modernise<'a>(message: &mut Node<'a>, tools: &mut Option<Node<'a>>
         return Ok(());
     }
     let mut found = Vec::new();
+    let has_content = members.iter().any(|member| member.key == "content");
     for mut member in std::mem::take(members) {
         let place = member.node.range.clone();
         match &*member.key {
+            "value" if member.node.as_str().is_some() && !has_content => member.key = "content".into(),
             "role" if member.node.as_str() == Some("function") => member.node = string(&place, "tool"),
             "function_call" => {
                 let mut old = Fields::of(member.node);

@@ -43,6 +43,8 @@ pub(super) const FIRST: &[Format] = &[
     api_bank::FORMAT,
     xstest::FORMAT,
     messages::TRAJECTORY,
+    messages::ROLES,
+    messages::ANSWER,
     messages::LEGACY,
     messages::FORMAT,
     sharegpt::FORMAT,
@@ -52,13 +54,21 @@ pub(super) const FIRST: &[Format] = &[
     single::COMPLETION,
     single::RESPONSE,
     single::ORCA,
+    single::QUERY,
     single::QUESTION,
     single::FIREFLY,
 ];
 
 /// Those that take what nobody else does.
-pub(super) const LAST: &[Format] =
-    &[transcript::FORMAT, exchanges::FORMAT, material::FORMAT, strings::FORMAT, speakers::FORMAT, prompts::FORMAT];
+pub(super) const LAST: &[Format] = &[
+    transcript::FORMAT,
+    exchanges::FORMAT,
+    material::FORMAT,
+    strings::FORMAT,
+    single::COLUMNS,
+    speakers::FORMAT,
+    prompts::FORMAT,
+];
 
 /// Whether a record holds a whole dialogue in a string.
 pub(super) fn is_transcript(record: &crate::json::Node<'_>) -> bool {

@@ -5,8 +5,14 @@ use super::super::{Context, Format, When};
 use crate::diagnostic::Diagnostic;
 use crate::json::{Fields, Json, Node, string};
 
-pub(super) const FORMAT: Format =
-    Format { name: "parlai", when: When::Has(&["dialog[][0].text", "dialog[][0].id"]), import };
+pub(super) const FORMAT: Format = Format { name: "parlai", when: When::Is(recognises), import };
+
+/// The role stands before the text in capitals; ParlAI's other dialogues have it in `id` alone.
+fn recognises(record: &Node<'_>) -> bool {
+    let first = record.get("dialog").and_then(Node::as_array).and_then(|rounds| rounds.first()?.as_array()?.first());
+    let text = first.and_then(|first| first.get("text")?.as_str()).unwrap_or_default();
+    ["APIS: ", "USER: ", "GOAL: ", "SYSTEM: "].iter().any(|role| text.starts_with(role))
+}
 
 fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
     let mut record = Fields::of(record);

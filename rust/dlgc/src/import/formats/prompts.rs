@@ -1,26 +1,20 @@
-//! A question, and nothing that answers it.
+//! A question, and nothing that answers it under a name that says so.
 
-use super::super::draft::{Draft, Turn};
-use super::super::{Context, Format, When};
-use crate::diagnostic::Diagnostic;
-use crate::json::{Fields, Node};
+use super::super::{Context, Format, When, unknown};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::json::Node;
 
-pub(super) const FORMAT: Format = Format { name: "prompts", when: When::Is(is_prompt), import: prompt };
+pub(super) const FORMAT: Format = Format { name: "prompts", when: When::Is(|r| asked(r).is_some()), import: prompt };
 
 const ASKED: [&str; 5] = ["prompt", "question", "query", "instruction", "input"];
 
-fn is_prompt(record: &Node<'_>) -> bool {
-    ASKED.iter().any(|key| record.get(key).is_some_and(|value| value.as_str().is_some()))
+fn asked(record: &Node<'_>) -> Option<&'static str> {
+    ASKED.into_iter().find(|key| record.get(key).is_some_and(|value| value.as_str().is_some()))
 }
 
-/// A dialogue that nobody answers, which validation refuses for that.
 fn prompt<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
-    let mut record = Fields::of(record);
-    let (asked, id) = (record.take_any(&ASKED), record.take("id"));
-    let mut dialogue = Draft::of(record);
-    dialogue.set("id", id);
-    if let Some(asked) = asked {
-        dialogue.say(Turn::new(&asked.range.clone(), "user").content(Some(asked)));
-    }
-    Ok(vec![dialogue.node()])
+    let asked = asked(&record).expect("recognised by it");
+    let message = format!("`{asked}` asks something, and no name says what answers it");
+    let place = record.range.start..record.range.start + 1;
+    Err(Diagnostic::new(Code::NoAssistant, message).at(&place).help(unknown::columns(&record, Some(asked))))
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::super::draft::{Draft, Turn, plain};
-use super::super::names::{IDS, spoken};
+use super::super::names::{dialogue as id, spoken};
 use super::super::{Context, Format, When, speakers};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::json::{Fields, Json, Node};
@@ -19,16 +19,11 @@ fn recognises(record: &Node<'_>) -> bool {
     first.is_some_and(|first| id(first).is_some() && spoken(first).is_some())
 }
 
-/// The field that names the dialogue of a row.
-fn id(row: &Node<'_>) -> Option<&'static str> {
-    IDS[1..].iter().copied().find(|key| row.get_some(key).is_some())
-}
-
 fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
     let mut record = Fields::of(record);
     let (rows, whole) = (record.list("pieces"), record.range.clone());
-    let first = rows.first().expect("recognised by it");
-    let (id, (speaker, text)) = (id(first).expect("recognised by it"), spoken(first).expect("recognised by it"));
+    let first = rows.first().cloned().expect("recognised by it");
+    let (id, (speaker, text)) = (id(&first).expect("recognised by it"), spoken(&first).expect("recognised by it"));
     let place = PLACES.into_iter().find(|key| rows.iter().all(|row| number(row.get(key)).is_some()));
     let message = format!("rows of one `{id}` are read as one dialogue, of `{speaker}` and `{text}`");
     context.notes.push(Diagnostic::new(Code::RolesAssumed, message).at(&(whole.start..whole.start + 1)));
@@ -57,7 +52,7 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
             .collect();
         // Where the roles cannot be told, the names stand for them, and validation refuses this dialogue alone.
         let roles: Vec<String> = match speakers::roles(&names, context.assistant, &rows[0]) {
-            Ok(roles) => roles[0].iter().map(|role| (*role).to_owned()).collect(),
+            Ok(roles) => roles.each[0].iter().map(|role| (*role).to_owned()).collect(),
             Err(_) => names.iter().map(ToString::to_string).collect(),
         };
         let mut draft = Draft::of(Fields::of(Node::new(rows[0].range.clone(), Json::Null)));

@@ -7,7 +7,7 @@ use crate::diagnostic::Diagnostic;
 use crate::json::{self, Fields, Json, Node, object, string};
 
 pub(super) const FORMAT: Format =
-    Format { name: "sgd", when: When::Has(&["turns[].speaker", "turns[].utterance", "services"]), import };
+    Format { name: "sgd", when: When::Has(&["turns[].speaker", "turns[].utterance", "turns[].frames"]), import };
 
 fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
     let mut record = Fields::of(record);

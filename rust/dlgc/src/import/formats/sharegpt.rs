@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::super::{Context, Format, When, embedded};
+use super::super::{Context, Format, When, embedded, speakers};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::json::{Json, Member, Node, object, string};
 
@@ -30,11 +30,18 @@ fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Di
                 member.node = messages(member.node)?;
                 native.push(member);
             }
-            "system" => system = Some(member.node).filter(|node| !node.is_null() && node.as_str() != Some("")),
+            "system" | "system_prompt" | "system_message" if member.node.as_str().is_some() => {
+                system = system.or(Some(member.node)).filter(|node| node.as_str() != Some(""));
+            }
             _ => native.push(member),
         }
     }
-    if let Some(content) = system {
+    // Rules that stand in the list too are said once.
+    let begins = native
+        .iter()
+        .find(|member| member.key == "messages")
+        .and_then(|list| list.node.as_array()?.first()?.get("role")?.as_str());
+    if let Some(content) = system.filter(|_| begins != Some("system")) {
         let place = content.range.clone();
         let message = object(&place, vec![("role", string(&place, "system")), ("content", content)]);
         if let Some(Json::Array(messages)) =
@@ -67,16 +74,15 @@ fn message(message: Node<'_>) -> Result<Node<'_>, Diagnostic> {
         return Err(Diagnostic::new(Code::WrongType, "the message has no `from`").at(&range));
     };
     let role: Cow<'_, str> = match from.as_str() {
-        Some("human" | "user" | "prompter") => "user".into(),
-        Some("gpt" | "assistant" | "chatgpt" | "bot" | "model" | "function_call") => "assistant".into(),
-        Some("observation" | "tool" | "function_response") => "tool".into(),
+        Some("function_call" | "function-call" | "tool_call") => "assistant".into(),
+        Some("function_response" | "function-response" | "tool_response") => "tool".into(),
         // An unknown speaker goes on as it is: validation names the roles there are.
-        Some(other) => other.to_owned().into(),
+        Some(other) => speakers::role_of(other).map_or_else(|| other.to_owned().into(), Cow::Borrowed),
         None => {
             return Err(Diagnostic::new(Code::WrongType, "`from` must be a string").at(&from.range));
         }
     };
-    let is_call = from.as_str() == Some("function_call");
+    let is_call = matches!(from.as_str(), Some("function_call" | "function-call" | "tool_call"));
     let mut native = vec![("role", string(&from.range, role))];
     if is_call {
         native.push(("tool_calls", calls(&value)?));

@@ -49,6 +49,12 @@ pub(super) fn is_one(node: &Node<'_>) -> bool {
     }
 }
 
+/// Whether a prompt is a dialogue up to its next answer.
+pub(super) fn is_question(text: &str) -> bool {
+    let turns = turns(text);
+    turns.len() > 1 && turns[0].0 != "assistant" && turns.iter().any(|(role, _)| *role == "assistant")
+}
+
 fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
     let field = field(&record).expect("recognised by it");
     let mut record = Fields::of(record);
