@@ -180,6 +180,36 @@ def test_what_is_not_recognised_says_what_it_looks_like_and_how_to_map_it(tmp_pa
     assert "an empty object" in third["message"]
 
 
+# Preferences
+
+
+def test_preferences_of_all_kinds_are_told_and_not_trained() -> None:
+    report = dlgc.check(FORMATS / "preferences.jsonl")
+    assert report.rejected == report.ledger["records"]["read"] == report.diagnostics["preference-record"]["count"]
+    assert "`dlgc convert --preferences`" in report.diagnostics["preference-record"]["examples"][0]["help"]
+
+
+def test_a_label_that_is_a_class_is_no_verdict(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    records = [{"messages": said, "label": "toxic"}, {"prompt": "Hi", "completion": "Hello", "label": "greeting"}]
+    records += [{"instruction": "Hi", "output": "Hello", "label": 1}]
+    dialogues, report = converted(write(tmp_path / "raw.jsonl", *records), tmp_path)
+    assert [len(dialogue["messages"]) for dialogue in dialogues] == [2, 2, 2]
+    assert report.diagnostics == {}
+
+
+def test_a_set_without_preferences_says_so(tmp_path: Path) -> None:
+    _, report = converted(FORMATS / "orca.jsonl", tmp_path, preferences=True)
+    assert "1 record(s) hold no preferences" in (report.failure or "")
+
+
+def test_preferences_without_pairs_are_told(tmp_path: Path) -> None:
+    source = write(tmp_path / "raw.jsonl", {"prompt": "Hi", "completions": ["Hel", "lo"], "labels": [True, False]})
+    for preferences in (False, True):
+        _, report = converted(source, tmp_path, preferences=preferences)
+        assert list(report.diagnostics) == ["preference-record"]
+
+
 # Speakers
 
 

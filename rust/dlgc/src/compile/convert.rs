@@ -93,7 +93,14 @@ pub fn convert(
         file.commit()?;
     }
     let skipped = listing.skipped.into_iter().chain(skipped).collect();
-    Ok(CompileReport::of(options, tallies, skipped))
+    let mut report = CompileReport::of(options, tallies, skipped);
+    let excluded = report.ledger.records.excluded;
+    if wanted == Wanted::Pairs && report.ledger.dialogues.compiled == 0 && excluded > 0 && options.condition.is_none() {
+        report.failure = Some(format!(
+            "nothing was converted: {excluded} record(s) hold no preferences; without `--preferences` they become dialogues"
+        ));
+    }
+    Ok(report)
 }
 
 fn file(output: &Path) -> Result<AtomicFile> {
@@ -146,7 +153,8 @@ impl Pass for Converter {
 
 impl Converter {
     fn dialogue(&self, checked: Checked<'_>, given: Node<'_>, record: &Record<'_>, format: &Arc<str>) -> Compiled {
-        let is_pair = ["chosen", "completion"].iter().any(|field| given.get_some(field).is_some());
+        let has = |fields: [&str; 2]| fields.iter().all(|field| given.get_some(field).is_some());
+        let is_pair = has(["chosen", "rejected"]) || has(["completion", "label"]);
         if self.wanted == Wanted::Pairs && !is_pair {
             return Compiled { excluded: true, ..Compiled::default() };
         }

@@ -194,10 +194,12 @@ catalogue! {
         remedy: "Give `conversation` or `messages` (role, content), or ShareGPT's `conversations` (from, value).",
     }
     PreferenceRecord "preference-record" Error {
-        meaning: "A record holds preferences (`chosen`, `rejected` or a boolean `label`).",
+        meaning: "A record holds preferences: a better and a worse answer, ranked ones, or one with a verdict (`kto_tag`, or a \
+                  `label` that is true or false).",
         why: "Compiling it for supervised fine-tuning would train the rejected answers.",
         example: "{\"messages\": […], \"label\": false}",
-        remedy: "Leave preference sets out of this compilation; preference compilation is not built yet.",
+        remedy: "Leave it out of this compilation. `dlgc convert --preferences` writes the pairs; compiling them is not built \
+                 yet.",
     }
     WrongType "wrong-type" Error {
         meaning: "A field has a value of the wrong type, or lacks a part that it must have.",

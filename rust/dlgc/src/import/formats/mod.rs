@@ -1,6 +1,7 @@
 //! Formats that build things differently: one file each, in the words of `draft`.
 
 mod api_bank;
+mod asked;
 mod bfcl;
 mod convlab;
 mod crosswoz;
@@ -22,6 +23,7 @@ mod strings;
 mod toolbench;
 mod transcript;
 mod trees;
+mod verdicts;
 mod xstest;
 
 use super::Format;
