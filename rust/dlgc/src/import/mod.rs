@@ -26,7 +26,7 @@ use std::sync::Arc;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::Location;
 use crate::error::{Error, ErrorKind, Result as RunResult};
-use crate::json::{JsonError, JsonErrorKind, Node};
+use crate::json::{JsonError, JsonErrorKind, Node, dumps};
 use crate::source::InputDigest;
 use mapping::{Mapping, Written};
 use path::Path;
@@ -161,12 +161,10 @@ impl Importers {
         let (name, beside) = (importer.name(), self.siblings.of(location));
         *format = Some(if is_opened { format!("{name} (unwrapped)").into() } else { name });
         let mut context = Context { beside, assistant: &self.assistant, wanted: self.wanted, notes: Vec::new() };
-        for name in ["images", "audios", "videos"] {
-            if let Some(media) = record.get(name).filter(|media| media.as_array().is_some_and(|list| !list.is_empty()))
-            {
-                let message = format!("the record has `{name}`, and only text is compiled");
-                return Err(Diagnostic::new(Code::UnsupportedContent, message).at(&media.range));
-            }
+        let is_native = matches!(importer, Importer::Format(Format { name: "messages", .. }, _));
+        if let Some((name, media)) = media(&record, is_native) {
+            let message = format!("the record has `{name}`, and only text is compiled");
+            return Err(Diagnostic::new(Code::UnsupportedContent, message).at(&media.range));
         }
         let dialogues = match importer {
             Importer::Mapping(_, mapping) => mapping.import(record, &mut context)?,
@@ -223,6 +221,23 @@ impl Importer {
             Self::Mapping(_, mapping) => mapping.recognises(record),
         }
     }
+}
+
+/// Pictures, sounds or films that a record has: lists of them, or one that a mark in the text stands for (LLaVA), which in
+/// the native shape is any text.
+fn media<'n, 'a>(record: &'n Node<'a>, is_native: bool) -> Option<(&'static str, &'n Node<'a>)> {
+    let one = |name: &'static str| {
+        let path = record.get(name).filter(|path| path.as_str().is_some_and(|path| !path.is_empty()))?;
+        (!is_native && dumps(record).contains(&format!("<{name}>"))).then_some((name, path))
+    };
+    let several = |name: &'static str| {
+        let list = record.get(name).filter(|list| list.as_array().is_some_and(|list| !list.is_empty()))?;
+        Some((name, list))
+    };
+    ["image", "audio", "video"]
+        .into_iter()
+        .find_map(one)
+        .or_else(|| ["images", "audios", "videos"].into_iter().find_map(several))
 }
 
 /// Reads JSON that stands inside a JSON string; its parts are placed where the string stands. `None` where there is no

@@ -46,7 +46,8 @@ const LISTS: [&str; 19] = [
     "info",
 ];
 /// Names of who speaks.
-const SPEAKER: [&str; 27] = [
+const SPEAKER: [&str; 28] = [
+    "authorrole",
     "speaker",
     "role",
     "from",
@@ -113,20 +114,24 @@ pub(super) fn lists<'n>(record: &'n Node<'_>) -> Vec<&'n str> {
     named(record, &LISTS)
 }
 
+fn is_scalar(node: &Node<'_>) -> bool {
+    matches!(node.value, Json::String(_) | Json::Number(_))
+}
+
 /// The member that names a dialogue.
 pub(super) fn id<'n>(record: &'n Node<'_>) -> Option<&'n str> {
-    named(record, &IDS).into_iter().find(|key| record.get_some(key).is_some())
+    named(record, &IDS).into_iter().find(|key| record.get(key).is_some_and(is_scalar))
 }
 
 /// The member of a message that names its dialogue.
 pub(super) fn dialogue<'n>(message: &'n Node<'_>) -> Option<&'n str> {
-    named(message, &IDS[1..]).into_iter().find(|key| message.get_some(key).is_some())
+    named(message, &IDS[1..]).into_iter().find(|key| message.get(key).is_some_and(is_scalar))
 }
 
 /// Takes the name of a dialogue out.
 pub(super) fn take_id<'a>(record: &mut Fields<'a>) -> Option<Node<'a>> {
     let is_id = |key: &str| IDS.contains(&&*plain(key));
-    let members = record.members.iter().filter(|member| is_id(&member.key) && !member.node.is_null());
+    let members = record.members.iter().filter(|member| is_id(&member.key) && is_scalar(&member.node));
     let first = members.min_by_key(|member| IDS.iter().position(|id| *id == plain(&member.key)))?;
     let key = first.key.clone();
     record.take(&key).map(super::draft::plain)

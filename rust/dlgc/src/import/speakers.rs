@@ -28,7 +28,8 @@ impl Assistant {
 }
 
 /// Names that say who is who, in small letters and without a number.
-const USERS: [&str; 40] = [
+const USERS: [&str; 41] = [
+    "u",
     "user",
     "human",
     "prompter",
@@ -70,7 +71,8 @@ const USERS: [&str; 40] = [
     "пользователь",
     "المستخدم",
 ];
-const ASSISTANTS: [&str; 52] = [
+const ASSISTANTS: [&str; 53] = [
+    "s",
     "assistant",
     "gpt",
     "chatgpt",

@@ -173,12 +173,13 @@ pub(super) fn columns(record: &Node<'_>, asked: Option<&str>) -> String {
         return format!("`{key}` looks like a whole dialogue in one text: split it, and {GIVE}");
     }
     let listed = others.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    let is_asked = asked.is_some();
     let asked = asked.map_or("QUESTION".to_owned(), step);
-    if others.is_empty() {
+    if others.len() + usize::from(is_asked) < 2 {
         return GIVE.to_owned();
     }
     format!(
-        "if one of {listed} is the answer, map it in `dlgc.toml`:\n[formats.NAME]\nturns = [{{ user = {} }}, {{ assistant = 'ANSWER' }}]",
+        "if one of {listed} is the answer, map it in `dlgc.toml`:\n[formats.NAME]\nturns = [{{ user = {} }}, {{ assistant = \"ANSWER\" }}]",
         quoted(&asked)
     )
 }

@@ -23,7 +23,7 @@ pub(super) const COLUMNS: Format =
 pub(super) const XLAM: Format = Format { name: "xlam", when: When::Has(&["query", "tools", "answers"]), import: calls };
 
 /// Names of what is asked and of what answers it, in the order in which they are looked for.
-const ASKED: [&str; 13] = [
+const ASKED: [&str; 14] = [
     "instruction",
     "prompt",
     "question",
@@ -37,6 +37,7 @@ const ASKED: [&str; 13] = [
     "human",
     "q",
     "问题",
+    "context",
 ];
 const ANSWER: [&str; 17] = [
     "output",

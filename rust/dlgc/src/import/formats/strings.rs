@@ -1,5 +1,5 @@
 //! Dialogues whose messages are plain strings, in turns: the user, then the assistant. Who speaks may stand before what is
-//! said (`agent: Hello`), or in a list of the same length beside (SODA's `speakers`).
+//! said (`agent: Hello`, `["agent", "Hello"]`), or in a list of the same length beside (SODA's `speakers`).
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use super::super::names::{self, take_id};
 use super::super::speakers;
 use super::super::{Context, Format, When};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::json::{Fields, Json, Node};
+use crate::json::{Fields, Json, Node, string};
 
 pub(super) const FORMAT: Format = Format { name: "strings", when: When::Is(recognises), import };
 
@@ -17,7 +17,12 @@ fn recognises(record: &Node<'_>) -> bool {
 }
 
 fn is_list(node: &Node<'_>) -> bool {
-    node.as_array().is_some_and(|list| list.len() > 1 && list.iter().all(|said| said.as_str().is_some()))
+    let list = node.as_array().unwrap_or_default();
+    list.len() > 1 && list.iter().all(|said| said.as_str().is_some()) || !list.is_empty() && list.iter().all(is_pair)
+}
+
+fn is_pair(node: &Node<'_>) -> bool {
+    node.as_array().is_some_and(|pair| pair.len() == 2 && pair.iter().all(|said| said.as_str().is_some()))
 }
 
 fn list<'n>(record: &'n Node<'_>) -> Option<&'n str> {
@@ -34,6 +39,22 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
             (record.list(&name), record)
         }
     };
+    // Pairs are speakers and what they say (ABCD), or exchanges (XPersona).
+    let speaks = |pair: &Node<'a>| pair.as_array()?.first()?.as_str().and_then(speakers::role_of);
+    if said.iter().all(is_pair) {
+        let by_name = said.iter().all(|pair| speaks(pair).is_some());
+        let text = |pair: Node<'a>| match <[Node<'a>; 2]>::try_from(pair.into_elements()) {
+            Ok([name, text]) if by_name => {
+                vec![string(
+                    &text.range.clone(),
+                    format!("{}: {}", name.as_str().unwrap_or_default(), text.as_str().unwrap_or_default()),
+                )]
+            }
+            Ok(exchange) => exchange.into(),
+            Err(other) => other,
+        };
+        said = said.into_iter().flat_map(text).collect();
+    }
     // What answers the last of them may stand beside the list.
     let answer = record.take_any(&["response", "reply", "answer"]).filter(|answer| answer.as_str().is_some());
     let is_answered = answer.is_some();
@@ -54,8 +75,7 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
     let is_before = beside.is_none() && roles.is_some();
     let said: Vec<Node<'a>> = match before.filter(|_| is_before) {
         Some(turns) => {
-            let text =
-                |(node, (_, text)): (&Node<'a>, &(&str, &str))| crate::json::string(&node.range, (*text).to_owned());
+            let text = |(node, (_, text)): (&Node<'a>, &(&str, &str))| string(&node.range, (*text).to_owned());
             said.iter().zip(&turns).map(text).collect()
         }
         None => said,
