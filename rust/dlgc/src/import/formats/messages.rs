@@ -22,9 +22,9 @@ pub(super) const ROLES: Format = Format { name: "messages-roles", when: When::Is
 pub(super) const ANSWER: Format = Format { name: "messages-answer", when: When::Is(has_answer), import: answer };
 
 /// Names of the list, the native one first.
-const LISTS: [&str; 3] = ["conversation", "messages", "conversations"];
+pub(super) const LISTS: [&str; 3] = ["conversation", "messages", "conversations"];
 
-fn list_name(record: &Node<'_>) -> Option<&'static str> {
+pub(super) fn list_name(record: &Node<'_>) -> Option<&'static str> {
     LISTS.into_iter().find(|name| match record.get(name).map(|list| &list.value) {
         Some(Json::Array(messages)) => match messages.first() {
             Some(first) => first.get("role").is_some(),
@@ -37,6 +37,11 @@ fn list_name(record: &Node<'_>) -> Option<&'static str> {
         Some(_) => matches!(*name, "conversation" | "messages"),
         None => false,
     })
+}
+
+/// The messages, where they are a list.
+pub(super) fn list<'n, 'a>(record: &'n Node<'a>) -> Option<&'n [Node<'a>]> {
+    record.get(list_name(record)?)?.as_array()
 }
 
 fn import<'a>(mut record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
@@ -120,7 +125,7 @@ fn is_old(message: &Node<'_>) -> bool {
         || message.get("content").and_then(Node::as_array).is_some_and(|parts| parts.iter().any(is_foreign_part))
 }
 
-fn legacy<'a>(mut record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
+pub(super) fn legacy<'a>(mut record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
     rename(&mut record, "conversations");
     let mut tools = None;
     let Json::Object(members) = &mut record.value else { unreachable!("recognised by a member") };

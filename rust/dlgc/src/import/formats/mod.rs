@@ -1,8 +1,10 @@
 //! Formats that build things differently: one file each, in the words of `draft`.
 
+mod anthropic;
 mod api_bank;
 mod asked;
 mod bfcl;
+mod blocks;
 mod convlab;
 mod crosswoz;
 mod exchanges;
@@ -44,6 +46,7 @@ pub(super) const FIRST: &[Format] = &[
     rows::FORMAT,
     api_bank::FORMAT,
     xstest::FORMAT,
+    anthropic::FORMAT,
     messages::TRAJECTORY,
     messages::ROLES,
     messages::ANSWER,
