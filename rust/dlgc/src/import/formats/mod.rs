@@ -16,6 +16,7 @@ mod pairs;
 mod parlai;
 mod prompts;
 mod python;
+mod rendered;
 mod rows;
 mod sgd;
 mod sharegpt;
@@ -46,6 +47,12 @@ pub(super) const FIRST: &[Format] = &[
     rows::FORMAT,
     api_bank::FORMAT,
     xstest::FORMAT,
+    rendered::CHATML,
+    rendered::LLAMA3,
+    rendered::LLAMA2,
+    rendered::ALPACA,
+    rendered::GUANACO,
+    rendered::REFGPT,
     anthropic::FORMAT,
     messages::TRAJECTORY,
     messages::ROLES,
