@@ -5,6 +5,7 @@ mod api_bank;
 mod asked;
 mod bfcl;
 mod blocks;
+mod chatgpt;
 mod convlab;
 mod crosswoz;
 mod exchanges;
@@ -27,6 +28,7 @@ mod toolbench;
 mod transcript;
 mod trees;
 mod verdicts;
+mod wildchat;
 mod xstest;
 
 use super::Format;
@@ -47,6 +49,8 @@ pub(super) const FIRST: &[Format] = &[
     rows::FORMAT,
     api_bank::FORMAT,
     xstest::FORMAT,
+    wildchat::FORMAT,
+    chatgpt::FORMAT,
     rendered::CHATML,
     rendered::LLAMA3,
     rendered::LLAMA2,
