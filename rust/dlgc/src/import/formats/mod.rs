@@ -9,6 +9,7 @@ mod chatgpt;
 mod convlab;
 mod crosswoz;
 mod exchanges;
+mod gemini;
 mod material;
 mod messages;
 mod mt_bench;
@@ -50,6 +51,7 @@ pub(super) const FIRST: &[Format] = &[
     api_bank::FORMAT,
     xstest::FORMAT,
     wildchat::FORMAT,
+    gemini::FORMAT,
     chatgpt::FORMAT,
     rendered::CHATML,
     rendered::LLAMA3,
