@@ -12,6 +12,7 @@ mod exchanges;
 mod gemini;
 mod material;
 mod messages;
+mod moss;
 mod mt_bench;
 mod multiwoz;
 mod pairs;
@@ -53,6 +54,7 @@ pub(super) const FIRST: &[Format] = &[
     wildchat::FORMAT,
     gemini::FORMAT,
     chatgpt::FORMAT,
+    moss::FORMAT,
     rendered::CHATML,
     rendered::LLAMA3,
     rendered::LLAMA2,
