@@ -10,6 +10,7 @@ mod convlab;
 mod crosswoz;
 mod exchanges;
 mod gemini;
+mod loss;
 mod material;
 mod messages;
 mod moss;
@@ -26,6 +27,7 @@ mod sharegpt;
 mod single;
 mod speakers;
 mod strings;
+mod tool_roles;
 mod toolbench;
 mod transcript;
 mod trees;
@@ -61,6 +63,8 @@ pub(super) const FIRST: &[Format] = &[
     rendered::ALPACA,
     rendered::GUANACO,
     rendered::REFGPT,
+    tool_roles::FORMAT,
+    loss::FORMAT,
     anthropic::FORMAT,
     messages::TRAJECTORY,
     messages::ROLES,

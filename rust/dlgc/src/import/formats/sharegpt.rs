@@ -11,14 +11,14 @@ use crate::json::{Json, Member, Node, object, string};
 
 pub(super) const FORMAT: Format = Format { name: "sharegpt", when: When::Is(recognises), import };
 
-fn recognises(record: &Node<'_>) -> bool {
+pub(super) fn recognises(record: &Node<'_>) -> bool {
     let Some(messages) = record.get("conversations").and_then(Node::as_array) else {
         return false;
     };
     messages.first().is_none_or(|first| first.get("from").is_some() && first.get("value").is_some())
 }
 
-fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
+pub(super) fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
     let range = record.range.clone();
     let Json::Object(members) = record.value else { unreachable!("recognised by a member") };
     let mut system = None;
