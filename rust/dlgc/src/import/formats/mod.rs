@@ -10,6 +10,7 @@ mod convlab;
 mod crosswoz;
 mod exchanges;
 mod gemini;
+mod hermes;
 mod loss;
 mod material;
 mod messages;
@@ -63,6 +64,7 @@ pub(super) const FIRST: &[Format] = &[
     rendered::ALPACA,
     rendered::GUANACO,
     rendered::REFGPT,
+    hermes::FORMAT,
     tool_roles::FORMAT,
     loss::FORMAT,
     anthropic::FORMAT,
