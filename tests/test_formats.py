@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
+import re
+import shutil
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +29,9 @@ FORMATS = FIXTURES / "formats"
 WITHOUT_DIALOGUES = {"prompts": "no-assistant", "material": "not-a-dialogue"}
 
 # What lies beside these is read with them, and is no dialogue by itself.
+SAID = [("driver", "Where is the nearest garage?"), ("assistant", "Two miles from here."), ("driver", "Take me there.")]
+SAID += [("assistant", "I set the way to it.")]
+
 SOURCES = {"mt-bench": "mt-bench/answers.jsonl"}
 
 
@@ -208,6 +215,92 @@ def test_preferences_without_pairs_are_told(tmp_path: Path) -> None:
     for preferences in (False, True):
         _, report = converted(source, tmp_path, preferences=preferences)
         assert list(report.diagnostics) == ["preference-record"]
+
+
+def test_exchanges_and_rules_are_mapped(tmp_path: Path) -> None:
+    turn = {"guest": {"says": "A room?"}, "desk": {"says": "For when?"}, "n": 1}
+    source = write(
+        tmp_path / "raw.jsonl", {"visit": {"talk": [turn, {"guest": {"says": "Now."}}]}, "rules": "Be kind."}
+    )
+    stay = {
+        "messages": "visit.talk",
+        "turns": [{"user": "guest.says"}, {"assistant": "desk.says"}],
+        "record": {"system": "rules"},
+    }
+    (dialogue,), report = converted(source, tmp_path, formats={"stay": stay})
+    said = [(message["role"], message["content"]) for message in dialogue["messages"]]
+    assert said == [("system", "Be kind."), ("user", "A room?"), ("assistant", "For when?"), ("user", "Now.")]
+    assert dialogue["messages"][2]["annotations"] == {"guest": {}, "desk": {}, "n": 1}
+    assert "trailing-context" in report.diagnostics
+
+
+def test_the_suggested_mapping_works_as_it_stands(tmp_path: Path) -> None:
+    turns = [{"turn": who, "data": {"utterance": said, "end": False}} for who, said in SAID]
+    source = write(tmp_path / "raw.jsonl", {"dialogue": turns, "scenario": {"id": 7}})
+    (example,) = dlgc.check(source).diagnostics["unknown-format"]["examples"]
+    mapping = tomllib.loads(example["help"].partition("\n")[2])["formats"]["NAME"]
+    (dialogue,), report = converted(source, tmp_path, formats={"car": mapping})
+    assert [(message["role"], message["content"]) for message in dialogue["messages"]] == [
+        ({"driver": "user"}.get(who, "assistant"), said) for who, said in SAID
+    ]
+    assert "roles-assumed" not in report.diagnostics
+
+
+@pytest.mark.parametrize("field", ["images", "audios", "videos"])
+def test_what_is_no_text_is_refused(tmp_path: Path, field: str) -> None:
+    asked = {"instruction": "What is this?", "output": "A cat.", field: ["cat"]}
+    report = dlgc.check(write(tmp_path / "raw.jsonl", asked, asked | {field: []}))
+    assert report.diagnostics["unsupported-content"]["count"] == 1
+    assert report.ledger["records"] == {"read": 2, "imported": 1, "excluded": 0, "rejected": 1}
+
+
+def test_calls_are_held_against_the_tools(tmp_path: Path) -> None:
+    def record(name: str, arguments: object) -> dict[str, Any]:
+        schema = {"type": "object", "properties": {"city": {}, "days": {}}, "required": ["city"]}
+        tools = [{"type": "function", "function": {"name": "weather", "parameters": schema}}]
+        call = {"role": "assistant", "tool_calls": [{"function": {"name": name, "arguments": arguments}}]}
+        return {"messages": [{"role": "user", "content": "?"}, call], "tools": tools}
+
+    fits = [record("weather", {"city": "Ulm"}), record("weather", '{"city": "Ulm", "days": 2}')]
+    not_ = [record("time", {}), record("weather", {"town": "Ulm", "city": "U"}), record("weather", '{"days": 2}')]
+    found = dlgc.check(write(tmp_path / "raw.jsonl", *fits, *not_)).diagnostics["undeclared-call"]
+    assert [example["message"] for example in found["examples"]] == [
+        "`time` is called, and no tool has this name",
+        "`weather` has no parameter `town`",
+        "`weather` requires `city`, which the call leaves out",
+    ]
+
+
+def test_files_beside_the_inputs_stand_in_the_manifest(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(FORMATS / "api-bank", raw)
+    dlgc.compile(raw / "dialogue.jsonl", tmp_path / "shards")
+    (sibling,) = json.loads((tmp_path / "shards" / "manifest.json").read_text())["siblings"]
+    assert sibling["file"] == str(raw / "all_apis.csv")
+    assert sibling["sha256"] == hashlib.sha256((raw / "all_apis.csv").read_bytes()).hexdigest()
+
+    moved = raw.rename(tmp_path / "moved")
+    same = dlgc.verify(tmp_path / "shards", source=moved / "dialogue.jsonl").confirmation
+    assert same is not None
+    assert same.confirmed, same.problems
+    (moved / "all_apis.csv").write_text((moved / "all_apis.csv").read_text().replace("Gets a", "Gets any"))
+    other = dlgc.verify(tmp_path / "shards", source=moved / "dialogue.jsonl").confirmation
+    assert other is not None
+    assert not other.confirmed
+    assert any("all_apis.csv" in problem and "has changed" in problem for problem in map(str, other.problems))
+
+
+def test_the_example_of_an_importer_is_the_importer() -> None:
+    root = FIXTURES.parent.parent
+    shown = re.search(r"```rust\n(pub\(super\) const FORMAT.*?)```", (root / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    source = (root / "rust" / "dlgc" / "src" / "import" / "formats" / "crosswoz.rs").read_text()
+    assert shown is not None
+
+    def bare(code: str) -> list[str]:
+        return [re.sub(r"\s*//.*", "", line).rstrip() for line in code.strip().splitlines()]
+
+    assert bare(shown[1]) == bare(source[source.index("pub(super) const FORMAT") :])
+    assert len(source.splitlines()) < 40
 
 
 # Speakers

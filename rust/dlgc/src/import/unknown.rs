@@ -36,7 +36,16 @@ fn suggestion(record: &Node<'_>) -> String {
             )
         }
         (None, true) => columns(record, None),
-        (None, false) => GIVE.to_owned(),
+        (None, false) => {
+            let (path, list) = &found[0];
+            let fields = list[0].as_object().unwrap_or_default().iter().take(8);
+            let fields: Vec<String> = fields.map(|member| format!("`{}`", member.key)).collect();
+            format!(
+                "`{path}` is a list of objects with {}: say in `dlgc.toml` who speaks and what is said\n[formats.NAME]\nmessages = {}\nrole = \"SPEAKER\"\ncontent = \"TEXT\"",
+                fields.join(", "),
+                quoted(path)
+            )
+        }
     }
 }
 

@@ -238,7 +238,7 @@ fn message<'a>(element: Node<'a>, findings: &mut Findings) -> Result<Message<'a>
     let Some(role) = Role::ALL.into_iter().find(|role| role.name() == role_name) else {
         return Err(Diagnostic::new(Code::UnknownRole, format!("`{role_name}` is no role"))
             .at(&role_range)
-            .help("roles are system, developer, user, assistant and tool"));
+            .help("roles are system, developer, user, assistant and tool; others are mapped by `[formats.NAME]` in `dlgc.toml`"));
     };
     let mut content_range = range.clone();
     let mut content = fields.take("content").and_then(|node| {

@@ -56,10 +56,6 @@ fn rename(record: &mut Node<'_>, from: &str) {
     }
 }
 
-fn list<'n, 'a>(record: &'n Node<'a>) -> Option<&'n [Node<'a>]> {
-    record.get(list_name(record)?)?.as_array()
-}
-
 fn list_mut<'n, 'a>(record: &'n mut Node<'a>) -> Option<&'n mut Vec<Node<'a>>> {
     let Json::Object(members) = &mut record.value else { return None };
     let member = members.iter_mut().find(|member| LISTS.contains(&&*member.key) && !member.node.is_null())?;
@@ -75,9 +71,9 @@ fn has_other_roles(record: &Node<'_>) -> bool {
         return false;
     };
     let is_native = |name: &String| Role::ALL.iter().any(|role| role.name() == name);
-    // Beside a native `assistant`, another name for it is a mistake.
+    // Beside a native `user` or `assistant` another name is a mistake.
     roles.iter().any(|role| !is_native(role) && role != "function")
-        && !roles.iter().any(|role| role == Role::Assistant.name())
+        && !roles.iter().any(|role| [Role::User, Role::Assistant].iter().any(|native| native.name() == role))
         && roles.iter().all(|role| speakers::role_of(role).is_some())
 }
 

@@ -5,7 +5,7 @@
 //! without the blanks that the template adds. A prompt for an answer that is not there adds no turn.
 
 use super::super::draft::{Draft, Turn};
-use super::super::names::{LISTS, id_of};
+use super::super::names::{self, take_id};
 use super::super::{Format, When};
 use crate::diagnostic::Diagnostic;
 use crate::json::{Fields, Node};
@@ -35,7 +35,7 @@ const ANSWERS: [&str; 8] = ["output", "completion", "response", "answer", "answe
 /// The field that holds the text: one of those, or the only text of the record.
 fn field<'n>(record: &'n Node<'_>, template: Template) -> Option<&'n str> {
     let members = record.as_object()?;
-    let has_list = LISTS.iter().any(|key| record.get(key).is_some_and(|list| list.as_array().is_some()));
+    let has_list = names::lists(record).iter().any(|key| record.get(key).is_some_and(|list| list.as_array().is_some()));
     if has_list || ANSWERS.iter().any(|key| record.get_some(key).is_some()) {
         return None;
     }
@@ -54,7 +54,7 @@ fn import<'a>(record: Node<'a>, template: Template) -> Result<Vec<Node<'a>>, Dia
     let key = field(&record, template).map(str::to_owned);
     let mut record = Fields::of(record);
     let text = key.and_then(|key| record.take(&key));
-    let id = id_of(&mut record);
+    let id = take_id(&mut record);
     let mut dialogue = Draft::of(record);
     dialogue.set("id", id);
     if let Some(text) = text {
