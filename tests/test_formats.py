@@ -230,7 +230,7 @@ def test_exchanges_and_rules_are_mapped(tmp_path: Path) -> None:
     (dialogue,), report = converted(source, tmp_path, formats={"stay": stay})
     said = [(message["role"], message["content"]) for message in dialogue["messages"]]
     assert said == [("system", "Be kind."), ("user", "A room?"), ("assistant", "For when?"), ("user", "Now.")]
-    assert dialogue["messages"][2]["annotations"] == {"guest": {}, "desk": {}, "n": 1}
+    assert dialogue["messages"][2]["annotations"] == {"n": 1}
     assert "trailing-context" in report.diagnostics
 
 
