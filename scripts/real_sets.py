@@ -69,7 +69,10 @@ VERDICTS = {
 def main() -> None:
     if not DATA.is_dir():
         sys.exit("skipped: the real sets (../shared) are not here")
-    rows, details, warnings, failed = [], [], [], []
+    rows: list[str] = []
+    details: list[str] = []
+    warnings: list[str] = []
+    failed: list[str] = []
     for folder in sorted(path for path in DATA.iterdir() if path.is_dir()):
         report = dlgc.check(folder, max_length="none", max_rejects=1.0)
         rows.append(row(folder.name, report))

@@ -153,8 +153,9 @@ class Rendered:
         found = json.loads(text)
         if found["text"] is None:
             errors = [item["rendered"] for item in found["diagnostics"] if item["severity"] == "error"]
+            what = "the dialogue was rejected" if errors else "no dialogue came of the record"
             errors = errors or [item["rendered"] for item in found["diagnostics"]]
-            raise RejectedError("the dialogue was rejected\n" + "\n".join(errors), found["diagnostics"])
+            raise RejectedError(f"{what}\n" + "\n".join(errors), found["diagnostics"])
         found["spans"] = [Span(**span) for span in found["spans"]]
         for row in found["rows"]:
             row["offsets"] = [(start, end) for start, end in row["offsets"]]

@@ -17,11 +17,6 @@ impl Written {
         self.when = places.iter().map(|place| (*place).to_owned()).collect();
         self
     }
-
-    fn record(mut self, field: &str, path: &str) -> Self {
-        self.record.insert(field.to_owned(), path.to_owned());
-        self
-    }
 }
 
 /// Their names and how they are written, in the order in which they are tried.
@@ -31,6 +26,5 @@ pub(super) fn formats() -> Vec<(&'static str, Written)> {
         ("topical-chat", list("content", Some("agent"), Some("message"))),
         ("byu-chitchat", list("messages[]", Some("sender"), Some("text"))),
         ("parlai-chat", list("dialog[]", Some("id"), Some("text")).when(&["dialog[][0].id", "dialog[][0].text"])),
-        ("taskmaster", list("utterances", Some("speaker"), Some("text")).record("id", "conversation_id")),
     ]
 }

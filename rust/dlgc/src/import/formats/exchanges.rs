@@ -5,7 +5,7 @@ use super::super::draft::{Draft, Turn};
 use super::super::names::{self, plain, take_id};
 use super::super::{Context, Format, When};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::json::{Fields, Json, Node};
+use crate::json::{Fields, Json, Member, Node};
 
 pub(super) const FORMAT: Format = Format { name: "exchanges", when: When::Is(|record| pair(record).is_some()), import };
 
@@ -50,6 +50,14 @@ fn said<'n, 'a>(node: &'n Node<'a>) -> Option<&'n Node<'a>> {
         Json::String(_) => Some(node),
         _ => node.get(names::text(node)?),
     }
+}
+
+/// What a half of an exchange says, and what else it holds.
+fn parted(half: Node<'_>) -> (Option<Node<'_>>, Option<Node<'_>>) {
+    let Some(key) = names::text(&half).map(str::to_owned) else { return (Some(half), None) };
+    let mut fields = Fields::of(half);
+    let text = fields.take(&key);
+    (text, (!fields.members.is_empty()).then(|| fields.into_node()))
 }
 
 fn pair<'n>(record: &'n Node<'_>) -> Option<Pair<'n>> {
@@ -100,39 +108,23 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
         let train = exchange.take("output_with_loss").filter(|loss| loss.as_bool().is_some());
         let order = if is_turned { [&answer, &asked] } else { [&asked, &answer] };
         let mut turns = Vec::new();
+        let mut about = Vec::new();
         for key in order {
-            let Some(whole) = exchange.take(key) else { continue };
-            let (range, text) = (whole.range.clone(), said(&whole).cloned());
+            let Some(half) = exchange.take(key) else { continue };
+            let range = half.range.clone();
+            let (text, rest) = parted(half);
+            about.extend(rest.map(|rest| Member { key: key.clone().into(), key_range: range.clone(), node: rest }));
             if is_turned && dialogue.messages.is_empty() && text.as_ref().and_then(Node::as_str) == Some("") {
                 continue; // nobody spoke before the user
             }
             let role = if *key == asked { "user" } else { "assistant" };
             let turn = Turn::new(&range, role).content(text);
-            let turn = if role == "assistant" { turn.with("train", train.clone()) } else { turn };
-            turns.push((turn, (whole.as_str().is_none()).then_some((key, whole))));
+            turns.push(if role == "assistant" { turn.with("train", train.clone()) } else { turn });
         }
-        // What else is known of an exchange, its halves' own notes among it, stays with its last message.
-        let halves = turns.iter_mut().filter_map(|(_, whole)| whole.take());
-        let halves: Vec<_> = halves.map(|(key, whole)| (key.clone(), whole)).collect();
-        for (key, whole) in halves {
-            let mut about = Fields::of(whole);
-            let text =
-                about.members.iter().position(|member| names::is_text(&member.key) && member.node.as_str().is_some());
-            if let Some(text) = text {
-                about.members.remove(text);
-            }
-            if !about.members.is_empty() {
-                exchange.members.push(crate::json::Member {
-                    key: key.into(),
-                    key_range: about.range.clone(),
-                    node: about.into_node(),
-                });
-            }
-        }
-        let last = turns.len().saturating_sub(1);
-        for (index, (turn, _)) in turns.into_iter().enumerate() {
-            dialogue.say(if index == last { turn.annotations(exchange.clone()) } else { turn });
-        }
+        // What else is known of an exchange stays with its last message.
+        exchange.members.extend(about);
+        let last = turns.pop().map(|turn| turn.annotations(exchange));
+        turns.into_iter().chain(last).for_each(|turn| dialogue.say(turn));
     }
     Ok(vec![dialogue.node()])
 }

@@ -28,6 +28,7 @@ mod sharegpt;
 mod single;
 mod speakers;
 mod strings;
+mod taskmaster;
 mod tool_roles;
 mod toolbench;
 mod transcript;
@@ -47,6 +48,7 @@ pub(super) const FIRST: &[Format] = &[
     convlab::FORMAT,
     bfcl::FORMAT,
     toolbench::FORMAT,
+    taskmaster::FORMAT,
     parlai::FORMAT,
     mt_bench::FORMAT,
     trees::NESTED,
