@@ -18,7 +18,9 @@ from dlgc import _dlgc
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 TARGET = ROOT / "specs" / "real-sets.md"
-NOT_QUOTED = {"smile": "a sensitive subject", "hh-rlhf": "offensive in part"}
+NOT_QUOTED = {"smile": "a sensitive subject"}
+# Much of this set is offensive: other records than the first ones.
+CHOSEN = {"hh-rlhf": (429, 549, 1065)}
 PROMPTS = "right: questions that nobody answers; there is nothing to train"
 PAIRS = "right for supervised fine-tuning: `dlgc convert --preferences` takes all of them"
 NO_CALLS = "the results are missing in the set, or the dialogue ends before them; the turns around are sound"
@@ -119,7 +121,11 @@ def open_lines(ledger: dict[str, Any]) -> list[str]:
 def detail(name: str, code: str, tally: dict[str, Any], verdict: str) -> str:
     """What was rejected, three excerpts, and the verdict."""
     lines = [f"### {name}: `{code}`, {tally['count']:,} findings", "", f"{verdict[0].upper()}{verdict[1:]}.", ""]
-    for example in tally["examples"]:
+    examples = tally["examples"]
+    if name in CHOSEN:
+        found = [example["location"].rpartition(":")[0] for example in examples]
+        examples = [{**examples[0], "path": "$", "location": f"{found[0]}:{number}"} for number in CHOSEN[name]]
+    for example in examples:
         place = example["location"].removeprefix(f"{DATA}/")
         if name in NOT_QUOTED:
             lines.append(f"- `{place}` `{example['path']}` (not quoted: {NOT_QUOTED[name]})")
