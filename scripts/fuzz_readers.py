@@ -100,7 +100,8 @@ def seeds(target: str, folder: Path) -> None:
     """Writes the fixtures of the project as a corpus; the first byte of a file for `source` says what it is called."""
     folder.mkdir(parents=True, exist_ok=True)
     records: list[bytes] = []
-    for path in sorted((ROOT / "tests" / "fixtures" / "dialogues").glob("*/*.jsonl")):
+    fixtures = ROOT / "tests" / "fixtures"
+    for path in sorted([*fixtures.glob("dialogues/*/*.jsonl"), *fixtures.glob("formats/**/*.json*")]):
         records += path.read_bytes().splitlines()
     if target != "source":
         for number, record in enumerate(records):
