@@ -8,6 +8,9 @@
 //! - formats of the user's own, from `[formats.NAME]` in `dlgc.toml` (`mapping`);
 //! - formats that build things differently, one file each in `formats` (a tree of replies, a call inside a turn);
 //! - formats that only call things by other names, a few lines each in `known`, in the words of `mapping`.
+//!
+//! What is left is guessed by names of fields (`names`, `speakers`), and said to be. Messages that stand in no object, or in
+//! text as tables have them, are unwrapped first.
 
 mod draft;
 mod formats;
