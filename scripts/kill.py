@@ -21,6 +21,7 @@ from pathlib import Path
 
 import dlgc
 
+FORMATS = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "formats"
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "dialogues"
 OPTIONS: tuple[tuple[str, ...], ...] = (
     (),
@@ -43,6 +44,10 @@ OPTIONS: tuple[tuple[str, ...], ...] = (
     ("--threads", "5"),
     ("--shard-tokens", "2000"),
     ("--shard-tokens", "60000"),
+    ("--split", "validation=0.2,test=0.1", "--folds", "3"),
+    ("--split", "validation=0.2", "--stratify", "type"),
+    ("--where", "type <> 'chat'"),
+    ("--assistant", "both"),
 )
 SPLITS = ("train", "train", "validation", "test")
 
@@ -138,7 +143,9 @@ def corpus(folder: Path) -> Path:
         records += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     lines = []
     for number in range(4 * len(records)):
-        record = {**records[number % len(records)], "id": f"r{number}", "split": SPLITS[number % 11 % len(SPLITS)]}
+        record = {**records[number % len(records)], "id": f"r{number}"}
+        if number % 3:
+            record["split"] = SPLITS[number % 11 % len(SPLITS)]
         text = json.dumps(record, ensure_ascii=False)
         lines.append(text if number % 10 else text[: len(text) // 2])
     third = len(lines) // 3
@@ -147,6 +154,14 @@ def corpus(folder: Path) -> Path:
     (folder / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(lines[third : 2 * third]).encode())[:-9])
     sound = [line for number, line in enumerate(lines[2 * third :], start=2 * third) if number % 10]
     (folder / "c.json").write_text(f"[{','.join(sound)}]", encoding="utf-8")
+    # Speakers without roles, and a dialogue that is read with what lies beside it.
+    talks = [[("Mia", f"{number}?"), ("Leo", "Yes."), ("Mia", "Good.")] for number in range(40)]
+    said = [
+        {"id": f"s{at}", "turns": [{"speaker": who, "text": what} for who, what in talk]}
+        for at, talk in enumerate(talks)
+    ]
+    (folder / "d.jsonl").write_text("\n".join(map(json.dumps, said)), encoding="utf-8")
+    shutil.copytree(FORMATS / "api-bank", folder / "e")
     return folder
 
 
