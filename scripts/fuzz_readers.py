@@ -78,6 +78,13 @@ PLANTS = (
         target="json",
     ),
     Plant(
+        "a weight may be two",
+        "validate/shape.rs",
+        "Ok(1.0) => {}",
+        "Ok(1.0..=2.0) => {}",
+        target="schema",
+    ),
+    Plant(
         "a list of objects may hold nulls",
         "validate/shape.rs",
         "elements.iter().find(|element| element.as_object().is_none())",
