@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test env build lint test-rust test-python specs conformance fuzz fuzz-readers kill bench clean
+.PHONY: help demo test env build lint test-rust test-python specs conformance fuzz fuzz-readers kill bench clean explore
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ conformance: build ## real templates and tokenizers against transformers: specs/
 
 fuzz-readers: build ## an hour of libFuzzer over the readers and the schema: specs/fuzz-readers.md
 	$(BIN)/python scripts/fuzz_readers.py
+
+explore: build ## the properties of the tests over thousands of new examples
+	DLGC_HYPOTHESIS=new $(BIN)/python -m pytest --quiet tests/test_schema.py
 
 kill: build ## kill compilations at a hundred random moments; each goes on to the same bytes
 	$(BIN)/python scripts/kill.py

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import real_tokenizers
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# The same examples on every run: a failure is of the change at hand, never of luck. `make explore` draws new ones.
+settings.register_profile("same", max_examples=300, derandomize=True, deadline=None)
+settings.register_profile("new", max_examples=5_000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("DLGC_HYPOTHESIS", "same"))
 
 
 @pytest.fixture(scope="session")

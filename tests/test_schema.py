@@ -245,7 +245,7 @@ def mutated(draw: st.DrawFn) -> Any:  # noqa: ANN401
     return record
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(mutated())
 def test_the_verdict_of_the_core_equals_the_schemas(record: object) -> None:
     assume(is_native(record))
@@ -301,13 +301,15 @@ def test_for_every_value_of_every_field_the_two_verdicts_are_equal(name: str) ->
             assert bool(found & SHAPE) == (not DIALOGUE.is_valid(record)), (changed, sorted(found))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(mutated(), st.sampled_from(["messages", "conversations", "traj"]))
 def test_the_name_of_the_list_changes_no_verdict(record: dict[str, Any], name: str) -> None:
     assume("messages" not in record and isinstance(record.get("conversation"), list))
     renamed = {name if key == "conversation" else key: value for key, value in record.items()}
 
     assume("not-a-dialogue" not in findings(renamed))
+    # `traj` is a list of messages only where the first one has a role; what else has that name, nobody knows.
+    assume(name != "traj" or "unknown-format" not in findings(renamed))
 
     assert errors(renamed) == errors(record)
 
@@ -321,6 +323,7 @@ EDGES: dict[str, Any] = {
     "two-null-lists": {"conversation": None, "messages": None},
     "empty-beside-full-list": {"conversation": [], "messages": [ASK, ANSWER]},
     "full-beside-null-list": {"conversation": [ASK, ANSWER], "messages": None},
+    "empty-trajectory": {"traj": []},
     "first-without-role": {"messages": [{"content": "hi"}, ANSWER]},
     "list-of-lists": {"messages": [[ASK, ANSWER]]},
     "blank-tools": {"messages": [ASK, ANSWER], "tools": "\t\n"},

@@ -243,6 +243,12 @@ catalogue! {
         example: "\"weight\": 0.5",
         remedy: "Use 0 or 1, or `train`.",
     }
+    ConflictingReasoning "conflicting-reasoning" Error {
+        meaning: "A message has its reasoning under two names, and they differ.",
+        why: "Only one of them can be trained, and nobody but you knows which.",
+        example: "{\"role\": \"assistant\", \"reasoning\": \"2 + 2 = 4\", \"thinking\": \"It is 4.\", \"content\": \"4\"}",
+        remedy: "Keep one of `reasoning_content`, `reasoning` and `thinking`.",
+    }
     InvalidToolCall "invalid-tool-call" Error {
         meaning: "A tool call lacks its name, or its arguments are not what the template can print.",
         why: "The model would learn a call that no server can parse.",

@@ -257,16 +257,7 @@ fn message<'a>(element: Node<'a>, findings: &mut Findings) -> Result<Message<'a>
             findings.push(Diagnostic::new(Code::WrongType, message).at(&result.range));
         }
     }
-    let mut reasoning = None;
-    for key in ["reasoning_content", "thinking", "reasoning"] {
-        if let Some((place, text)) = fields.string(key, findings) {
-            if reasoning.as_ref().is_some_and(|known| *known != text) {
-                let message = format!("`{key}` differs from the reasoning under another name");
-                findings.push(Diagnostic::new(Code::WrongType, message).at(&place));
-            }
-            reasoning = reasoning.or(Some(text));
-        }
-    }
+    let reasoning = reasoning(&mut fields, findings);
     let tool_calls = tool_calls(&mut fields, findings);
     if !tool_calls.is_empty() && role != Role::Assistant {
         let message = format!("a `{}` message makes no tool calls", role.name());
@@ -303,6 +294,23 @@ fn message<'a>(element: Node<'a>, findings: &mut Findings) -> Result<Message<'a>
         content_range,
         call_id_range,
     })
+}
+
+/// The assistant's reasoning, under whichever of its names it has text.
+fn reasoning<'a>(fields: &mut Fields<'a>, findings: &mut Findings) -> Option<Cow<'a, str>> {
+    let mut found: Option<Cow<'a, str>> = None;
+    for key in ["reasoning_content", "thinking", "reasoning"] {
+        let Some((place, text)) = fields.string(key, findings) else { continue };
+        match &found {
+            Some(known) if !known.is_empty() && !text.is_empty() && *known != text => {
+                let message = format!("`{key}` differs from the reasoning under another name");
+                findings.push(Diagnostic::new(Code::ConflictingReasoning, message).at(&place));
+            }
+            Some(known) if !known.is_empty() => {}
+            _ => found = Some(text),
+        }
+    }
+    found
 }
 
 fn unknown_field(member: &Member<'_>) -> Diagnostic {

@@ -13,7 +13,7 @@ use crate::json::{Fields, Json, Member, Node, string};
 pub(super) const FORMAT: Format =
     Format { name: "messages", when: When::Is(|record| list_name(record).is_some()), import };
 pub(super) const TRAJECTORY: Format =
-    Format { name: "trajectory", when: When::Has(&["traj[].role"]), import: trajectory };
+    Format { name: "trajectory", when: When::Is(is_trajectory), import: trajectory };
 pub(super) const LEGACY: Format = Format { name: "messages-legacy", when: When::Is(is_legacy), import: legacy };
 
 /// Roles under the names that other sets have for them: `human`, `bot`, `User`.
@@ -47,6 +47,11 @@ pub(super) fn list<'n, 'a>(record: &'n Node<'a>) -> Option<&'n [Node<'a>]> {
 fn import<'a>(mut record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
     rename(&mut record, "conversations");
     Ok(vec![record])
+}
+
+fn is_trajectory(record: &Node<'_>) -> bool {
+    let steps = record.get("traj").and_then(Node::as_array);
+    steps.is_some_and(|steps| steps.first().is_none_or(|first| first.get("role").is_some()))
 }
 
 fn rename(record: &mut Node<'_>, from: &str) {
@@ -138,13 +143,20 @@ pub(super) fn legacy<'a>(mut record: Node<'a>, _: &mut Context<'_>) -> Result<Ve
 }
 
 /// tau-bench: the task is what the user is after, the reward travels with the metadata.
-fn trajectory<'a>(mut record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
+fn trajectory<'a>(mut record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
     rename(&mut record, "traj");
     let task = record.get("info").and_then(|info| info.get("task")).cloned();
     if let (Some(task), Json::Object(members)) = (task, &mut record.value) {
         members.push(Member { key: "goal".into(), key_range: task.range.clone(), node: task });
     }
-    Ok(vec![record])
+    // What holds of `messages` holds of steps.
+    if has_other_roles(&record) {
+        roles(record, context)
+    } else if is_legacy(&record) {
+        legacy(record, context)
+    } else {
+        Ok(vec![record])
+    }
 }
 
 /// Brings older and other ways to say a message into today's.
