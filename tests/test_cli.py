@@ -132,7 +132,7 @@ def test_standard_input_and_globs_are_inputs(tmp_path: Path) -> None:
 def test_options_may_stand_in_dlgc_toml_and_flags_win(tmp_path: Path) -> None:
     (tmp_path / "raw.jsonl").write_text(GOOD)
     (tmp_path / "dlgc.toml").write_text("max_length = 4\n")
-    assert "dialogue-too-long" in run("check", "raw.jsonl", cwd=tmp_path).stderr
+    assert "turn-too-long" in run("check", "raw.jsonl", cwd=tmp_path).stderr
     assert run("check", "raw.jsonl", "--max-length", "64", cwd=tmp_path).returncode == 0
     (tmp_path / "dlgc.toml").write_text("max_lenght = 4\n")
     assert "no such option: max_lenght" in run("check", "raw.jsonl", cwd=tmp_path).stderr

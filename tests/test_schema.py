@@ -45,7 +45,9 @@ SHAPE = {
 
 # Options without which a fixture would have to be large.
 NEEDED_OPTIONS: dict[str, dict[str, object]] = {
-    "dialogue-too-long": {"max_length": 16},
+    "dialogue-too-long": {"max_length": 16, "window": "reject"},
+    "head-too-long": {"max_length": 24},
+    "turn-too-long": {"max_length": 16},
     "record-too-large": {"max_record_bytes": 1024},
 }
 

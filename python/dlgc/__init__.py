@@ -16,15 +16,18 @@ from dlgc.api import (
     Drift,
     Rendered,
     RenderedRow,
+    RenderedWindow,
     Report,
     Span,
     Verdict,
+    Window,
     check,
     compile,  # noqa: A004
     convert,
     drift,
     render,
     verify,
+    window,
 )
 from dlgc.exceptions import DlgcError, OptionsError, RejectedError, ShardError, TemplateError, TokenizerError
 from dlgc.options import CompileOptions
@@ -43,12 +46,14 @@ __all__ = [
     "RejectedError",
     "Rendered",
     "RenderedRow",
+    "RenderedWindow",
     "Report",
     "ShardError",
     "Span",
     "TemplateError",
     "TokenizerError",
     "Verdict",
+    "Window",
     "__version__",
     "check",
     "compile",
@@ -60,4 +65,5 @@ __all__ = [
     "scan",
     "scan_dialogues",
     "verify",
+    "window",
 ]

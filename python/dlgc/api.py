@@ -1,9 +1,10 @@
-"""What `import dlgc` offers: compile, check, render, verify, drift."""
+"""What `import dlgc` offers: compile, check, render, window, verify, drift."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from dlgc.exceptions import RejectedError
 from dlgc.options import CompileOptions, Format, StrPath
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     Progress = Callable[[int, int | None, int, int, int], None]
 
@@ -30,6 +31,7 @@ class Report:
         tokens: Tokens of the rows.
         source_tokens: Tokens of the compiled dialogues, each counted once: fewer where turns have rows of their own.
         trained_tokens: Tokens that are trained.
+        windows: What windows cost and leave out, in counts; all zero where every dialogue fits.
         certificate: What the rows are, in counts, as in the manifest; None where no rows are made.
         statement: The same in a sentence; None where nothing is trained.
         skipped: Files that were not read, each with the reason.
@@ -45,6 +47,7 @@ class Report:
     tokens: int
     source_tokens: int
     trained_tokens: int
+    windows: dict[str, int]
     certificate: dict[str, Any] | None
     statement: str | None
     skipped: list[tuple[str, str]]
@@ -84,6 +87,7 @@ class RenderedRow:
         labels: The id where it is trained, -100 elsewhere; length n.
         offsets: Byte range of each token in `text`; length n.
         trained_messages: Indices of the messages that are trained in it.
+        window: Which window of the dialogue it is of, from 0.
     """
 
     text: str
@@ -91,6 +95,24 @@ class RenderedRow:
     labels: list[int]
     offsets: list[tuple[int, int]]
     trained_messages: list[int]
+    window: int = 0
+
+
+@dataclass(frozen=True)
+class RenderedWindow:
+    """What one window of a dialogue shows; a dialogue that fits has one, which shows everything.
+
+    Attributes:
+        text: The rendered text.
+        messages: The messages as they were handed to the template, the summary among them.
+        sources: For each message that is shown its index in the dialogue; None for a summary that is a message.
+        summary: What is said of the messages that are left out.
+    """
+
+    text: str
+    messages: list[dict[str, Any]]
+    sources: list[int | None]
+    summary: str | None
 
 
 @dataclass(frozen=True)
@@ -105,6 +127,7 @@ class Rendered:
         messages: The messages as they were handed to the template.
         diagnostics: Everything found.
         dialogues: How many dialogues the record has, of which this is one.
+        windows: What its windows show; `text`, `spans` and `messages` are those of the first.
         format: The format that the record had, `messages` for the native one.
     """
 
@@ -115,6 +138,7 @@ class Rendered:
     messages: list[dict[str, Any]]
     diagnostics: list[dict[str, Any]]
     dialogues: int
+    windows: list[RenderedWindow]
     format: str
 
     @property
@@ -161,6 +185,9 @@ class Rendered:
             row["offsets"] = [(start, end) for start, end in row["offsets"]]
         found["rows"] = [RenderedRow(**row) for row in found["rows"]]
         found["messages"] = json.loads(found["messages"])
+        windows = [{**window, "messages": json.loads(window["messages"])} for window in found["windows"]]
+        names = RenderedWindow.__dataclass_fields__
+        found["windows"] = [RenderedWindow(**{name: window[name] for name in names}) for window in windows]
         del found["record"]
         return cls(**found)
 
@@ -313,6 +340,74 @@ def render(dialogue: Mapping[str, object] | str | bytes, **options: object) -> R
     record = dialogue if isinstance(dialogue, str | bytes) else json.dumps(dialogue, ensure_ascii=False)
     renderer = _dlgc.Renderer(CompileOptions.of(options).to_json())
     return Rendered.from_json(renderer.render(record.encode() if isinstance(record, str) else record))
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a server shows of a dialogue: the window that a compilation would have made for this turn.
+
+    Attributes:
+        messages: The messages in OpenAI's form: the head, with a summary if something is left out, and the recent ones.
+            `apply_chat_template(messages, add_generation_prompt=True, tools=..., documents=...)` gives `text`.
+        text: The prompt.
+        input_ids: The ids of the prompt.
+        sources: For each of `messages` its index in what was given; None for a summary that is a message of its own.
+        summary: What is said of the messages that are left out; None where there are none, or nothing is said.
+    """
+
+    messages: list[dict[str, Any]]
+    text: str
+    input_ids: list[int]
+    sources: list[int | None]
+    summary: str | None
+
+
+def window(
+    messages: Sequence[Mapping[str, object]],
+    *,
+    max_new_tokens: int = 512,
+    tools: Sequence[Mapping[str, object]] | None = None,
+    documents: Sequence[Mapping[str, object]] | None = None,
+    summaries: Sequence[Mapping[str, object]] | None = None,
+    **options: object,
+) -> Window:
+    """Cuts a history for the next answer as `compile` cuts dialogues for training: the same code.
+
+    Args:
+        messages: Everything said so far; the last message is the user's, or a tool's result.
+        max_new_tokens: Room for the answer: prompt and answer share `max_length`.
+        tools: The tools of the dialogue; with `documents` and system messages they are in every window.
+        documents: Retrieved context.
+        summaries: As in a record: `upto`, the index of the last message that is covered, and `text`.
+        **options: As in `CompileOptions`, and as the model was trained with: `tokenizer`, `max_length`, `summary`, ….
+            The tokenizer is loaded once for each set of options.
+
+    Returns:
+        The most recent messages that fit, from a place where windows may begin.
+
+    Raises:
+        RejectedError: Nothing fits; its `diagnostics` say why.
+        DlgcError: As for `compile`.
+    """
+    answer = {"role": "assistant", "content": "…"}
+    record = {
+        "messages": [*messages, answer],
+        "tools": tools,
+        "documents": documents,
+        "summaries": summaries,
+    }
+    renderer = _renderer(CompileOptions.of(options).to_json())
+    found = json.loads(renderer.window(json.dumps(record, ensure_ascii=False).encode(), max_new_tokens))
+    if found["text"] is None:
+        errors = [item["rendered"] for item in found["diagnostics"] if item["severity"] == "error"]
+        raise RejectedError("nothing fits\n" + "\n".join(errors), found["diagnostics"])
+    shown = json.loads(found["messages"])
+    return Window(shown, found["text"], found["input_ids"], found["sources"], found["summary"])
+
+
+@lru_cache(maxsize=4)
+def _renderer(options: str) -> _dlgc.Renderer:
+    return _dlgc.Renderer(options)
 
 
 def verify(

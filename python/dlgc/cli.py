@@ -171,6 +171,16 @@ def _rendering(parser: argparse.ArgumentParser) -> None:
     add("--date", metavar="YYYY-MM-DD", help="the day that templates print; the clock is never read")
     add("--max-length", metavar="N", help="token budget of a row, or `none` (default: 4096, or less if the model's is)")
     add(
+        "--window",
+        choices=get_args(options.Window),
+        help="longer dialogues: cover every turn once, each with recent context (default), or lose some as others do",
+    )
+    add("--min-context", type=float, metavar="SHARE", help="of the budget, that each target keeps (default: 0.5)")
+    add("--summary", choices=get_args(options.Summary), help="of what a window leaves out (default: auto)")
+    add("--summary-place", choices=get_args(options.SummaryPlace), help="where it stands (default: system)")
+    add("--summary-wording", metavar="TEXT", help="what is written around {summary}")
+    add("--summary-share", type=float, metavar="SHARE", help="most of the budget for it (default: 0.25)")
+    add(
         "--target",
         choices=get_args(options.Target),
         help="inference: after the prompt that a server sends (default); template: as the whole dialogue shows it",

@@ -11,6 +11,9 @@ from typing import Literal
 from dlgc.exceptions import OptionsError
 
 StrPath = str | PathLike[str]
+Window = Literal["cover", "last", "drop", "truncate", "reject"]
+Summary = Literal["auto", "data", "state", "extract", "none"]
+SummaryPlace = Literal["system", "user"]
 Target = Literal["inference", "template"]
 Mask = Literal["exact", "template", "hf-compat"]
 State = Literal["ignore", "json-before", "json-after", "context"]
@@ -32,6 +35,18 @@ class CompileOptions:
         template_kwargs: Template arguments for every record; those of a record win.
         date: The day that templates print, `YYYY-MM-DD`.
         max_length: Token budget of a row; `auto` is 4096, or the tokenizer's own limit if that is smaller.
+        window: What becomes of a dialogue that is longer: `cover` makes the fewest windows in which every assistant
+            turn is trained once, each with the head, a summary of what is left out, and the most recent messages; `last`
+            makes one window of the most recent messages; `truncate` cuts rows at the end; `drop` leaves the dialogue
+            out, `reject` rejects it. All but `cover` lose turns, which the report counts.
+        min_context: Share of `max_length` that each target of a window keeps as context, head and summary included, if
+            there is as much before it and as much fits; 1.0 gives each turn a window with all that fits.
+        summary: What is said of messages that a window leaves out: `data` is the record's `summaries`, `state` the
+            intent and slots so far, `extract` sentences that were said (SumBasic), `auto` is `data`, else `state`.
+        summary_place: At the end of the system message, or a user message of its own.
+        summary_wording: What is written around a summary, with `{summary}` in it; by default a line in English or
+            Chinese.
+        summary_share: Most of `max_length` that a summary may take.
         target: What a proved target is measured against: the prompt that a server sends (a turn whose prompt does not
             nest has a row of its own), or the rendering of the whole dialogue in one row, as TRL trains it.
         mask: Where trained tokens are taken from; other than `exact` it is always the rendering of the whole dialogue.
@@ -65,6 +80,12 @@ class CompileOptions:
     template_kwargs: dict[str, object] | None = None
     date: str | None = None
     max_length: int | Literal["auto", "none"] = "auto"
+    window: Window = "cover"
+    min_context: float = 0.5
+    summary: Summary = "auto"
+    summary_place: SummaryPlace = "system"
+    summary_wording: str | None = None
+    summary_share: float = 0.25
     target: Target = "inference"
     mask: Mask = "exact"
     train_on: TrainOn = "all_assistant"

@@ -121,10 +121,11 @@ def summary(report: Report, output: str | None) -> list[str]:
         lines.append(
             f"amplified  {amplification:>11.1f}x {report.source_tokens:,} tokens of dialogues, shown again as prompts"
         )
+    lines.extend(_windows(report.windows))
     if amplification > TOO_MUCH:
         lines.append(
-            "           this template changes history, so most turns need a row of their own; "
-            "`--train-on last_turn`, or a template whose prompts nest, costs less"
+            "           this template changes history, or windows are narrow, so turns need rows of their own; "
+            "`--train-on last_turn`, a template whose prompts nest, or a smaller `--min-context` costs less"
         )
     if report.manifest:
         length = report.manifest["max_length"]
@@ -136,6 +137,20 @@ def summary(report: Report, output: str | None) -> list[str]:
         if report.rejected:
             lines.append(f"rejected records are in {output.rstrip('/')}/rejects, byte for byte, with the reasons")
     return lines
+
+
+def _windows(counts: dict[str, int]) -> list[str]:
+    if not counts["windows"]:
+        return []
+    of = f"{counts['windows']:>12,} of {counts['dialogues']:,} dialogues that are longer than max_length"
+    parts = []
+    if counts["history"]:
+        parts.append(f"each turn sees {100 * counts['shown'] / counts['history']:.0f} % of the messages before it")
+    if counts["summaries"]:
+        parts.append(f"{counts['summaries']:,} summaries of {counts['summary_tokens']:,} tokens")
+    if counts["short"]:
+        parts.append(f"{counts['short']:,} begin with less context than asked for")
+    return [f"windows    {of}", *(f"           {part}" for part in parts)]
 
 
 def _dialogue_parts(dialogues: dict[str, int]) -> tuple[str, ...]:
@@ -217,6 +232,7 @@ def show(rendered: Rendered, name: str, color: bool) -> None:  # noqa: FBT001  #
     for number, row in enumerate(rendered.rows, start=1):
         trained = sum(label != IGNORED for label in row.labels)
         which = f", row {number} of {len(rendered.rows)}" if len(rendered.rows) > 1 else ""
+        which += f", window {row.window + 1} of {len(rendered.windows)}" if len(rendered.windows) > 1 else ""
         write(f"{name}{which}: {len(row.input_ids):,} tokens, {trained:,} trained")
         write(" (green)\n\n" if color else ", in [[ ]]\n\n")
         _show_row(((piece, "=" if trained else "") for piece, trained in _pieces(row)), color)

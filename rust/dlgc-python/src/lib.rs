@@ -139,6 +139,19 @@ impl Renderer {
         Ok(py.detach(|| self.shown(&Record { location, bytes: record }, 1))?)
     }
 
+    /// What a server shows of a record before its last message, if the answer may have so many tokens, as JSON.
+    fn window(&self, py: Python<'_>, record: &[u8], room: u64) -> Result<String, BindingError> {
+        let record = Record { location: Location::new("<history>", Position::Line(1)), bytes: record };
+        Ok(py.detach(|| {
+            let (mut value, diagnostics) = match self.compiler.serve(&record, room)? {
+                Ok(served) => (served.to_json(), Vec::new()),
+                Err(diagnostics) => (serde_json::json!({"text": null}), diagnostics),
+            };
+            value["diagnostics"] = located(&diagnostics, &record);
+            Ok::<_, dlgc::error::Error>(value.to_string())
+        })?)
+    }
+
     /// The record with this number in a file, with everything that became of one of its dialogues, as JSON.
     #[pyo3(signature = (path, number, dialogue=1))]
     fn render_file(&self, py: Python<'_>, path: &str, number: u64, dialogue: usize) -> Result<String, BindingError> {
@@ -155,13 +168,17 @@ impl Renderer {
             Ok(shown) => (shown.to_json(), shown.diagnostics),
             Err(diagnostics) => (serde_json::json!({"text": null}), diagnostics),
         };
-        let located = |diagnostic: &Diagnostic| locate(diagnostic, &record.location, record.bytes);
-        let located: Vec<_> = diagnostics.iter().map(located).collect();
         value["format"] = self.compiler.format(record).as_deref().into();
         value["record"] = String::from_utf8_lossy(record.bytes).into();
-        value["diagnostics"] = serde_json::to_value(located).expect("diagnostics are JSON");
+        value["diagnostics"] = located(&diagnostics, record);
         Ok(value.to_string())
     }
+}
+
+fn located(diagnostics: &[Diagnostic], record: &Record<'_>) -> serde_json::Value {
+    let located = |diagnostic: &Diagnostic| locate(diagnostic, &record.location, record.bytes);
+    let located: Vec<_> = diagnostics.iter().map(located).collect();
+    serde_json::to_value(located).expect("diagnostics are JSON")
 }
 
 /// The catalogue of diagnostics as Markdown, or the entry of one code.

@@ -161,6 +161,21 @@ pub struct Dialogue<'a> {
     pub group: Option<Cow<'a, str>>,
     /// The split that the record asks for.
     pub split: Option<Cow<'a, str>>,
+    /// What its beginning said, for windows that leave it out.
+    pub summaries: Vec<Summary<'a>>,
+    /// The state before its first message, where it is a window of a longer one.
+    pub running: Option<Node<'a>>,
+}
+
+/// What the messages from the first one on said.
+#[derive(Debug, Clone)]
+pub struct Summary<'a> {
+    /// Index of the last message that it covers.
+    pub upto: usize,
+    /// What they said.
+    pub text: Cow<'a, str>,
+    /// Where it stood in the record.
+    pub range: Range<usize>,
 }
 
 /// One utterance by one role.
@@ -202,8 +217,111 @@ pub struct ToolCall<'a> {
 }
 
 impl Dialogue<'_> {
+    /// Messages and nothing around them.
+    pub(crate) fn of(messages: Vec<Message<'static>>) -> Dialogue<'static> {
+        Dialogue {
+            id: "".into(),
+            kind: DialogueType::Chat,
+            messages,
+            tools: None,
+            documents: None,
+            template_kwargs: None,
+            goal: None,
+            metadata: None,
+            group: None,
+            split: None,
+            summaries: Vec::new(),
+            running: None,
+        }
+    }
+
     /// Indices of the assistant's messages.
     pub fn assistant_turns(&self) -> impl Iterator<Item = usize> + '_ {
         self.messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant).map(|(index, _)| index)
+    }
+
+    /// For each message the one whose call it answers; itself for all but tool results, and for those without a call.
+    pub fn answered_calls(&self) -> Vec<usize> {
+        let mut calls = Calls::default();
+        let answered = |(index, message): (usize, &Message<'_>)| match message.role {
+            Role::Tool => calls.answer(message).map_or(index, |call| call.message),
+            _ => {
+                calls.make(index, message);
+                index
+            }
+        };
+        self.messages.iter().enumerate().map(answered).collect()
+    }
+}
+
+impl Message<'_> {
+    /// A message that no record has.
+    pub(crate) fn said(role: Role, content: &str) -> Self {
+        Self {
+            role,
+            content: Some(Cow::Owned(content.to_owned())),
+            reasoning: None,
+            tool_calls: Vec::new(),
+            name: None,
+            tool_call_id: None,
+            state: None,
+            train: false,
+            range: 0..0,
+            content_range: 0..0,
+            call_id_range: 0..0,
+        }
+    }
+}
+
+/// The calls that were made, while messages are looked at in order.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    made: Vec<MadeCall>,
+    /// The first one of the last message that made any.
+    newest: usize,
+}
+
+/// A call that was made.
+#[derive(Debug)]
+pub(crate) struct MadeCall {
+    pub(crate) id: Option<String>,
+    pub(crate) name: String,
+    /// The message that made it.
+    pub(crate) message: usize,
+    answered: bool,
+}
+
+impl Calls {
+    /// Enters the calls of a message.
+    pub(crate) fn make(&mut self, index: usize, message: &Message<'_>) {
+        self.newest = self.made.len();
+        self.made.extend(message.tool_calls.iter().map(|call| MadeCall {
+            id: call.id.as_deref().map(str::to_owned),
+            name: call.name.clone().into_owned(),
+            message: index,
+            answered: false,
+        }));
+    }
+
+    /// The call that a tool message answers: by id where both have one, else the first open call, by name if it is named.
+    pub(crate) fn answer(&mut self, message: &Message<'_>) -> Option<&MadeCall> {
+        let id = message.tool_call_id.as_deref();
+        let open = |call: &MadeCall| !call.answered && (id.is_none() || call.id.is_none());
+        let named = |call: &MadeCall| message.name.as_deref() == Some(&*call.name);
+        let by_id = self.made.iter().rposition(|call| id.is_some() && call.id.as_deref() == id);
+        let by_name = || self.made.iter().position(|call| open(call) && named(call));
+        let found = by_id.or_else(by_name).or_else(|| self.made.iter().position(open))?;
+        self.made[found].answered = true;
+        Some(&self.made[found])
+    }
+
+    /// Whether a call of the last message that made any has no result yet.
+    pub(crate) fn is_open(&self) -> bool {
+        self.made[self.newest..].iter().any(|call| !call.answered)
+    }
+
+    /// All calls, in order.
+    pub(crate) fn all(&self) -> &[MadeCall] {
+        &self.made
     }
 }

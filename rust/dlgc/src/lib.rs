@@ -25,6 +25,7 @@ pub mod template;
 pub mod tokenize;
 pub mod validate;
 pub mod verify;
+pub mod window;
 
 /// This version of dlgc, as manifests record it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

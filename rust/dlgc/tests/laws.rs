@@ -40,12 +40,12 @@ fn spans_tile_the_text() {
     for state in STATES {
         for_each_shown(state, |name, shown, _| {
             let mut at = 0;
-            for span in shown.rendered.spans() {
+            for span in shown.windows[0].rendered.spans() {
                 assert_eq!(span.range.start, at, "{name}");
                 assert!(span.range.end > at, "{name}");
                 at = span.range.end;
             }
-            assert_eq!(at, shown.rendered.text.len(), "{name}");
+            assert_eq!(at, shown.windows[0].rendered.text.len(), "{name}");
         });
     }
 }
@@ -53,10 +53,14 @@ fn spans_tile_the_text() {
 #[test]
 fn tokens_decode_to_the_text_and_trained_ones_to_the_targets() {
     for_each_shown(StateMode::JsonAfter, |name, shown, compiler| {
-        let [example] = shown.examples.as_slice() else { panic!("{name}: the template's prompts nest") };
-        assert_eq!(compiler.tokenizer.decode(&example.input_ids).expect("decodes"), shown.rendered.text, "{name}");
+        let [example] = shown.windows[0].examples.as_slice() else { panic!("{name}: the template's prompts nest") };
+        assert_eq!(
+            compiler.tokenizer.decode(&example.input_ids).expect("decodes"),
+            shown.windows[0].rendered.text,
+            "{name}"
+        );
         let targets: String =
-            shown.rendered.turns.iter().map(|turn| turn.target.as_ref().expect("proved").text.as_str()).collect();
+            shown.turns.iter().map(|turn| turn.target.as_ref().expect("proved").text.as_str()).collect();
         let trained: Vec<i32> = example.labels.iter().copied().filter(|&label| label != UNTRAINED).collect();
         assert_eq!(compiler.tokenizer.decode(&trained).expect("decodes"), targets, "{name}");
     });
@@ -65,13 +69,13 @@ fn tokens_decode_to_the_text_and_trained_ones_to_the_targets() {
 #[test]
 fn every_trained_turn_follows_exactly_its_prompt() {
     for_each_shown(StateMode::Context, |name, shown, compiler| {
-        for turn in &shown.rendered.turns {
+        for turn in &shown.turns {
             let range = turn.target.as_ref().expect("proved").range().expect("shared");
-            let prompt = compiler.tokenizer.ids(&shown.rendered.text[..range.start]).expect("encodes");
-            let example = &shown.examples[0];
+            let prompt = compiler.tokenizer.ids(&shown.windows[0].rendered.text[..range.start]).expect("encodes");
+            let example = &shown.windows[0].examples[0];
             assert_eq!(example.input_ids[..prompt.len()], prompt, "{name}");
             assert_ne!(example.labels[prompt.len()], UNTRAINED, "{name}");
-            assert!(shown.rendered.text[range].ends_with("<|im_end|>"), "{name}");
+            assert!(shown.windows[0].rendered.text[range].ends_with("<|im_end|>"), "{name}");
         }
     });
 }
@@ -80,7 +84,7 @@ fn every_trained_turn_follows_exactly_its_prompt() {
 fn state_as_json_is_part_of_what_the_assistant_says() {
     let mut states = 0;
     for_each_shown(StateMode::JsonBefore, |_, shown, _| {
-        for turn in &shown.rendered.turns {
+        for turn in &shown.turns {
             let target = &turn.target.as_ref().expect("proved").text;
             states += usize::from(target.contains("<state>\n{\"intent\":"));
         }
@@ -92,8 +96,8 @@ fn state_as_json_is_part_of_what_the_assistant_says() {
 fn state_as_context_is_shown_and_never_trained() {
     let mut shown_states = 0;
     for_each_shown(StateMode::Context, |_, shown, _| {
-        for span in shown.rendered.spans() {
-            let text = &shown.rendered.text[span.range];
+        for span in shown.windows[0].rendered.spans() {
+            let text = &shown.windows[0].rendered.text[span.range];
             assert!(span.trained.is_none() || !text.contains("<state>"));
             shown_states += text.matches("<state>\n{\"intent\":").count();
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::compiler::Compiler;
+use super::windows::Unlowered;
 use crate::diagnostic::{Diagnostic, Severities, Severity};
 use crate::dialogue::{Location, Position};
 use crate::error::Result;
@@ -63,8 +64,9 @@ impl Compiler {
         };
         self.select_turns(&mut dialogue, &mut BTreeMap::new());
         let (rows, refused) = match self.lower(&mut dialogue, None, &mut diagnostics)? {
-            Ok((_, examples)) => (examples, None),
-            Err(code) => (Vec::new(), Some(code.name())),
+            Ok(lowered) => (lowered.rows().map(|(_, example)| example).collect(), None),
+            Err(Unlowered::Rejected(code)) => (Vec::new(), Some(code.name())),
+            Err(Unlowered::Dropped) => unreachable!("a dialogue without a budget is not too long"),
         };
         let prompt = match self.templates.of(&dialogue).prompt(&dialogue) {
             Ok((text, suppressed)) => Ok(self.tokenizer.untrained(&text, &suppressed)?),

@@ -1,6 +1,6 @@
 //! One record through all passes: what a worker does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,18 +9,20 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
 use super::templates::Templates;
+use super::windows::{Lowered, Shot, Unlowered, WindowOptions};
 use crate::diagnostic::{Code, Diagnostic, Severities, Severity};
-use crate::dialogue::{Dialogue, Location};
+use crate::dialogue::{Dialogue, Location, Message, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filter, Known};
 use crate::import::{Importers, Wanted};
 use crate::json::{self, Json, Node};
-use crate::shard::{DialogueRow, Proof, Provenance, Row};
+use crate::shard::{DialogueRow, Proof, Provenance, Row, WindowCounts};
 use crate::source::Record;
 use crate::split::{Splits, Stratum};
-use crate::template::{Date, Mode, Rendered, TemplateOptions};
+use crate::template::{Date, Mode, Template, TemplateOptions, Turn};
 use crate::tokenize::{ControlPolicy, Ending, Example, Mask, Tokenizer, TokenizerFiles, UNTRAINED};
 use crate::validate::{Checked, validate};
+use crate::window::{SummaryOptions, SummaryPlace};
 
 /// The budget where neither option nor tokenizer says less.
 const DEFAULT_MAX_LENGTH: u64 = 4096;
@@ -47,6 +49,7 @@ pub struct Compiler {
     target: TargetOption,
     mask: MaskOption,
     train_on: TrainOn,
+    pub(super) windows: WindowOptions,
 }
 
 /// What became of a record.
@@ -69,6 +72,8 @@ pub(crate) struct Compiled {
     pub(crate) endings: Vec<Ending>,
     /// Tokens of the whole dialogue, each counted once.
     pub(crate) source_tokens: u64,
+    /// What its windows cost and leave out.
+    pub(crate) windows: WindowCounts,
     /// About the dialogue, if it is a valid one.
     pub(crate) dialogue: Option<DialogueRow>,
     /// Turns that are trained.
@@ -157,10 +162,10 @@ impl Compiled {
 /// A record, seen from inside: for `dlgc show` and `dlgc.render`.
 #[derive(Debug)]
 pub struct Shown {
-    /// The rendering with its verdicts.
-    pub rendered: Rendered,
-    /// Its rows.
-    pub examples: Vec<Example>,
+    /// Its windows with their rows; one for a dialogue that fits.
+    pub windows: Vec<Shot>,
+    /// A verdict for each message that is to be trained.
+    pub turns: Vec<Turn>,
     /// Everything found.
     pub diagnostics: Vec<Diagnostic>,
     /// How many dialogues its record has.
@@ -214,6 +219,17 @@ impl Compiler {
         let splits = Splits::new(&options.split, options.folds)?;
         let stratify = options.stratify.as_deref().map(Filter::parse).transpose()?;
         let CompileOptions { target, mask, train_on, .. } = *options;
+        let takes_system = templates.iter().all(|(_, template)| takes_system(template));
+        let windows = WindowOptions {
+            mode: options.window,
+            min_context: options.min_context,
+            summary: SummaryOptions {
+                source: options.summary,
+                place: if takes_system { options.summary_place } else { SummaryPlace::User },
+                wording: options.summary_wording.clone(),
+                budget: max_length.map_or(u64::MAX, |length| (options.summary_share * length as f64) as u64),
+            },
+        };
         Ok(Self {
             files,
             templates,
@@ -228,6 +244,7 @@ impl Compiler {
             target,
             mask,
             train_on,
+            windows,
         })
     }
 
@@ -283,12 +300,21 @@ impl Compiler {
         outcome.dialogue = Some(about(&dialogue, location, format, fold));
         let trainable = dialogue.messages.iter().filter(|message| message.train).count() as u64;
         match self.lower(&mut dialogue, self.max_length, &mut outcome.diagnostics)? {
-            Err(code) => *outcome.untrained.entry(code.name()).or_default() += trainable,
-            Ok((rendered, examples)) => {
-                self.account(&rendered, &examples, trainable, &mut outcome);
-                outcome.source_tokens = rendered.tokens as u64;
-                outcome.endings = examples.iter().flat_map(|example| example.endings.iter().cloned()).collect();
-                let rows = examples.into_iter().map(|example| row(&dialogue, location, fold, example));
+            Err(Unlowered::Rejected(code)) => *outcome.untrained.entry(code.name()).or_default() += trainable,
+            Err(Unlowered::Dropped) => {
+                outcome.excluded = true;
+                *outcome.untrained.entry(Code::DialogueDropped.name()).or_default() += trainable;
+                let message = "the dialogue is longer than `max_length`";
+                outcome.diagnostics.push(Diagnostic::new(Code::DialogueDropped, message));
+            }
+            Ok(lowered) => {
+                Self::account(&lowered, trainable, &mut outcome);
+                outcome.source_tokens = lowered.tokens;
+                outcome.windows = lowered.counts;
+                let rows = lowered.rows().map(|(window, mut example)| {
+                    outcome.endings.append(&mut example.endings);
+                    row(&dialogue, location, fold, window, example)
+                });
                 outcome.rows = rows.collect();
             }
         }
@@ -350,8 +376,9 @@ impl Compiler {
         let lowered = self.lower(&mut dialogue, self.max_length, &mut diagnostics)?;
         self.severities.apply(&mut diagnostics);
         match lowered {
-            Ok((rendered, examples)) if raised(&diagnostics).is_none() => {
-                Ok(Ok(Shown { rendered, examples, diagnostics, of }))
+            Ok(lowered) if raised(&diagnostics).is_none() => {
+                let turns = lowered.turns().cloned().collect();
+                Ok(Ok(Shown { windows: lowered.windows, turns, diagnostics, of }))
             }
             _ => Ok(Err(diagnostics)),
         }
@@ -373,7 +400,7 @@ impl Compiler {
     pub(super) fn select_turns(&self, dialogue: &mut Dialogue<'_>, untrained: &mut BTreeMap<&'static str, u64>) {
         let last = dialogue.messages.iter().rposition(|message| message.train);
         for (index, message) in dialogue.messages.iter_mut().enumerate() {
-            if message.role != crate::dialogue::Role::Assistant {
+            if message.role != Role::Assistant {
                 continue;
             }
             if !message.train {
@@ -385,75 +412,38 @@ impl Compiler {
         }
     }
 
-    /// Renders and tokenises; the code is that of the error for which the dialogue is rejected.
-    pub(super) fn lower(
-        &self,
-        dialogue: &mut Dialogue<'_>,
-        max_length: Option<u64>,
-        diagnostics: &mut Vec<Diagnostic>,
-    ) -> Result<std::result::Result<(Rendered, Vec<Example>), Code>> {
-        let before = diagnostics.len();
-        self.tokenizer.guard(dialogue, diagnostics);
-        if let Some(error) = diagnostics[before..].iter().find(|found| found.severity == Severity::Error) {
-            return Ok(Err(error.code));
-        }
-        let mode = match self.proof() {
+    /// How targets are found.
+    pub(super) fn mode(&self) -> Mode {
+        match self.proof() {
             Proof::Prompt => Mode::Prove,
             Proof::Rendering => Mode::Whole,
             Proof::None => Mode::Blocks,
-        };
-        let mut rendered = match self.templates.of(dialogue).render(dialogue, mode) {
-            Ok(rendered) => rendered,
-            Err(diagnostic) => {
-                let code = diagnostic.code;
-                diagnostics.push(diagnostic);
-                return Ok(Err(code));
-            }
-        };
-        let mask = match self.mask {
-            MaskOption::Exact if mode == Mode::Whole => Mask::Whole,
+        }
+    }
+
+    /// Where trained tokens are taken from.
+    pub(super) fn token_mask(&self) -> Mask {
+        match self.mask {
+            MaskOption::Exact if self.target == TargetOption::Template => Mask::Whole,
             MaskOption::Exact => Mask::Exact,
             MaskOption::Template => Mask::Template,
             MaskOption::HfCompat => Mask::HfCompat,
-        };
-        let mut examples = self.tokenizer.examples(&mut rendered, mask)?;
-        diagnostics.append(&mut rendered.diagnostics);
-        let mut failed: Vec<Diagnostic> =
-            rendered.turns.iter().filter_map(|turn| turn.target.as_ref().err().cloned()).collect();
-        let max_length = max_length.unwrap_or(u64::MAX);
-        examples.retain(|example| {
-            let length = example.input_ids.len() as u64;
-            if length <= max_length {
-                return true;
-            }
-            let message = format!("the dialogue has {length} tokens, `max_length` is {max_length}");
-            let help = "raise `--max-length`, or leave it out; windows are not built yet";
-            let diagnostic = Diagnostic::new(Code::DialogueTooLong, message).help(help);
-            for turn in rendered.turns.iter_mut().filter(|turn| example.trained_messages.contains(&turn.message)) {
-                turn.target = Err(diagnostic.clone());
-            }
-            failed.push(diagnostic);
-            false
-        });
-        diagnostics.extend(failed.iter().cloned());
-        if examples.is_empty() {
-            if failed.is_empty() {
-                let message = "the template's marks hold no token that could be trained";
-                failed.push(Diagnostic::new(Code::NothingToTrain, message));
-                diagnostics.extend(failed.iter().cloned());
-            }
-            // A dialogue of which nothing remains is rejected for what befell its last turn.
-            return Ok(Err(failed.last().expect("filled above").code));
         }
-        Ok(Ok((rendered, examples)))
+    }
+
+    /// Whether only whole targets are trained.
+    pub(super) fn is_exact(&self) -> bool {
+        self.mask == MaskOption::Exact
     }
 
     /// Enters each trainable turn in the ledger, as trained or with its code.
-    fn account(&self, rendered: &Rendered, examples: &[Example], trainable: u64, outcome: &mut Compiled) {
+    fn account(lowered: &Lowered, trainable: u64, outcome: &mut Compiled) {
+        let examples = lowered.windows.iter().flat_map(|window| &window.examples);
+        let trained: HashSet<usize> = examples.flat_map(|example| example.trained_messages.iter().copied()).collect();
         let mut entered = 0;
-        for turn in &rendered.turns {
+        for turn in lowered.turns() {
             match &turn.target {
-                Ok(_) if examples.iter().any(|example| example.trained_messages.contains(&turn.message)) => {
+                Ok(_) if trained.contains(&turn.message) => {
                     outcome.trained += 1;
                 }
                 Ok(_) => *outcome.untrained.entry(Code::NothingToTrain.name()).or_default() += 1,
@@ -474,6 +464,15 @@ fn raised(diagnostics: &[Diagnostic]) -> Option<Code> {
     diagnostics.iter().find(is_raised).map(|found| found.code)
 }
 
+/// Whether a template shows a system message.
+fn takes_system(template: &Template) -> bool {
+    const RULE: &str = "speak softly";
+    let said = [(Role::System, RULE), (Role::User, "hi"), (Role::Assistant, "hello")];
+    let messages = said.into_iter().map(|(role, content)| Message::said(role, content)).collect();
+    let probe = Dialogue::of(messages);
+    template.text(&probe).is_ok_and(|(text, _)| text.contains(RULE))
+}
+
 fn kwargs(value: &Value) -> Result<Node<'static>> {
     let text = value.to_string();
     let parsed =
@@ -490,12 +489,12 @@ fn kwargs(value: &Value) -> Result<Node<'static>> {
     Ok(parsed.root.into_owned_at(&(0..0)))
 }
 
-fn row(dialogue: &Dialogue<'_>, location: &Location, fold: i32, example: Example) -> Row {
+fn row(dialogue: &Dialogue<'_>, location: &Location, fold: i32, window: usize, example: Example) -> Row {
     let provenance = Provenance {
         dialogue_id: dialogue.id.clone().into_owned(),
         file: location.file.to_string(),
         line: location.position.number(),
-        window: 0,
+        window: window as i32,
         fold,
         trained_messages: example.trained_messages,
         text_hash: example.text_hash,
@@ -522,7 +521,7 @@ fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
         ("Thai", &[('\u{e00}', '\u{e7f}')]),
     ];
     let mut counts = [0_usize; SCRIPTS.len()];
-    let said = dialogue.messages.iter().filter(|message| message.role != crate::dialogue::Role::System);
+    let said = dialogue.messages.iter().filter(|message| message.role != Role::System);
     let letters = said.filter_map(|message| message.content.as_deref()).flat_map(str::chars);
     for letter in letters.filter(|letter| letter.is_alphabetic()).take(LOOK) {
         let is_of = |ranges: &[(char, char)]| ranges.iter().any(|&(first, last)| (first..=last).contains(&letter));
@@ -589,39 +588,56 @@ fn about(dialogue: &Dialogue<'_>, location: &Location, format: &Arc<str>, fold: 
 
 /// What `dlgc.render` gives, as JSON.
 impl Shown {
-    /// The text, ids, labels, spans, messages and verdicts.
+    /// The text, ids, labels, spans, messages and verdicts; of a dialogue in windows the text and messages of the first.
     pub fn to_json(&self) -> Value {
+        let turns: Vec<Value> = self.turns.iter().map(turn).collect();
+        let rows: Vec<Value> = self
+            .windows
+            .iter()
+            .enumerate()
+            .flat_map(|(window, shot)| shot.examples.iter().map(move |example| (window, example)))
+            .map(|(window, example)| {
+                json!({"text": example.text, "input_ids": example.input_ids, "labels": example.labels,
+                    "offsets": example.offsets, "trained_messages": example.trained_messages, "window": window})
+            })
+            .collect();
+        let windows: Vec<Value> = self.windows.iter().map(Shot::to_json).collect();
+        let first = &windows[0];
+        json!({
+            "text": first["text"],
+            "rows": rows,
+            "spans": first["spans"],
+            "turns": turns,
+            "messages": first["messages"],
+            "dialogues": self.of,
+            "windows": windows,
+        })
+    }
+}
+
+impl Shot {
+    fn to_json(&self) -> Value {
         let rendered = &self.rendered;
         let spans: Vec<Value> = rendered
             .spans()
             .into_iter()
             .map(|span| json!({"start": span.range.start, "end": span.range.end, "trained": span.trained}))
             .collect();
-        let turns: Vec<Value> = rendered
-            .turns
-            .iter()
-            .map(|turn| match &turn.target {
-                Ok(target) => json!({"message": turn.message, "target": target.text,
-                    "stop": target.text[target.text.len() - target.stop..], "own_row": target.own_row}),
-                Err(found) => json!({"message": turn.message, "code": found.code.name(), "reason": found.message}),
-            })
-            .collect();
-        let rows: Vec<Value> = self
-            .examples
-            .iter()
-            .map(|example| {
-                json!({"text": example.text, "input_ids": example.input_ids, "labels": example.labels,
-                    "offsets": example.offsets, "trained_messages": example.trained_messages})
-            })
-            .collect();
         let messages: Vec<String> = rendered.messages.iter().map(json::dumps).collect();
         json!({
             "text": rendered.text,
-            "rows": rows,
             "spans": spans,
-            "turns": turns,
             "messages": format!("[{}]", messages.join(", ")),
-            "dialogues": self.of,
+            "sources": self.sources,
+            "summary": self.summary,
         })
+    }
+}
+
+fn turn(turn: &Turn) -> Value {
+    match &turn.target {
+        Ok(target) => json!({"message": turn.message, "target": target.text,
+            "stop": target.text[target.text.len() - target.stop..], "own_row": target.own_row}),
+        Err(found) => json!({"message": turn.message, "code": found.code.name(), "reason": found.message}),
     }
 }

@@ -12,6 +12,7 @@ mod options;
 mod report;
 mod resume;
 mod templates;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -41,6 +42,7 @@ pub use convert::{Target, convert};
 pub use options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
 pub use report::{CompileReport, Progress};
 pub use templates::Templates;
+pub use windows::{Served, Shot};
 
 /// Watches a long run: shows progress, and may stop it.
 pub trait Monitor {
@@ -569,6 +571,7 @@ fn manifest(
         splits: written.splits.clone(),
         formats: tallies.formats.clone(),
         ledger: tallies.ledger.clone(),
+        windows: tallies.windows,
         faults: tallies.faults.clone(),
         certificate: Some(tallies.certificate(compiler)),
         diagnostics: tallies.tally.counts().into_iter().map(|(code, count)| (code.to_owned(), count)).collect(),

@@ -10,6 +10,7 @@ use crate::diagnostic::Severity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shard::{Manifest, SHARD_TOKENS};
 use crate::template::StateMode;
+use crate::window::{SLOT, SummaryPlace, SummarySource, WindowMode};
 
 /// Options of a compilation; `specs/options.schema.json` is their schema.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,18 @@ pub struct CompileOptions {
     pub date: Option<String>,
     /// Token budget of a row.
     pub max_length: MaxLength,
+    /// What becomes of a dialogue that is longer.
+    pub window: WindowMode,
+    /// Share of the budget that each target keeps as context, if there is as much.
+    pub min_context: f64,
+    /// Where the summaries of windows come from.
+    pub summary: SummarySource,
+    /// Where they stand.
+    pub summary_place: SummaryPlace,
+    /// What is written around them: a text with `{summary}` in it.
+    pub summary_wording: Option<String>,
+    /// Most of the budget that one may take.
+    pub summary_share: f64,
     /// What a proved target is measured against.
     pub target: TargetOption,
     /// Where trained tokens are taken from.
@@ -137,6 +150,12 @@ impl Default for CompileOptions {
             template_kwargs: None,
             date: None,
             max_length: MaxLength::Named(MaxLengthName::Auto),
+            window: WindowMode::default(),
+            min_context: 0.5,
+            summary: SummarySource::default(),
+            summary_place: SummaryPlace::default(),
+            summary_wording: None,
+            summary_share: 0.25,
             target: TargetOption::default(),
             mask: MaskOption::default(),
             train_on: TrainOn::default(),
@@ -183,6 +202,16 @@ impl CompileOptions {
             let message = format!("`max_rejects` must be a share from 0 to 1, found {}", options.max_rejects);
             return Err(Error::new(ErrorKind::Options, message));
         }
+        for (name, share) in [("min_context", options.min_context), ("summary_share", options.summary_share)] {
+            if !(0.0..=1.0).contains(&share) {
+                let message = format!("`{name}` must be a share from 0 to 1, found {share}");
+                return Err(Error::new(ErrorKind::Options, message));
+            }
+        }
+        if let Some(wording) = options.summary_wording.as_ref().filter(|wording| !wording.contains(SLOT)) {
+            let message = format!("`summary_wording` must have `{SLOT}` in it, found `{wording}`");
+            return Err(Error::new(ErrorKind::Options, message));
+        }
         if options.max_length == MaxLength::Tokens(0) {
             return Err(Error::new(ErrorKind::Options, "`max_length` must be at least 1, or `none`"));
         }
@@ -213,6 +242,9 @@ impl CompileOptions {
         serde_json::json!({
             "target": self.target, "mask": self.mask, "train_on": self.train_on, "state": self.state, "control_tokens": self.control_tokens,
             "template_kwargs": self.template_kwargs, "date": self.date, "max_length": max_length,
+            "window": self.window, "min_context": self.min_context, "summary": self.summary,
+            "summary_place": self.summary_place, "summary_wording": self.summary_wording,
+            "summary_share": self.summary_share,
             "max_record_bytes": self.max_record_bytes, "severity": self.severity,
             "formats": self.formats, "assistant": self.assistant,
             "split": self.split, "folds": self.folds, "stratify": self.stratify,

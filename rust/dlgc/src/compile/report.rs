@@ -9,7 +9,7 @@ use super::CompileOptions;
 use super::compiler::{Compiled, Compiler, Outcome, Verdict};
 use crate::diagnostic::{Code, Diagnostic, Located, Severity, Tally, locate};
 use crate::dialogue::{Location, Position};
-use crate::shard::{Certificate, CertifiedStop, FileFault, Ledger, Manifest};
+use crate::shard::{Certificate, CertifiedStop, FileFault, Ledger, Manifest, WindowCounts};
 use crate::source::{Fault, Record, Skipped};
 use crate::split::Strata;
 use crate::tokenize::Ending;
@@ -48,6 +48,9 @@ pub(super) struct Tallies {
     pub(super) source_tokens: u64,
     pub(super) trained_tokens: u64,
     pub(super) rows: u64,
+    /// What windows cost and leave out.
+    #[serde(default)]
+    pub(super) windows: WindowCounts,
     /// Files that could not be read to their end.
     pub(super) faults: Vec<FileFault>,
     /// Targets by how they end.
@@ -92,7 +95,6 @@ impl Tallies {
         ledger.dialogues.imported += 1;
         if compiled.excluded {
             ledger.dialogues.excluded += 1;
-            return;
         }
         ledger.turns.trained += compiled.trained;
         for (reason, count) in &compiled.untrained {
@@ -112,7 +114,11 @@ impl Tallies {
             ledger.dialogues.rejected += 1;
             return;
         }
+        if compiled.excluded {
+            return;
+        }
         ledger.dialogues.compiled += 1;
+        self.windows.add(&compiled.windows);
         let is_control_text = |found: &Diagnostic| found.code == Code::ControlTokenAsText;
         let differs = |found: &&Diagnostic| found.code == Code::TargetDiffers;
         self.differing += compiled.diagnostics.iter().filter(differs).count() as u64;
@@ -182,6 +188,8 @@ pub struct CompileReport {
     pub source_tokens: u64,
     /// Tokens that are trained.
     pub trained_tokens: u64,
+    /// What windows cost and leave out.
+    pub windows: WindowCounts,
     /// What the rows are, in counts; none where no rows are made.
     pub certificate: Option<Certificate>,
     /// The same in a sentence; none where nothing is trained.
@@ -209,6 +217,7 @@ impl CompileReport {
             tokens: tallies.tokens,
             source_tokens: tallies.source_tokens,
             trained_tokens: tallies.trained_tokens,
+            windows: tallies.windows,
             statement: None,
             certificate: None,
             skipped: skipped.collect(),

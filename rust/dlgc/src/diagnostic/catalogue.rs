@@ -310,10 +310,40 @@ catalogue! {
         remedy: "Use a template that closes the assistant's turn.",
     }
     DialogueTooLong "dialogue-too-long" Error {
-        meaning: "A dialogue has more tokens than `max_length`.",
-        why: "Cutting it would lose targets silently.",
-        example: "60 messages at `--max-length 1024`",
-        remedy: "Raise `--max-length`, or leave it out; windows are not built yet.",
+        meaning: "A dialogue has more tokens than `max_length`, and `--window reject` refuses it.",
+        why: "Cut at the end it would lose its last targets.",
+        example: "an hour of chat, compiled for a context of 4096",
+        remedy: "Raise `--max-length`, or leave `--window` at `cover`.",
+    }
+    DialogueDropped "dialogue-dropped" Warning {
+        meaning: "A dialogue has more tokens than `max_length`, and `--window drop` leaves it out.",
+        why: "Its turns are not trained.",
+        example: "an hour of chat, compiled for a context of 4096",
+        remedy: "Raise `--max-length`, or leave `--window` at `cover`.",
+    }
+    TurnTooLong "turn-too-long" Error {
+        meaning: "A turn does not fit a window, though that shows nothing but the head, the question and the turn.",
+        why: "Cut, it would be trained without its end; it stays untrained.",
+        example: "an answer of 5,000 tokens, compiled for a context of 4096",
+        remedy: "Raise `--max-length`, or cut the message where it makes sense.",
+    }
+    HeadTooLong "head-too-long" Error {
+        meaning: "System messages, tools and documents, which every window shows, have more tokens than `max_length`.",
+        why: "Nothing fits beside them.",
+        example: "forty tools, compiled for a context of 512",
+        remedy: "Raise `--max-length`, or keep the tools that the dialogue needs.",
+    }
+    OutsideWindow "outside-window" Warning {
+        meaning: "A turn lies before the most recent messages that fit, and `--window last` trains only those.",
+        why: "It stays untrained.",
+        example: "the first turns of an hour of chat",
+        remedy: "Leave `--window` at `cover`, which trains every turn.",
+    }
+    TurnTruncated "turn-truncated" Warning {
+        meaning: "A row is cut at `max_length` before a turn in it ends, as `--window truncate` asks for.",
+        why: "Without its end the model would not learn to stop; the turn stays untrained.",
+        example: "the last turns of an hour of chat",
+        remedy: "Leave `--window` at `cover`, which trains every turn.",
     }
     InternalError "internal-error" Error {
         meaning: "dlgc failed on a record.",

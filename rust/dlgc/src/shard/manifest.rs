@@ -54,6 +54,9 @@ pub struct Manifest {
     pub formats: BTreeMap<String, u64>,
     /// What became of everything.
     pub ledger: Ledger,
+    /// What windows cost and leave out; absent in datasets of earlier builds.
+    #[serde(default)]
+    pub windows: WindowCounts,
     /// What is wrong with input files as a whole; absent in datasets of earlier builds.
     #[serde(default)]
     pub faults: Vec<FileFault>,
@@ -170,6 +173,38 @@ pub struct TurnLine {
     pub trained: u64,
     /// Are not trained, by the reason.
     pub untrained: BTreeMap<String, u64>,
+}
+
+/// What windows cost and leave out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WindowCounts {
+    /// Dialogues that were longer than the budget.
+    pub dialogues: u64,
+    /// Windows that they were cut into.
+    pub windows: u64,
+    /// Windows with a summary.
+    pub summaries: u64,
+    /// Tokens of the summaries.
+    pub summary_tokens: u64,
+    /// Messages that come before a trained turn, summed over the turns.
+    pub history: u64,
+    /// How many of them are shown.
+    pub shown: u64,
+    /// Trained turns that have less context than was asked for.
+    pub short: u64,
+}
+
+impl WindowCounts {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.dialogues += other.dialogues;
+        self.windows += other.windows;
+        self.summaries += other.summaries;
+        self.summary_tokens += other.summary_tokens;
+        self.history += other.history;
+        self.shown += other.shown;
+        self.short += other.short;
+    }
 }
 
 impl Ledger {

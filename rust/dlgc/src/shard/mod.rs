@@ -29,7 +29,7 @@ pub use dialogues::DialogueRow;
 pub(crate) use files::AtomicFile;
 pub use manifest::{
     Canary, Certificate, CertifiedStop, DialogueLine, FORMAT, FORMAT_VERSION, FileEntry, FileFault, Ledger, MANIFEST,
-    Manifest, Proof, RecordLine, Shard, Size, TurnLine,
+    Manifest, Proof, RecordLine, Shard, Size, TurnLine, WindowCounts,
 };
 
 /// Rows of a batch: `datasets` reads single rows quickest from batches of about this size.

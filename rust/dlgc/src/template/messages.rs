@@ -45,7 +45,7 @@ pub(super) fn prepare(
     findings: &mut Vec<Diagnostic>,
 ) -> Result<Vec<Prepared>, Diagnostic> {
     let mut prepared: Vec<Prepared> = Vec::with_capacity(dialogue.messages.len());
-    let mut running: Option<Node<'_>> = None;
+    let mut running: Option<Node<'_>> = dialogue.running.clone();
     let mut pending: Vec<(usize, Message<'_>)> = Vec::new();
     for (index, message) in dialogue.messages.iter().enumerate() {
         let mut message = message.clone();

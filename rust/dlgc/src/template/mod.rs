@@ -113,7 +113,7 @@ pub struct Rendered {
 }
 
 /// What became of an assistant message.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Turn {
     /// Its index in the record.
     pub message: usize,
@@ -297,12 +297,43 @@ impl Template {
     /// # Errors
     /// A diagnostic where the template refuses it.
     pub fn prompt(&self, dialogue: &Dialogue<'_>) -> std::result::Result<(String, Vec<usize>), Diagnostic> {
+        self.unproved(dialogue, 1, true)
+    }
+
+    /// The messages of a dialogue as the template gets them.
+    ///
+    /// # Errors
+    /// A diagnostic where one of them cannot be brought into the form that it takes.
+    pub fn messages(&self, dialogue: &Dialogue<'_>) -> std::result::Result<Vec<(usize, Node<'static>)>, Diagnostic> {
+        let prepared = messages::prepare(dialogue, &self.abilities, self.state, &mut Vec::new())?;
+        let unmarked = |mut message: messages::Prepared| {
+            marks::unmark(&mut message.node);
+            (message.source, message.node)
+        };
+        Ok(prepared.into_iter().map(unmarked).collect())
+    }
+
+    /// The text of a whole dialogue, and where texts of control tokens begin in it; nothing is proved of it.
+    ///
+    /// # Errors
+    /// A diagnostic where the template refuses it.
+    pub fn text(&self, dialogue: &Dialogue<'_>) -> std::result::Result<(String, Vec<usize>), Diagnostic> {
+        self.unproved(dialogue, 0, false)
+    }
+
+    fn unproved(
+        &self,
+        dialogue: &Dialogue<'_>,
+        without: usize,
+        add_generation_prompt: bool,
+    ) -> std::result::Result<(String, Vec<usize>), Diagnostic> {
         let prepared = messages::prepare(dialogue, &self.abilities, self.state, &mut Vec::new())?;
         let around = [&dialogue.tools, &dialogue.documents, &dialogue.template_kwargs].map(Clone::clone);
         let shown: Vec<Cow<'_, Node<'_>>> = prepared.iter().map(|message| messages::aliased(&message.node)).collect();
         let shown: Vec<&Node<'_>> = shown.iter().map(|node| &**node).collect();
-        let prompt = self.run(self.stage(&shown, &around), shown.len().saturating_sub(1), true)?;
-        Ok((prompt.text, prompt.suppressed))
+        let count = shown.len().saturating_sub(without);
+        let rendered = self.run(self.stage(&shown, &around), count, add_generation_prompt)?;
+        Ok((rendered.text, rendered.suppressed))
     }
 
     /// What the template is run on.

@@ -114,6 +114,9 @@ impl ControlTokens {
         {
             pass.node(node);
         }
+        for summary in &mut dialogue.summaries {
+            pass.text(&mut summary.text, &summary.range);
+        }
         for message in &mut dialogue.messages {
             pass.action = self.policy.of(message.role);
             pass.message(message);

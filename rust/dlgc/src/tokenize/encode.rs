@@ -5,10 +5,13 @@
 //! ids. What the reference loses on the way (a character without a token, a normaliser's work) is told by
 //! [`Encoder::says`].
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::OnceLock;
 
+use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::{Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
@@ -22,10 +25,22 @@ use crate::error::{Error, ErrorKind, Result};
 const MARK: char = '\u{FDD0}';
 
 /// Ids with the bytes of the text that each stands for.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Encoded {
     pub(super) ids: Vec<u32>,
     pub(super) offsets: Vec<(usize, usize)>,
+}
+
+/// Pieces of text that were encoded before. Windows of one dialogue say most things several times.
+#[derive(Debug, Default)]
+pub struct Memory(RefCell<HashMap<Box<str>, Rc<Encoded>>>);
+
+/// Finds the added tokens behind which text is encoded by itself.
+struct Borders {
+    /// All added tokens that are looked for in text as it is, in the reference's own way.
+    finder: AhoCorasick,
+    /// Which of them leave what is around them alone.
+    is_border: Vec<bool>,
 }
 
 /// The reference, and what must be known about it.
@@ -35,6 +50,7 @@ pub(super) struct Encoder {
     bare: OnceLock<Reference>,
     json: Vec<u8>,
     added: HashMap<u32, AddedToken>,
+    borders: Option<Borders>,
     /// Trims offsets in some tokenizers, which only what equals transformers' bits may see.
     post_processor: Option<PostProcessorWrapper>,
     /// Whether every text comes back from its ids, but for composed characters.
@@ -75,7 +91,8 @@ impl Encoder {
         reference.with_post_processor(None::<PostProcessorWrapper>);
         let added = reference.get_added_tokens_decoder().into_iter().collect();
         let lossless = is_lossless(&reference);
-        Ok(Self { reference, bare: OnceLock::new(), json: json.to_vec(), added, post_processor, lossless })
+        let borders = Borders::of(&added);
+        Ok(Self { reference, bare: OnceLock::new(), json: json.to_vec(), added, borders, post_processor, lossless })
     }
 
     /// The reference itself.
@@ -168,6 +185,52 @@ impl Encoder {
             index = next;
         }
         Ok(out)
+    }
+
+    /// Ids of a text in which nothing is suppressed, each piece of which is encoded once.
+    ///
+    /// A piece begins with an added token and ends before the next one, so it is encoded as in the whole text: see
+    /// [`Encoder::is_border`].
+    pub(super) fn encode_again(&self, text: &str, memory: &Memory) -> Result<Encoded> {
+        let mut out = Encoded::default();
+        let mut at = 0;
+        for piece in self.pieces(text) {
+            let encoded = self.remembered(piece, memory)?;
+            out.ids.extend_from_slice(&encoded.ids);
+            out.offsets.extend(encoded.offsets.iter().map(|&(start, end)| (start + at, end + at)));
+            at += piece.len();
+        }
+        Ok(out)
+    }
+
+    /// How many ids a text has in which nothing is suppressed.
+    pub(super) fn count(&self, text: &str, memory: &Memory) -> Result<usize> {
+        self.pieces(text).map(|piece| Ok(self.remembered(piece, memory)?.ids.len())).sum()
+    }
+
+    fn remembered(&self, piece: &str, memory: &Memory) -> Result<Rc<Encoded>> {
+        if let Some(known) = memory.0.borrow().get(piece) {
+            return Ok(Rc::clone(known));
+        }
+        let encoded = Rc::new(Encoded::of(&self.reference.encode(piece, false).map_err(fail)?));
+        memory.0.borrow_mut().insert(piece.into(), Rc::clone(&encoded));
+        Ok(encoded)
+    }
+
+    /// A text in pieces that are encoded each by itself.
+    fn pieces<'t>(&'t self, text: &'t str) -> impl Iterator<Item = &'t str> + 't {
+        let found = self.borders.iter().flat_map(move |borders| {
+            let is_border = |found: &aho_corasick::Match| borders.is_border[found.pattern().as_usize()];
+            borders.finder.find_iter(text).filter(is_border).map(|found| found.start())
+        });
+        let mut ends = found.filter(|&at| at > 0).chain(std::iter::once(text.len()));
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let end = ends.next()?;
+            let piece = &text[start..end];
+            start = end;
+            Some(piece)
+        })
     }
 
     /// Ids of a text, with the offsets that transformers sees.
@@ -268,6 +331,24 @@ impl Encoder {
         let mut bare = read(&serde_json::to_vec(&json).map_err(fail)?)?;
         bare.with_post_processor(None::<PostProcessorWrapper>);
         Ok(self.bare.get_or_init(|| bare))
+    }
+}
+
+impl Borders {
+    /// `None` where there are none.
+    fn of(added: &HashMap<u32, AddedToken>) -> Option<Self> {
+        let mut tokens: Vec<&AddedToken> =
+            added.values().filter(|token| !token.normalized && !token.content.is_empty()).collect();
+        tokens.sort_by_key(|token| &token.content);
+        // A token that takes white space with it may reach into one that is made of white space.
+        let takes = |token: &AddedToken| token.lstrip || token.rstrip;
+        let is_taken = tokens.iter().any(|token| takes(token));
+        let is_blank = |token: &AddedToken| token.content.chars().any(char::is_whitespace);
+        let is_border = |token: &&AddedToken| !takes(token) && !token.single_word && !(is_taken && is_blank(token));
+        let is_border: Vec<bool> = tokens.iter().map(is_border).collect();
+        let contents = tokens.iter().map(|token| token.content.as_bytes());
+        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(contents).ok()?;
+        is_border.contains(&true).then_some(Self { finder, is_border })
     }
 }
 

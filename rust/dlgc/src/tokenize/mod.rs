@@ -25,6 +25,8 @@ pub use rows::Mask;
 use control::ControlTokens;
 use encode::{Encoded, Encoder};
 
+pub use encode::Memory;
+
 /// The label of a token that is not trained.
 pub const UNTRAINED: i32 = -100;
 
@@ -169,8 +171,27 @@ impl Tokenizer {
         Ok(Example::of(text, &self.encode(text, suppressed)?))
     }
 
+    /// How many tokens a text has; before the places in `suppressed` no added token begins.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
+    pub fn count(&self, text: &str, suppressed: &[usize], memory: &Memory) -> Result<usize> {
+        if suppressed.is_empty() {
+            return self.encoder.count(text, memory);
+        }
+        Ok(self.encode(text, suppressed)?.ids.len())
+    }
+
     fn encode(&self, text: &str, suppressed: &[usize]) -> Result<Encoded> {
         self.encoder.encode(text, suppressed, self.control.tokens())
+    }
+
+    /// The same, with what was encoded before at hand.
+    fn encode_with(&self, text: &str, suppressed: &[usize], memory: Option<&Memory>) -> Result<Encoded> {
+        match memory.filter(|_| suppressed.is_empty()) {
+            Some(memory) => self.encoder.encode_again(text, memory),
+            None => self.encode(text, suppressed),
+        }
     }
 
     /// Hashes of the decoded ids and of the decoded targets: runs of trained tokens, each closed by a zero byte.

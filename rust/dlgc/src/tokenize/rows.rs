@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::encode::Encoded;
-use super::{Ending, Example, Tokenizer, UNTRAINED};
+use super::{Ending, Example, Memory, Tokenizer, UNTRAINED};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::error::Result as Run;
 use crate::template::{Rendered, Target};
@@ -22,12 +22,13 @@ pub enum Mask {
 }
 
 impl Tokenizer {
-    /// Turns a rendering into rows: one for all turns whose prompts nest in it, one for each of the others.
+    /// Turns a rendering into rows: one for all turns whose prompts nest in it, one for each of the others. Where much
+    /// of it was encoded before, `memory` saves doing so again.
     ///
     /// # Errors
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
-    pub fn examples(&self, rendered: &mut Rendered, mask: Mask) -> Run<Vec<Example>> {
-        let encoded = self.encode(&rendered.text, &rendered.suppressed)?;
+    pub fn examples(&self, rendered: &mut Rendered, mask: Mask, memory: Option<&Memory>) -> Run<Vec<Example>> {
+        let encoded = self.encode_with(&rendered.text, &rendered.suppressed, memory)?;
         rendered.tokens = encoded.ids.len();
         let mut shared = Example::of(&rendered.text, &encoded);
         let mut apart = Vec::new();
@@ -37,7 +38,7 @@ impl Tokenizer {
                 for turn in &mut turns {
                     let Ok(target) = &mut turn.target else { continue };
                     let placed = match mask {
-                        Mask::Exact => self.place(rendered, &encoded, target, &shared)?,
+                        Mask::Exact => self.place(rendered, &encoded, target, &shared, memory)?,
                         _ => self.place_as_shown(rendered, &encoded, target)?,
                     };
                     match placed {
@@ -88,6 +89,7 @@ impl Tokenizer {
         encoded: &Encoded,
         target: &Target,
         taken: &Example,
+        memory: Option<&Memory>,
     ) -> Run<Result<Placed, Diagnostic>> {
         let shared = match target.range() {
             Some(range) => self
@@ -101,7 +103,7 @@ impl Tokenizer {
         let (own, tokens, range) = match shared.filter(is_apart) {
             Some((tokens, range)) => (None, tokens, range),
             None => {
-                let Some(row) = self.own_row(rendered, target)? else {
+                let Some(row) = self.own_row(rendered, target, memory)? else {
                     return Ok(Err(unproved("encoded after its prompt the turn does not decode to what it says")));
                 };
                 let (tokens, range) = (row.tokens.clone(), row.target.clone());
@@ -191,7 +193,7 @@ impl Tokenizer {
     /// Where the ids of both together begin with those of the prompt, it is they. Where not, it is the ids of the
     /// prompt, then those of the target, encoded alone; where the tokenizer puts a space before every text, as they
     /// are without it, or after a line break. `None` if these do not decode to what both say.
-    fn own_row(&self, rendered: &Rendered, target: &Target) -> Run<Option<OwnRow>> {
+    fn own_row(&self, rendered: &Rendered, target: &Target, memory: Option<&Memory>) -> Run<Option<OwnRow>> {
         let (prompt, mut suppressed) = match (&target.prompt, target.shared) {
             (Some((prompt, suppressed)), _) => (prompt.as_str(), suppressed.clone()),
             (None, start) => {
@@ -204,11 +206,11 @@ impl Tokenizer {
         suppressed.extend(target.suppressed.iter().map(|at| at + prompt.len()));
         let text = format!("{prompt}{}", target.text);
         let range = prompt.len()..text.len();
-        let whole = self.encode(&text, &suppressed)?;
+        let whole = self.encode_with(&text, &suppressed, memory)?;
         if let Some(tokens) = self.trained_tokens(&whole, &text, &suppressed, &range)? {
             return Ok(Some(OwnRow { text, target: range, encoded: whole, tokens }));
         }
-        let prompt_ids = self.encode(prompt, &suppressed[..before])?;
+        let prompt_ids = self.encode_with(prompt, &suppressed[..before], memory)?;
         let alone = || self.encode(&target.text, &target.suppressed);
         for attempt in 0..3 {
             let generated = match attempt {
@@ -369,6 +371,43 @@ impl Example {
             offsets: encoded.offsets.clone(),
             ..Self::default()
         }
+    }
+
+    /// Cuts the row after so many tokens. Messages of which that leaves nothing to train are given back; where only
+    /// `whole` targets may be trained, also those of which it leaves a part.
+    pub fn truncate(&mut self, length: usize, whole: bool) -> Vec<usize> {
+        let runs = self.runs();
+        self.input_ids.truncate(length);
+        self.labels.truncate(length);
+        self.offsets.truncate(length);
+        self.text.truncate(self.offsets.last().map_or(0, |&(_, end)| end));
+        if runs.len() != self.trained_messages.len() {
+            return Vec::new(); // the marks of a template are not one for each message
+        }
+        let mut lost = Vec::new();
+        for (index, run) in runs.into_iter().enumerate().rev() {
+            if run.end <= length || !whole && run.start < length {
+                break;
+            }
+            self.labels[run.start.min(length)..].fill(UNTRAINED);
+            lost.push(self.trained_messages.remove(index));
+            if index < self.endings.len() {
+                self.endings.remove(index);
+            }
+        }
+        lost
+    }
+
+    /// Runs of trained tokens.
+    fn runs(&self) -> Vec<Range<usize>> {
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for index in (0..self.labels.len()).filter(|&index| self.labels[index] != UNTRAINED) {
+            match runs.last_mut().filter(|last| last.end == index) {
+                Some(last) => last.end = index + 1,
+                None => runs.push(index..index + 1),
+            }
+        }
+        runs
     }
 
     fn label(&mut self, tokens: &Range<usize>) {

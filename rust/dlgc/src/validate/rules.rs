@@ -1,9 +1,7 @@
 //! The rules beyond the shape: calls and their results and tools, something to train, nothing after the last answer.
 
-use std::borrow::Cow;
-
 use crate::diagnostic::{Code, Diagnostic};
-use crate::dialogue::{Dialogue, Message, Role};
+use crate::dialogue::{Calls, Dialogue, MadeCall, Message, Role};
 use crate::import::embedded;
 use crate::json::Node;
 
@@ -79,59 +77,34 @@ fn calls_fit_tools(dialogue: &Dialogue<'_>, findings: &mut Vec<Diagnostic>) {
     }
 }
 
-struct Call<'m> {
-    id: Option<&'m str>,
-    name: &'m str,
-    answered: bool,
-}
-
 fn tool_results_answer_calls(messages: &[Message<'_>], findings: &mut Vec<Diagnostic>) {
-    let mut calls: Vec<Call<'_>> = Vec::new();
-    let mut open_from = 0;
-    for message in messages {
+    let mut calls = Calls::default();
+    for (index, message) in messages.iter().enumerate() {
         if message.role == Role::Tool {
-            let found = answered_call(&calls, message);
-            match found {
-                Some(index) => calls[index].answered = true,
-                None => findings.push(orphan(&calls, message)),
+            if calls.answer(message).is_none() {
+                findings.push(orphan(&calls, message));
             }
             continue;
         }
-        if calls[open_from..].iter().any(|call| !call.answered) {
+        if calls.is_open() {
             findings.push(
                 Diagnostic::new(Code::UnansweredToolCall, "a tool call before this message has no result")
                     .at(&message.range),
             );
         }
-        open_from = calls.len();
-        calls.extend(message.tool_calls.iter().map(|call| Call {
-            id: call.id.as_deref(),
-            name: &call.name,
-            answered: false,
-        }));
+        calls.make(index, message);
     }
 }
 
-/// The call that a tool message answers: by id where both have one, else the first open call, by name if it is named.
-fn answered_call(calls: &[Call<'_>], message: &Message<'_>) -> Option<usize> {
-    let id = message.tool_call_id.as_deref();
-    let by_id = calls.iter().rposition(|call| id.is_some() && call.id == id);
-    if by_id.is_some() {
-        return by_id;
-    }
-    let open = |call: &Call<'_>| !call.answered && (id.is_none() || call.id.is_none());
-    let by_name = calls.iter().position(|call| open(call) && message.name.as_deref() == Some(call.name));
-    by_name.or_else(|| calls.iter().position(open))
-}
-
-fn orphan(calls: &[Call<'_>], message: &Message<'_>) -> Diagnostic {
+fn orphan(calls: &Calls, message: &Message<'_>) -> Diagnostic {
     let diagnostic = Diagnostic::new(Code::OrphanToolResult, "the tool result answers no tool call")
         .at(&message.call_id_range)
         .label("no earlier assistant message makes this call");
+    let calls = calls.all();
     if calls.is_empty() {
         return diagnostic.help("no tool call comes before it");
     }
-    let names: Vec<Cow<'_, str>> =
-        calls.iter().rev().take(8).map(|call| format!("`{}`", call.id.unwrap_or(call.name)).into()).collect();
+    let name = |call: &MadeCall| format!("`{}`", call.id.as_deref().unwrap_or(&call.name));
+    let names: Vec<String> = calls.iter().rev().take(8).map(name).collect();
     diagnostic.help(format!("the calls made so far are {}", names.join(", ")))
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::diagnostic::{Code, Diagnostic};
-use crate::dialogue::{Dialogue, DialogueType, MESSAGE_FIELDS, Message, Role, ToolCall};
+use crate::dialogue::{Dialogue, DialogueType, MESSAGE_FIELDS, Message, Role, Summary, ToolCall};
 use crate::import::embedded;
 use crate::json::{self, Fields, Json, Member, Node, object, string};
 
@@ -120,7 +120,7 @@ pub(super) fn dialogue<'a>(
     });
     let goal = fields.take("goal");
     fields.object("output_schema", findings);
-    summaries(&mut fields, findings);
+    let summaries = summaries(&mut fields, findings);
     let metadata = with_rest(metadata, fields.members);
 
     let range = list.range.clone();
@@ -139,7 +139,20 @@ pub(super) fn dialogue<'a>(
         }
     }
     let kind = kind.unwrap_or_else(|| infer_type(&messages, tools.as_ref()));
-    Ok(Dialogue { id, kind, messages, tools, documents, template_kwargs, goal, metadata, group, split })
+    Ok(Dialogue {
+        id,
+        kind,
+        messages,
+        tools,
+        documents,
+        template_kwargs,
+        goal,
+        metadata,
+        group,
+        split,
+        summaries,
+        running: None,
+    })
 }
 
 fn infer_type(messages: &[Message<'_>], tools: Option<&Node<'_>>) -> DialogueType {
@@ -212,21 +225,33 @@ fn tools<'a>(node: Node<'a>, findings: &mut Findings) -> Option<Node<'a>> {
     Some(Node::new(range, Json::Array(tools)))
 }
 
-fn summaries(fields: &mut Fields<'_>, findings: &mut Findings) {
+fn summaries<'a>(fields: &mut Fields<'a>, findings: &mut Findings) -> Vec<Summary<'a>> {
     let Some(node) = fields.list_of_objects("summaries", findings) else {
-        return;
+        return Vec::new();
     };
-    for summary in node.as_array().unwrap_or_default() {
-        let upto = summary.get("upto").is_some_and(|upto| {
-            matches!(&upto.value, Json::Number(number)
-                if number.parse::<f64>().is_ok_and(|index| index >= 0.0 && index.fract() == 0.0))
+    let index = |node: &Node<'_>| match &node.value {
+        Json::Number(number) => {
+            number.parse::<f64>().ok().filter(|index| *index >= 0.0 && index.fract() == 0.0).map(|index| index as usize)
+        }
+        _ => None,
+    };
+    let Json::Array(elements) = node.value else { return Vec::new() };
+    let mut found = Vec::with_capacity(elements.len());
+    for summary in elements {
+        let text = summary.get("text").and_then(|text| match &text.value {
+            Json::String(text) => Some(text.clone()),
+            _ => None,
         });
-        let text = summary.get("text").is_some_and(|text| text.as_str().is_some());
-        if !upto || !text {
-            let message = "a summary must have `upto`, the index of a message, and `text`, a string";
-            findings.push(Diagnostic::new(Code::WrongType, message).at(&summary.range));
+        let upto = summary.get("upto").and_then(index);
+        match (upto, text) {
+            (Some(upto), Some(text)) => found.push(Summary { upto, text, range: summary.range.clone() }),
+            _ => {
+                let message = "a summary must have `upto`, the index of a message, and `text`, a string";
+                findings.push(Diagnostic::new(Code::WrongType, message).at(&summary.range));
+            }
         }
     }
+    found
 }
 
 fn message<'a>(element: Node<'a>, findings: &mut Findings) -> Result<Message<'a>, Diagnostic> {

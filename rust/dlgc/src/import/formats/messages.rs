@@ -12,8 +12,7 @@ use crate::json::{Fields, Json, Member, Node, string};
 
 pub(super) const FORMAT: Format =
     Format { name: "messages", when: When::Is(|record| list_name(record).is_some()), import };
-pub(super) const TRAJECTORY: Format =
-    Format { name: "trajectory", when: When::Is(is_trajectory), import: trajectory };
+pub(super) const TRAJECTORY: Format = Format { name: "trajectory", when: When::Is(is_trajectory), import: trajectory };
 pub(super) const LEGACY: Format = Format { name: "messages-legacy", when: When::Is(is_legacy), import: legacy };
 
 /// Roles under the names that other sets have for them: `human`, `bot`, `User`.

@@ -1,0 +1,668 @@
+//! A dialogue that is longer than its budget: measured, cut into windows, each taken through the passes.
+//!
+//! In: a [`Dialogue`]. Out: [`Lowered`]. A window is planned by what its rows would measure, then rendered, proved and
+//! encoded like any dialogue; a row that turns out longer than it measured corrects the plan. What was encoded once is
+//! remembered, so the windows of a dialogue cost little more than the dialogue.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+
+use serde_json::{Value, json};
+
+use super::compiler::Compiler;
+use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::dialogue::{Dialogue, Message, Role};
+use crate::error::{Error, Result};
+use crate::json::{self, Node};
+use crate::shard::WindowCounts;
+use crate::source::Record;
+use crate::template::{Rendered, Template, Turn};
+use crate::tokenize::{Example, Memory, Tokenizer, UNTRAINED};
+use crate::validate::validate;
+use crate::window::{Layout, Lengths, Limits, Summaries, SummaryOptions, View, Window, WindowMode, plan};
+
+/// How windows are made.
+pub(super) struct WindowOptions {
+    pub(super) mode: WindowMode,
+    pub(super) min_context: f64,
+    pub(super) summary: SummaryOptions,
+}
+
+/// A dialogue after rendering and tokenising.
+pub(super) struct Lowered {
+    /// Its windows; one for a dialogue that fits.
+    pub(super) windows: Vec<Shot>,
+    /// Verdicts of messages that no window trains, by their index in the record.
+    left_out: Vec<Turn>,
+    /// Tokens of the whole dialogue.
+    pub(super) tokens: u64,
+    /// What the windows cost and leave out; all zero for a dialogue that fits.
+    pub(super) counts: WindowCounts,
+    /// What was said of messages that several windows show.
+    seen: HashSet<(Code, Range<usize>, String)>,
+}
+
+/// A window with its rows.
+#[derive(Debug)]
+pub struct Shot {
+    /// What it shows, rendered.
+    pub rendered: Rendered,
+    /// Its rows; messages have the indices that they have in the record.
+    pub examples: Vec<Example>,
+    /// The messages that it shows, by their index in the record; none for a summary.
+    pub sources: Vec<Option<usize>>,
+    /// What it says of those that it leaves out.
+    pub summary: Option<String>,
+}
+
+/// Why nothing came of a dialogue.
+pub(super) enum Unlowered {
+    /// It is rejected, for the error with this code.
+    Rejected(Code),
+    /// It is left out on purpose.
+    Dropped,
+}
+
+/// What a server shows of a history.
+#[derive(Debug)]
+pub struct Served {
+    /// The messages as the template gets them, each with its index in the history; none for a summary.
+    pub messages: Vec<(Option<usize>, Node<'static>)>,
+    /// The prompt, with its ids.
+    pub prompt: Example,
+    /// What is said of what is left out.
+    pub summary: Option<String>,
+}
+
+impl Served {
+    /// As `dlgc.window` gives it.
+    pub fn to_json(&self) -> Value {
+        let messages: Vec<String> = self.messages.iter().map(|(_, node)| json::dumps(node)).collect();
+        let sources: Vec<Option<usize>> = self.messages.iter().map(|(source, _)| *source).collect();
+        json!({
+            "messages": format!("[{}]", messages.join(", ")),
+            "sources": sources,
+            "text": self.prompt.text,
+            "input_ids": self.prompt.input_ids,
+            "summary": self.summary,
+        })
+    }
+}
+
+type Found<T> = std::result::Result<T, Diagnostic>;
+
+impl Compiler {
+    /// Renders and tokenises a dialogue, in windows if it is longer than `max_length`.
+    pub(super) fn lower(
+        &self,
+        dialogue: &mut Dialogue<'_>,
+        max_length: Option<u64>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Result<std::result::Result<Lowered, Unlowered>> {
+        let before = diagnostics.len();
+        self.tokenizer.guard(dialogue, diagnostics);
+        if let Some(error) = diagnostics[before..].iter().find(|found| found.severity == Severity::Error) {
+            return Ok(Err(Unlowered::Rejected(error.code)));
+        }
+        let memory = Memory::default();
+        let budget = max_length.unwrap_or(u64::MAX);
+        let template = self.templates.of(dialogue);
+        // Whoever says so much can hardly fit; rendering it whole, with all proofs, would be for nothing.
+        let is_long = spoken(dialogue) / 2 > budget;
+        let planned = matches!(self.windows.mode, WindowMode::Cover | WindowMode::Last) && is_long;
+        let whole = if planned { whole_length(template, &self.tokenizer, dialogue, &memory)? } else { None };
+        let lowered = match whole.filter(|&tokens| tokens > budget) {
+            Some(tokens) => self.in_windows(dialogue, budget, tokens, &memory, diagnostics)?,
+            None => {
+                let mut found = Vec::new();
+                let remembered = is_long.then_some(&memory);
+                let (rendered, examples) = match self.lower_one(dialogue, remembered, &mut found)? {
+                    Ok(done) => done,
+                    Err(refused) => {
+                        diagnostics.append(&mut found);
+                        let code = refused.code;
+                        diagnostics.push(refused);
+                        return Ok(Err(Unlowered::Rejected(code)));
+                    }
+                };
+                let tokens = rendered.tokens as u64;
+                let fits = examples.iter().all(|example| example.input_ids.len() as u64 <= budget);
+                if fits || matches!(self.windows.mode, WindowMode::Truncate) {
+                    diagnostics.append(&mut found);
+                    let mut lowered = Lowered::of(rendered, examples, dialogue.messages.len(), tokens);
+                    if !fits {
+                        self.truncate(&mut lowered, budget as usize)?;
+                    }
+                    lowered
+                } else {
+                    match self.windows.mode {
+                        WindowMode::Drop => return Ok(Err(Unlowered::Dropped)),
+                        WindowMode::Reject => {
+                            diagnostics.append(&mut found);
+                            diagnostics.push(too_long(&examples, budget));
+                            return Ok(Err(Unlowered::Rejected(Code::DialogueTooLong)));
+                        }
+                        _ => self.in_windows(dialogue, budget, tokens, &memory, diagnostics)?,
+                    }
+                }
+            }
+        };
+        diagnostics.extend(lowered.turns().filter_map(|turn| turn.target.as_ref().err().cloned()));
+        let is_empty = lowered.windows.iter().all(|window| window.examples.is_empty());
+        if !is_empty {
+            return Ok(Ok(lowered));
+        }
+        let failed = lowered.turns().filter_map(|turn| turn.target.as_ref().err()).last();
+        // A dialogue of which nothing remains is rejected for what befell its last turn.
+        let code = match failed {
+            Some(failed) => failed.code,
+            None => {
+                let message = "the template's marks hold no token that could be trained";
+                diagnostics.push(Diagnostic::new(Code::NothingToTrain, message));
+                Code::NothingToTrain
+            }
+        };
+        Ok(Err(Unlowered::Rejected(code)))
+    }
+
+    /// What a server shows before the last message of a record, so that the answer may have `room` tokens: the window
+    /// that a compilation makes for a turn of that length.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
+    pub fn serve(&self, record: &Record<'_>, room: u64) -> Result<std::result::Result<Served, Vec<Diagnostic>>> {
+        let validated = validate(record, &self.importers, &self.severities);
+        let mut diagnostics = validated.diagnostics;
+        let Some(checked) = validated.dialogues.into_iter().next() else { return Ok(Err(diagnostics)) };
+        diagnostics.extend(checked.diagnostics);
+        let Some(mut dialogue) = checked.dialogue else { return Ok(Err(diagnostics)) };
+        self.tokenizer.guard(&mut dialogue, &mut diagnostics);
+        if diagnostics.iter().any(|found| found.severity == Severity::Error) {
+            return Ok(Err(diagnostics));
+        }
+        let last = dialogue.messages.len() - 1;
+        dialogue.messages.iter_mut().enumerate().for_each(|(index, message)| message.train = index == last);
+        let memory = Memory::default();
+        let budget = self.max_length.unwrap_or(u64::MAX);
+        let mut rows = Rows::new(self, &dialogue, &memory, budget);
+        let cut = plan::earliest(0, &mut rows, budget, room);
+        rows.failed()?;
+        let Some(cut) = cut else {
+            let cut = rows.layout.last_cut(0);
+            let message = match rows.prompt(cut, 0) {
+                u64::MAX => "the template refuses the messages".to_owned(),
+                tokens => format!("the prompt has {tokens} tokens, the answer {room}; `max_length` is {budget}"),
+            };
+            diagnostics.push(rows.refused.take().unwrap_or_else(|| Diagnostic::new(Code::TurnTooLong, message)));
+            return Ok(Err(diagnostics));
+        };
+        let (view, summary) = rows.view(cut, last + 1, 0..0);
+        rows.failed()?;
+        let template = self.templates.of(&view.dialogue);
+        let shown = template.messages(&view.dialogue).and_then(|shown| Ok((shown, template.prompt(&view.dialogue)?)));
+        let (mut shown, (text, suppressed)) = match shown {
+            Ok(shown) => shown,
+            Err(refused) => {
+                diagnostics.push(refused);
+                return Ok(Err(diagnostics));
+            }
+        };
+        shown.pop(); // stands for the answer
+        let messages = shown.into_iter().map(|(index, node)| (view.sources[index], node)).collect();
+        Ok(Ok(Served { messages, prompt: self.tokenizer.untrained(&text, &suppressed)?, summary }))
+    }
+
+    /// Renders and tokenises what is shown, however long it is.
+    fn lower_one(
+        &self,
+        dialogue: &Dialogue<'_>,
+        memory: Option<&Memory>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Result<Found<(Rendered, Vec<Example>)>> {
+        let mut rendered = match self.templates.of(dialogue).render(dialogue, self.mode()) {
+            Ok(rendered) => rendered,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let examples = self.tokenizer.examples(&mut rendered, self.token_mask(), memory)?;
+        diagnostics.append(&mut rendered.diagnostics);
+        Ok(Ok((rendered, examples)))
+    }
+
+    fn in_windows(
+        &self,
+        dialogue: &Dialogue<'_>,
+        budget: u64,
+        tokens: u64,
+        memory: &Memory,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Result<Lowered> {
+        let mut rows = Rows::new(self, dialogue, memory, budget);
+        let mut lowered = Lowered {
+            windows: Vec::new(),
+            left_out: Vec::new(),
+            tokens,
+            counts: WindowCounts { dialogues: 1, ..WindowCounts::default() },
+            seen: HashSet::new(),
+        };
+        match self.windows.mode {
+            WindowMode::Last => self.last(&mut rows, &mut lowered, diagnostics)?,
+            _ => self.cover(&mut rows, &mut lowered, diagnostics)?,
+        }
+        if lowered.windows.is_empty() {
+            rows.head_too_long(&mut lowered)?;
+        }
+        Ok(lowered)
+    }
+
+    /// The fewest windows that train every turn.
+    fn cover(&self, rows: &mut Rows<'_, '_>, lowered: &mut Lowered, diagnostics: &mut Vec<Diagnostic>) -> Result<()> {
+        let turns = rows.layout.turns.len();
+        let limits = rows.limits;
+        let mut first = 0;
+        while first < turns {
+            rows.first = first;
+            let planned = plan::next(first, turns, rows, limits);
+            rows.failed()?;
+            let Some(window) = planned else {
+                rows.leave_out(first, lowered)?;
+                first += 1;
+                continue;
+            };
+            let mut found = Vec::new();
+            let Some(shot) = self.shoot(rows, &window, &mut found)? else {
+                continue; // a row is longer than it measured; now its measure is right
+            };
+            first = window.turns.end;
+            rows.count(&window, &shot, lowered)?;
+            lowered.take(shot, found, diagnostics);
+        }
+        Ok(())
+    }
+
+    /// The most recent messages that fit.
+    fn last(&self, rows: &mut Rows<'_, '_>, lowered: &mut Lowered, diagnostics: &mut Vec<Diagnostic>) -> Result<()> {
+        let turns = rows.layout.turns.len();
+        let shot = loop {
+            let limits = rows.limits;
+            let planned = plan::last(turns, rows, limits);
+            rows.failed()?;
+            let Some((cut, turn)) = planned else { break None };
+            let at = rows.layout.cuts[cut].at;
+            let first = rows.layout.turns.partition_point(|turn| turn.start < at).min(turn);
+            let window = Window { cut, turns: first..turn + 1, is_short: false };
+            let mut found = Vec::new();
+            if let Some(shot) = self.shoot(rows, &window, &mut found)? {
+                break Some((window, shot, found));
+            }
+        };
+        let trained = shot.as_ref().map_or(0..0, |(window, ..)| window.turns.clone());
+        for turn in (0..turns).filter(|turn| !trained.contains(turn)) {
+            if turn < trained.start {
+                let message = "the turn lies before the window of the most recent messages";
+                rows.enter(turn, &Diagnostic::new(Code::OutsideWindow, message), lowered);
+            } else {
+                rows.leave_out(turn, lowered)?;
+            }
+        }
+        if let Some((window, shot, found)) = shot {
+            rows.count(&window, &shot, lowered)?;
+            lowered.take(shot, found, diagnostics);
+        }
+        Ok(())
+    }
+
+    /// Renders and tokenises a window; `None` if one of its rows does not fit.
+    fn shoot(
+        &self,
+        rows: &mut Rows<'_, '_>,
+        window: &Window,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Result<Option<Shot>> {
+        let end = rows.layout.turns[window.turns.end - 1].end;
+        let (view, summary) = rows.view(window.cut, end, window.turns.clone());
+        rows.failed()?;
+        let (mut rendered, mut examples) = match self.lower_one(&view.dialogue, Some(rows.memory), diagnostics)? {
+            Ok(done) => done,
+            Err(refused) => (untrained(&view.dialogue, &refused), Vec::new()),
+        };
+        let record = |message: usize| view.sources[message].expect("a summary is never trained");
+        rendered.turns.iter_mut().for_each(|turn| turn.message = record(turn.message));
+        for example in &mut examples {
+            example.trained_messages.iter_mut().for_each(|message| *message = record(*message));
+        }
+        if !rows.all_fit(window, &examples) {
+            return Ok(None);
+        }
+        Ok(Some(Shot { rendered, examples, sources: view.sources, summary }))
+    }
+
+    /// Cuts rows at the budget, as trainers do.
+    fn truncate(&self, lowered: &mut Lowered, budget: usize) -> Result<()> {
+        for Shot { rendered, examples, .. } in &mut lowered.windows {
+            for example in examples.iter_mut().filter(|example| example.input_ids.len() > budget) {
+                for message in example.truncate(budget, self.is_exact()) {
+                    let found = Diagnostic::new(Code::TurnTruncated, "the row is cut before the turn ends");
+                    let turns = rendered.turns.iter_mut().filter(|turn| turn.message == message);
+                    turns.for_each(|turn| turn.target = Err(found.clone()));
+                }
+                (example.text_hash, example.target_hash) =
+                    self.tokenizer.hashes(&example.input_ids, &example.labels)?;
+            }
+            examples.retain(|example| example.labels.iter().any(|&label| label != UNTRAINED));
+        }
+        lowered.counts = WindowCounts { dialogues: 1, windows: 1, ..WindowCounts::default() };
+        Ok(())
+    }
+}
+
+impl Lowered {
+    /// Of a dialogue that is shown whole.
+    fn of(rendered: Rendered, examples: Vec<Example>, messages: usize, tokens: u64) -> Self {
+        let sources = (0..messages).map(Some).collect();
+        let whole = Shot { rendered, examples, sources, summary: None };
+        Self {
+            windows: vec![whole],
+            left_out: Vec::new(),
+            tokens,
+            counts: WindowCounts::default(),
+            seen: HashSet::new(),
+        }
+    }
+
+    /// Every verdict, in the order of the record.
+    pub(super) fn turns(&self) -> impl Iterator<Item = &Turn> {
+        let mut turns: Vec<&Turn> =
+            self.windows.iter().flat_map(|window| &window.rendered.turns).chain(&self.left_out).collect();
+        turns.sort_by_key(|turn| turn.message);
+        turns.into_iter()
+    }
+
+    /// Every row, with the number of its window.
+    pub(super) fn rows(self) -> impl Iterator<Item = (usize, Example)> {
+        let examples =
+            |(number, window): (usize, Shot)| window.examples.into_iter().map(move |example| (number, example));
+        self.windows.into_iter().enumerate().flat_map(examples)
+    }
+
+    /// Takes a window; what was found of a message that several windows show is said once.
+    fn take(&mut self, window: Shot, found: Vec<Diagnostic>, diagnostics: &mut Vec<Diagnostic>) {
+        for found in found {
+            let key = found.range.clone().map(|range| (found.code, range, found.message.clone()));
+            if key.is_none_or(|key| self.seen.insert(key)) {
+                diagnostics.push(found);
+            }
+        }
+        self.windows.push(window);
+    }
+}
+
+/// What the windows of a dialogue would measure, each measured once.
+struct Rows<'r, 'a> {
+    compiler: &'r Compiler,
+    template: &'r Template,
+    dialogue: &'r Dialogue<'a>,
+    memory: &'r Memory,
+    layout: Layout,
+    limits: Limits,
+    summaries: Summaries<'r, 'a>,
+    /// The first turn that the next window trains.
+    first: usize,
+    rows: HashMap<(usize, usize), u64>,
+    prompts: HashMap<(usize, usize), u64>,
+    /// How much longer the row of a turn is than the rendering that ends with it.
+    longer: BTreeMap<usize, u64>,
+    /// Bytes of the messages before each one.
+    bytes: Vec<u64>,
+    /// Tokens and bytes of the last rendering that was measured: for guesses.
+    seen: (u64, u64),
+    refused: Option<Diagnostic>,
+    error: Option<Error>,
+}
+
+impl<'r, 'a> Rows<'r, 'a> {
+    fn new(compiler: &'r Compiler, dialogue: &'r Dialogue<'a>, memory: &'r Memory, budget: u64) -> Self {
+        let layout = Layout::of(dialogue);
+        let options = &compiler.windows;
+        let context = (options.min_context * budget as f64).ceil() as u64;
+        let mut bytes = vec![0];
+        for message in &dialogue.messages {
+            bytes.push(bytes[bytes.len() - 1] + said(message));
+        }
+        Self {
+            compiler,
+            template: compiler.templates.of(dialogue),
+            dialogue,
+            memory,
+            summaries: Summaries::new(dialogue, &layout, &options.summary),
+            layout,
+            limits: Limits { budget, context },
+            first: 0,
+            rows: HashMap::new(),
+            prompts: HashMap::new(),
+            longer: BTreeMap::new(),
+            bytes,
+            seen: (1, 4),
+            refused: None,
+            error: None,
+        }
+    }
+
+    /// The first failure of the tokenizer.
+    fn failed(&mut self) -> Result<()> {
+        self.error.take().map_or(Ok(()), Err)
+    }
+
+    fn view(&mut self, cut: usize, end: usize, turns: Range<usize>) -> (View<'a>, Option<String>) {
+        let mut view = self.layout.view(self.dialogue, cut, end, &turns);
+        let Compiler { tokenizer, windows, .. } = self.compiler;
+        let (memory, error) = (self.memory, &mut self.error);
+        let mut count = |text: &str| match tokenizer.count(text, &[], memory) {
+            Ok(tokens) => tokens as u64,
+            Err(failed) => {
+                error.get_or_insert(failed);
+                0
+            }
+        };
+        let summary = self.summaries.before(self.layout.cuts[cut].at, &mut count);
+        if let Some(summary) = &summary {
+            view.put(summary, self.layout.head, windows.summary.place);
+        }
+        (view, summary)
+    }
+
+    /// Tokens of a rendering; [`u64::MAX`] where the template refuses it.
+    fn measured(&mut self, text: Found<(String, Vec<usize>)>, bytes: u64) -> u64 {
+        let counted = text.map(|(text, suppressed)| self.compiler.tokenizer.count(&text, &suppressed, self.memory));
+        match counted {
+            Ok(Ok(tokens)) => {
+                self.seen = ((tokens as u64).max(1), bytes.max(1));
+                tokens as u64
+            }
+            Ok(Err(failed)) => {
+                self.error.get_or_insert(failed);
+                0
+            }
+            Err(refused) => {
+                self.refused = Some(refused);
+                u64::MAX
+            }
+        }
+    }
+
+    fn rendering(&mut self, cut: usize, turn: usize) -> u64 {
+        if let Some(&known) = self.rows.get(&(cut, turn)) {
+            return known;
+        }
+        let end = self.layout.turns[turn].end;
+        let (view, _) = self.view(cut, end, 0..0);
+        let bytes = self.bytes_from(cut, end);
+        let tokens = self.measured(self.template.text(&view.dialogue), bytes);
+        self.rows.insert((cut, turn), tokens);
+        tokens
+    }
+
+    fn bytes_from(&self, cut: usize, end: usize) -> u64 {
+        self.bytes[self.layout.head] + self.bytes[end] - self.bytes[self.layout.cuts[cut].at.min(end)]
+    }
+
+    /// How many bytes are expected to be so many tokens.
+    fn expected_bytes(&self, tokens: u64) -> u64 {
+        let (known, bytes) = self.seen;
+        (tokens as f64 * bytes as f64 / known as f64) as u64
+    }
+
+    /// Whether every row fits; learns how long those are that do not.
+    fn all_fit(&mut self, window: &Window, examples: &[Example]) -> bool {
+        let budget = self.limits.budget;
+        let mut fit = true;
+        for example in examples.iter().filter(|example| example.input_ids.len() as u64 > budget) {
+            let message = *example.trained_messages.last().expect("a row trains something");
+            let turn = self.layout.turns.partition_point(|turn| turn.end <= message);
+            let length = example.input_ids.len() as u64;
+            let known = self.rendering(window.cut, turn);
+            let longer = self.longer.entry(turn).or_default();
+            *longer = length.saturating_sub(known).max(*longer + 1);
+            fit = false;
+        }
+        fit
+    }
+
+    /// Enters a turn that no window can train.
+    fn leave_out(&mut self, turn: usize, lowered: &mut Lowered) -> Result<()> {
+        let cut = self.layout.last_cut(turn);
+        let tokens = self.rendering(cut, turn).saturating_add(self.longer.get(&turn).copied().unwrap_or_default());
+        self.failed()?;
+        let found = match self.refused.take().filter(|_| tokens == u64::MAX) {
+            Some(refused) => refused,
+            None => {
+                let budget = self.limits.budget;
+                let message = format!("the turn with what it answers has {tokens} tokens, `max_length` is {budget}");
+                Diagnostic::new(Code::TurnTooLong, message).help("raise `--max-length`, or cut the messages")
+            }
+        };
+        self.enter(turn, &found, lowered);
+        Ok(())
+    }
+
+    fn enter(&self, turn: usize, found: &Diagnostic, lowered: &mut Lowered) {
+        for message in self.layout.turns[turn].clone() {
+            let target = Err(found.clone().at(&self.dialogue.messages[message].range));
+            lowered.left_out.push(Turn { message, target });
+        }
+    }
+
+    /// Where nothing fits: says so of the head, if that is what does not.
+    fn head_too_long(&mut self, lowered: &mut Lowered) -> Result<()> {
+        let head = self.layout.head;
+        if head == 0 && self.dialogue.tools.is_none() && self.dialogue.documents.is_none() {
+            return Ok(());
+        }
+        let mut view = self.layout.view(self.dialogue, 0, head, &(0..0));
+        view.dialogue.messages.extend([Message::said(Role::User, "?"), Message::said(Role::Assistant, "!")]);
+        let tokens = self.measured(self.template.prompt(&view.dialogue), 1);
+        self.failed()?;
+        if tokens <= self.limits.budget || tokens == u64::MAX {
+            return Ok(());
+        }
+        let message = format!(
+            "system messages, tools and documents have {tokens} tokens, `max_length` is {}",
+            self.limits.budget
+        );
+        let found = Diagnostic::new(Code::HeadTooLong, message).help("raise `--max-length`, or shorten them");
+        lowered.left_out.iter_mut().for_each(|turn| turn.target = Err(found.clone()));
+        Ok(())
+    }
+
+    /// Counts what a window shows and leaves out.
+    fn count(&self, window: &Window, shot: &Shot, lowered: &mut Lowered) -> Result<()> {
+        let counts = &mut lowered.counts;
+        counts.windows += 1;
+        counts.short += u64::from(window.is_short);
+        if let Some(summary) = &shot.summary {
+            counts.summaries += 1;
+            counts.summary_tokens += self.compiler.tokenizer.count(summary, &[], self.memory)? as u64;
+        }
+        for &message in shot.examples.iter().flat_map(|example| &example.trained_messages) {
+            counts.history += message as u64;
+            counts.shown += shot.sources.iter().flatten().filter(|&&source| source < message).count() as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Lengths for Rows<'_, '_> {
+    fn row(&mut self, cut: usize, turn: usize) -> u64 {
+        let longer: Vec<(usize, u64)> =
+            self.longer.range(self.first..=turn).map(|(&turn, &longer)| (turn, longer)).collect();
+        let others = longer.into_iter().map(|(turn, longer)| self.rendering(cut, turn).saturating_add(longer)).max();
+        self.rendering(cut, turn).max(others.unwrap_or_default())
+    }
+
+    fn prompt(&mut self, cut: usize, turn: usize) -> u64 {
+        if let Some(&known) = self.prompts.get(&(cut, turn)) {
+            return known;
+        }
+        let end = self.layout.turns[turn].start + 1;
+        let (view, _) = self.view(cut, end, 0..0);
+        let bytes = self.bytes_from(cut, end - 1);
+        let tokens = self.measured(self.template.prompt(&view.dialogue), bytes);
+        self.prompts.insert((cut, turn), tokens);
+        tokens
+    }
+
+    fn last_cut(&self, turn: usize) -> usize {
+        self.layout.last_cut(turn)
+    }
+
+    fn guess_cut(&self, turn: usize, tokens: u64) -> usize {
+        let end = self.layout.turns[turn].end;
+        let wanted = self.expected_bytes(tokens);
+        self.layout.cuts.partition_point(|cut| {
+            self.bytes[self.layout.head] + self.bytes[end].saturating_sub(self.bytes[cut.at.min(end)]) > wanted
+        })
+    }
+
+    fn guess_turn(&self, cut: usize, tokens: u64) -> usize {
+        let at = self.layout.cuts[cut].at;
+        let wanted = self.expected_bytes(tokens) + self.bytes[at] - self.bytes[self.layout.head];
+        self.layout.turns.partition_point(|turn| self.bytes[turn.end] <= wanted)
+    }
+}
+
+/// Bytes that a message says.
+fn said(message: &Message<'_>) -> u64 {
+    let texts = [&message.content, &message.reasoning].into_iter().flatten().map(|text| text.len());
+    let calls = message.tool_calls.iter().map(|call| call.name.len() + call.arguments.range.len());
+    (texts.chain(calls).sum::<usize>() + 16) as u64
+}
+
+/// Bytes that a dialogue says.
+fn spoken(dialogue: &Dialogue<'_>) -> u64 {
+    dialogue.messages.iter().map(said).sum()
+}
+
+/// Tokens of a dialogue as a whole; none where the template refuses it.
+fn whole_length(
+    template: &Template,
+    tokenizer: &Tokenizer,
+    dialogue: &Dialogue<'_>,
+    memory: &Memory,
+) -> Result<Option<u64>> {
+    match template.text(dialogue) {
+        Ok((text, suppressed)) => Ok(Some(tokenizer.count(&text, &suppressed, memory)? as u64)),
+        Err(_) => Ok(None),
+    }
+}
+
+fn too_long(examples: &[Example], budget: u64) -> Diagnostic {
+    let length = examples.iter().map(|example| example.input_ids.len()).max().unwrap_or_default();
+    let message = format!("the dialogue has {length} tokens, `max_length` is {budget}");
+    Diagnostic::new(Code::DialogueTooLong, message).help("raise `--max-length`, or leave `--window` at `cover`")
+}
+
+/// Of a window that the template refuses: none of its turns is trained.
+fn untrained(dialogue: &Dialogue<'_>, refused: &Diagnostic) -> Rendered {
+    let messages = dialogue.messages.iter().enumerate().filter(|(_, message)| message.train);
+    let turns = messages.map(|(message, _)| Turn { message, target: Err(refused.clone()) }).collect();
+    Rendered { turns, ..Rendered::default() }
+}

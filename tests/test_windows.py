@@ -1,0 +1,312 @@
+"""Windows: longer dialogues are trained turn by turn, each once, within the budget, after prompts of a server."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import dlgc
+from dlgc import _dlgc
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IGNORED = -100
+WORDS = [
+    *("train", "bern", "leave", "seat", "fare", "time", "platform", "morning", "ticket", "return", "price", "window"),
+    *("火车", "明天", "北京", "票价", "上午", "座位"),
+]
+)
+
+
+@functools.cache
+def renderer(**options: Any) -> Any:  # noqa: ANN401
+    return _dlgc.Renderer(dlgc.CompileOptions.of(options).to_json())
+
+
+def rendered(record: dict[str, Any], **options: Any) -> dlgc.Rendered:  # noqa: ANN401
+    return dlgc.Rendered.from_json(renderer(**options).render(json.dumps(record, ensure_ascii=False).encode()))
+
+
+def sentence(draw: random.Random, most: int) -> str:
+    return " ".join(draw.choices(WORDS, k=draw.randint(1, most))) + "."
+
+
+def dialogue(seed: int, exchanges: int, most: int = 30) -> dict[str, Any]:
+    """A random dialogue: with a system message, tools, documents, reasoning, calls, state and summaries, or without."""
+    draw = random.Random(seed)  # noqa: S311
+    messages: list[dict[str, Any]] = []
+    if draw.random() < 0.6:
+        messages.append({"role": "system", "content": sentence(draw, 12)})
+    has_tools, has_state, reasons = (draw.random() < 0.5 for _ in range(3))
+    for number in range(exchanges):
+        messages.append({"role": "user", "content": f"{number}: {sentence(draw, most)}"})
+        for step in range(draw.randint(0, 3) if has_tools else 0):
+            calls = [
+                {"id": f"c{number}{step}{index}", "function": {"name": "fare", "arguments": {"to": sentence(draw, 3)}}}
+                for index in range(draw.randint(1, 2))
+            ]
+            messages.append({"role": "assistant", "tool_calls": calls})
+            messages.extend(
+                {"role": "tool", "name": "fare", "tool_call_id": call["id"], "content": sentence(draw, most)}
+                for call in calls
+            )
+        answer: dict[str, Any] = {"role": "assistant", "content": f"{number}! {sentence(draw, most)}"}
+        if reasons and draw.random() < 0.5:
+            answer["reasoning_content"] = sentence(draw, 10)
+        if has_state and draw.random() < 0.7:
+            answer["state"] = {"intent": draw.choice(WORDS), "slots": {draw.choice(WORDS): draw.choice(WORDS)}}
+        if draw.random() < 0.1:
+            answer["train"] = False
+        messages.append(answer)
+    messages[-1].pop("train", None)
+    record: dict[str, Any] = {"messages": messages}
+    if has_tools:
+        properties = {"to": {"type": "string"}}
+        function = {"name": "fare", "parameters": {"type": "object", "properties": properties}}
+        record["tools"] = [{"type": "function", "function": function}]
+    if draw.random() < 0.3:
+        record["summaries"] = [
+            {"upto": index, "text": sentence(draw, 12)} for index in range(2, len(messages), draw.randint(2, 6))
+        ]
+    return record
+
+
+def trainable(record: dict[str, Any]) -> list[int]:
+    return [
+        index
+        for index, message in enumerate(record["messages"])
+        if message["role"] == "assistant" and message.get("train", True)
+    ]
+
+
+def obeys(record: dict[str, Any], found: dlgc.Rendered, max_length: int) -> None:
+    """Checks what DESIGN.md section 6 promises of windows."""
+    messages = record["messages"]
+    trained = [message for row in found.rows for message in row.trained_messages]
+    codes = {turn["message"]: turn["code"] for turn in found.turns if "code" in turn}
+
+    # Exactly once, or with a code; nothing above the budget.
+    assert sorted(trained) == sorted(set(trainable(record)) - set(codes))
+    assert sorted(turn["message"] for turn in found.turns) == trainable(record)
+    assert all(len(row.input_ids) <= max_length for row in found.rows)
+    head = list(itertools.takewhile(lambda index: messages[index]["role"] == "system", range(len(messages))))
+    for number, window in enumerate(found.windows):
+        shown = [source for source in window.sources if source is not None]
+        own = [message for row in found.rows if row.window == number for message in row.trained_messages]
+        assert shown[: len(head)] == head
+        assert shown == sorted(set(shown))
+        assert not own or max(own) == shown[-1] or codes
+        # No result without its call, and no message missing between the first one that is recent and the last one.
+        calls = {call["id"] for source in shown for call in messages[source].get("tool_calls", [])}
+        assert all(messages[source].get("tool_call_id") in calls | {None} for source in shown)
+        recent = shown[len(head) :]
+        gaps = [(one, other) for one, other in itertools.pairwise(recent) if other != one + 1]
+        assert len(gaps) <= 1
+        # Where it begins inside an exchange, the question stands before it, and results before the turn are whole.
+        for one, other in gaps:
+            assert messages[one]["role"] == "user"
+            assert messages[other]["role"] == "assistant"
+            assert messages[other - 1]["role"] == "tool"
+
+
+@pytest.fixture(scope="module", params=["builtin", "qwen3", "llama3_1"])
+def tokenizer(request: pytest.FixtureRequest) -> str:
+    """Tokenizers with templates of three kinds: prompts that nest, reasoning that is dropped, tools in the question."""
+    if request.param == "builtin":
+        return "builtin"
+    return str(request.getfixturevalue({"qwen3": "qwen3", "llama3_1": "llama3"}[request.param]))
+
+
+# Each length with another way to make summaries.
+WAYS: list[dict[str, Any]] = [
+    {"max_length": 256, "summary": "auto", "min_context": 0.5},
+    {"max_length": 400, "summary": "extract", "min_context": 0.25, "summary_place": "user"},
+    {"max_length": 640, "summary": "none", "min_context": 1.0},
+    {"max_length": 1024, "summary": "data", "min_context": 0.0},
+]
+
+
+def test_windows_of_random_dialogues_obey(tokenizer: str) -> None:
+    cut = 0
+    for seed in range(60):
+        way = WAYS[seed % len(WAYS)]
+        record = dialogue(seed, 1 + seed % 15)
+        bytes_ = json.dumps(record, ensure_ascii=False).encode()
+        raw = renderer(tokenizer=tokenizer, **way).render(bytes_)
+        assert raw == renderer(tokenizer=tokenizer, **way).render(bytes_)
+        try:
+            found = dlgc.Rendered.from_json(raw)
+        except dlgc.RejectedError as error:
+            codes = {item["code"] for item in error.diagnostics if item["severity"] == "error"}
+            assert codes & {"turn-too-long", "head-too-long", "template-refused", "field-lost"}, codes
+            continue
+        obeys(record, found, way["max_length"])
+        cut += len(found.windows) > 1
+    assert cut > 12
+
+
+def test_a_served_history_has_the_ids_of_the_compiled_prompt(tokenizer: str) -> None:
+    served = 0
+    for seed in range(40):
+        way = WAYS[seed % len(WAYS)]
+        record = dialogue(seed, 4 + seed % 12)
+        try:
+            found = dlgc.Rendered.from_json(
+                renderer(tokenizer=tokenizer, **way).render(json.dumps(record, ensure_ascii=False).encode())
+            )
+        except dlgc.RejectedError:
+            continue
+        for number, window in enumerate(found.windows):
+            shown = [source for source in window.sources if source is not None]
+            row = next((row for row in found.rows if row.window == number and shown[-1] in row.trained_messages), None)
+            if row is None:
+                continue
+            start = max(at for at, label in enumerate(row.labels) if label != IGNORED and row.labels[at - 1] == IGNORED)
+            last = shown[-1]
+            extra = {name: record[name] for name in ("tools", "summaries") if name in record}
+            again = dlgc.window(
+                record["messages"][:last],
+                max_new_tokens=len(row.input_ids) - start,
+                tokenizer=tokenizer,
+                **extra,
+                **way,
+            )
+            # More of what came before may fit where another turn of the compiled window was longer.
+            assert [source for source in again.sources if source is not None][-1] == last - 1
+            if again.sources == window.sources[:-1]:
+                assert again.input_ids == row.input_ids[:start]
+                assert again.summary == window.summary
+                served += len(found.windows) > 1
+            else:
+                assert len(again.sources) > len(window.sources[:-1])
+    assert served > 10
+
+
+def long_chat(exchanges: int) -> dict[str, Any]:
+    return {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            *(
+                {"role": role, "content": text}
+                for number in range(exchanges)
+                for role, text in (("user", f"Is {number} odd?"), ("assistant", "Yes." if number % 2 else "No."))
+            ),
+        ]
+    }
+
+
+def lengths(found: dlgc.Rendered) -> list[int]:
+    return [len(row.input_ids) for row in found.rows]
+
+
+def test_what_fits_is_one_window() -> None:
+    whole = rendered(long_chat(20), max_length="none")
+    (length,) = lengths(whole)
+    assert rendered(long_chat(20), max_length=length).rows == whole.rows
+    assert len(rendered(long_chat(20), max_length=length - 1).windows) == 2
+
+
+def test_each_mode_loses_what_it_says(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text(json.dumps(long_chat(20)) + "\n" + json.dumps(long_chat(2)) + "\n")
+    reports = {
+        mode: dlgc.compile(raw, tmp_path / mode, window=mode, max_length=100, max_rejects=1.0)
+        for mode in ("cover", "last", "drop", "truncate", "reject")
+    }
+    turns = {mode: report.ledger["turns"] for mode, report in reports.items()}
+    assert {mode: found["total"] for mode, found in turns.items()} == dict.fromkeys(reports, 22)
+    assert turns["cover"] == {"total": 22, "trained": 22, "untrained": {}}
+    for mode, code in {
+        "last": "outside-window",
+        "drop": "dialogue-dropped",
+        "truncate": "turn-truncated",
+        "reject": "dialogue-too-long",
+    }.items():
+        lost = turns[mode]["untrained"][code]
+        assert turns[mode]["trained"] + lost == 22
+        assert (lost == 20) == (mode in ("drop", "reject"))
+        assert dlgc.verify(tmp_path / mode, source=raw).sound, mode
+    assert reports["drop"].ledger["dialogues"] == {"imported": 2, "compiled": 1, "excluded": 1, "rejected": 0}
+    assert reports["reject"].rejected == 1
+    assert dlgc.verify(tmp_path / "cover", source=raw).sound
+    rows = dlgc.scan(tmp_path / "cover").collect()
+    assert max(row[0] for row in rows["window"].to_list()) == reports["cover"].windows["windows"] - 1
+    # `last` keeps the end, `truncate` the beginning.
+    kept = {
+        mode: dlgc.scan(tmp_path / mode).collect()["trained_messages"].to_list()[0][0] for mode in ("last", "truncate")
+    }
+    assert max(kept["last"]) == 40
+    assert min(kept["truncate"]) == 2
+    whole = rendered(long_chat(20), max_length="none").rows[0]
+    cut = dlgc.scan(tmp_path / "truncate").collect()["input_ids"].to_list()[0]
+    assert cut == whole.input_ids[:100]
+
+
+def test_summaries_come_from_where_they_are_asked_for() -> None:
+    record = long_chat(30)
+    record["summaries"] = [{"upto": 2, "text": "About 0."}, {"upto": 30, "text": "About many numbers."}]
+    record["messages"][4]["state"] = {"intent": "odd", "slots": {"number": "1"}}
+    record["messages"][6]["state"] = {"slots": {"last": "2"}}
+
+    def said(**options: Any) -> set[str | None]:  # noqa: ANN401
+        return {window.summary for window in rendered(record, max_length=120, **options).windows}
+
+    head = "Summary of the conversation so far:\n"
+    assert said(summary="data") == {None, head + "About 0.", head + "About many numbers."}
+    state = head + '{"intent": "odd", "slots": {"number": "1", "last": "2"}}'
+    assert said(summary="state") == {None, state}
+    assert said(summary="auto") == said(summary="data")
+    assert said(summary="none") == {None}
+    assert said(summary="data", summary_wording="({summary})") == {None, "(About 0.)", "(About many numbers.)"}
+    window = rendered(record, max_length=120, summary="data").windows[-1]
+    assert window.messages[0] == {"role": "system", "content": f"Be brief.\n\n{head}About many numbers."}
+    window = rendered(record, max_length=120, summary="data", summary_place="user").windows[-1]
+    assert window.messages[1] == {"role": "user", "content": f"{head}About many numbers."}
+    assert window.sources[:2] == [0, None]
+    del record["summaries"]
+    extracted = said(summary="extract")
+    assert all(text is None or "odd" in text for text in extracted)
+    assert None in extracted
+    with pytest.raises(dlgc.OptionsError, match="summary_wording"):
+        rendered(record, summary_wording="no place")
+
+
+def test_a_summary_in_chinese_is_worded_in_chinese() -> None:
+    messages = [
+        {"role": role, "content": text}
+        for number in range(30)
+        for role, text in (("user", f"第{number}班火车去北京多少钱？"), ("assistant", f"第{number}班要{number}元。"))
+    ]
+    windows = rendered({"messages": messages}, max_length=200, summary="extract").windows
+    summaries = [window.summary for window in windows if window.summary]
+    assert summaries
+    assert all(text.startswith("此前对话的摘要：\n") for text in summaries)
+
+
+def test_no_result_stands_without_its_call_where_results_come_late() -> None:
+    call = {"role": "assistant", "tool_calls": [{"id": "late", "function": {"name": "wait", "arguments": {}}}]}
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Start."}, call]
+    for number in range(12):
+        messages += [{"role": "user", "content": f"And {number}?"}, {"role": "assistant", "content": "Not yet. " * 8}]
+    messages += [{"role": "tool", "tool_call_id": "late", "content": "done"}, {"role": "assistant", "content": "Done."}]
+    found = rendered({"messages": messages}, max_length=400)
+    obeys({"messages": messages}, found, 400)
+    assert {turn["code"] for turn in found.turns if "code" in turn} == {"turn-too-long"}
+
+
+def test_windows_are_the_same_at_any_number_of_threads(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text("".join(json.dumps(dialogue(seed, 12), ensure_ascii=False) + "\n" for seed in range(30)))
+    digests = set()
+    for threads in (1, 3):
+        report = dlgc.compile(raw, tmp_path / str(threads), max_length=400, threads=threads, summary="extract")
+        assert report.windows["windows"] > report.windows["dialogues"] > 0
+        assert report.manifest is not None
+        digests.add(tuple(shard["sha256"] for shard in report.manifest["shards"]))
+    assert len(digests) == 1
