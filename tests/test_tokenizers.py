@@ -316,6 +316,24 @@ def test_ids_are_the_references_and_targets_say_what_the_turns_say(
     print(f"{kind}: {trained} trained, {apart} in rows of their own, {lost} untrained")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_remembered_between_windows_has_the_ids_of_the_whole(folder_of: Callable[..., Path], kind: str) -> None:
+    folder = folder_of(KINDS[kind][0](), eos_token=STOP)
+    oracle = Oracle(folder, kind)
+    messages = [message for messages in [*DIALOGUES.values()] * 2 for message in messages]
+    options = {"max_length": 220, "min_context": 0.5, "summary": "extract", "control_tokens": "text"}
+    found = json.loads(renderer(folder, **options).render(json.dumps({"messages": messages}).encode()))
+    assert len(found["windows"]) > 2
+    for row in found["rows"]:
+        window = found["windows"][row["window"]]
+        text, ids = row["text"].encode(), row["input_ids"]
+        if row["text"] == window["text"]:
+            assert ids == oracle.ids(row["text"])
+        # Where spaces are merged, offsets do not tell where the prompt ended.
+        for start, _ in trained_runs(row["labels"]) if oracle.keeps_space else ():
+            assert ids[:start] == oracle.ids(text[: row["offsets"][start][0]].decode())
+
+
 def compile_and_verify(folder: Path, tmp_path: Path) -> dict[str, Any]:
     raw = tmp_path / "raw.jsonl"
     raw.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in DIALOGUES.values()))

@@ -14,6 +14,7 @@ import dlgc
 from dlgc import _dlgc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 IGNORED = -100
@@ -21,7 +22,6 @@ WORDS = [
     *("train", "bern", "leave", "seat", "fare", "time", "platform", "morning", "ticket", "return", "price", "window"),
     *("火车", "明天", "北京", "票价", "上午", "座位"),
 ]
-)
 
 
 @functools.cache
@@ -134,7 +134,7 @@ WAYS: list[dict[str, Any]] = [
 
 def test_windows_of_random_dialogues_obey(tokenizer: str) -> None:
     cut = 0
-    for seed in range(60):
+    for seed in range(80):
         way = WAYS[seed % len(WAYS)]
         record = dialogue(seed, 1 + seed % 15)
         bytes_ = json.dumps(record, ensure_ascii=False).encode()
@@ -186,6 +186,82 @@ def test_a_served_history_has_the_ids_of_the_compiled_prompt(tokenizer: str) -> 
             else:
                 assert len(again.sources) > len(window.sources[:-1])
     assert served > 10
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama2", "gemma3", "deepseek_v3", "gptoss"])
+def test_what_is_remembered_between_windows_has_the_ids_of_the_whole(
+    name: str, real_tokenizer: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    folder = real_tokenizer(name)
+    reference = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    template = tmp_path / "simple.jinja"
+    template.write_text(
+        "{% for message in messages %}{{ eos_token }}{{ message.role }}\n{{ message.content }}{{ eos_token }}\n"
+        "{% endfor %}{% if add_generation_prompt %}{{ eos_token }}assistant\n{% endif %}"
+    )
+    rows = 0
+    for seed in range(12):
+        record = {
+            "messages": [m for m in dialogue(seed, 14, 60)["messages"] if m.get("content") and m["role"] != "tool"]
+        }
+        options = {"tokenizer": str(folder), "chat_template": str(template), "max_length": 300, "summary": "extract"}
+        found = rendered(record, **options)
+        assert len(found.windows) > 1
+        for row in found.rows:
+            if row.text == found.windows[row.window].text:
+                assert row.input_ids == reference.encode(row.text, add_special_tokens=False).ids
+                rows += 1
+    assert rows > 12
+
+
+def fewest(record: dict[str, Any], max_length: int, min_context: float) -> int:
+    """The fewest windows, of all ways there are, of a system message and exchanges, measured by rendering them."""
+    head, *said = record["messages"]
+    exchanges = len(said) // 2
+
+    @functools.cache
+    def measured(cut: int, turn: int) -> tuple[int, int]:
+        """Tokens of the row, and of the prompt of its last turn."""
+        messages = [head, *said[2 * cut : 2 * turn + 2]]
+        ((_, row),) = enumerate(rendered({"messages": messages}, max_length="none").rows)
+        starts = [at for at, label in enumerate(row.labels) if label != IGNORED and row.labels[at - 1] == IGNORED]
+        return len(row.input_ids), starts[-1]
+
+    def will_do(cut: int, turn: int) -> bool:
+        row, prompt = measured(cut, turn)
+        enough = prompt >= min_context * max_length or cut == 0 or measured(cut - 1, turn)[0] > max_length
+        return row <= max_length and enough
+
+    best = [0]
+    for end in range(1, exchanges + 1):
+        ways = [
+            best[first] + 1
+            for first in range(end)
+            if any(all(will_do(cut, turn) for turn in range(first, end)) for cut in range(first + 1))
+        ]
+        best.append(min(ways) if ways else best[-1])  # a turn that fits nowhere has no window
+    return best[-1]
+
+
+def test_no_way_has_fewer_windows() -> None:
+    draw = random.Random(3)  # noqa: S311
+    cut = 0
+    for _ in range(40):
+        messages = [{"role": "system", "content": sentence(draw, 6)}]
+        for _ in range(draw.randint(2, 6)):
+            messages.append({"role": "user", "content": sentence(draw, 20)})
+            messages.append({"role": "assistant", "content": sentence(draw, 20)})
+        max_length, min_context = draw.choice([80, 120, 160, 220]), draw.choice([0.0, 0.3, 0.5, 0.8, 1.0])
+        expected = fewest({"messages": messages}, max_length, min_context)
+        try:
+            found = rendered({"messages": messages}, max_length=max_length, min_context=min_context, summary="none")
+        except dlgc.RejectedError:
+            assert expected == 0
+            continue
+        assert len(found.windows) == expected
+        cut += expected > 1
+    assert cut > 20
 
 
 def long_chat(exchanges: int) -> dict[str, Any]:

@@ -36,8 +36,8 @@ class CompileOptions:
         date: The day that templates print, `YYYY-MM-DD`.
         max_length: Token budget of a row; `auto` is 4096, or the tokenizer's own limit if that is smaller.
         window: What becomes of a dialogue that is longer: `cover` makes the fewest windows in which every assistant
-            turn is trained once, each with the head, a summary of what is left out, and the most recent messages; `last`
-            makes one window of the most recent messages; `truncate` cuts rows at the end; `drop` leaves the dialogue
+            turn is trained once, each with the head, a summary of what is left out, and the most recent messages;
+            `last` makes one window of those; `truncate` cuts rows at the end; `drop` leaves the dialogue
             out, `reject` rejects it. All but `cover` lose turns, which the report counts.
         min_context: Share of `max_length` that each target of a window keeps as context, head and summary included, if
             there is as much before it and as much fits; 1.0 gives each turn a window with all that fits.
