@@ -285,7 +285,7 @@ def problems(found: dlgc.Confirmation) -> list[str]:
 
 
 def test_every_row_comes_out_of_the_sources_again(raw: Path, tmp_path: Path) -> None:
-    report = dlgc.compile(raw, tmp_path / "shards", state="json-after", max_length=700)
+    report = dlgc.compile(raw, tmp_path / "shards", state="json-after", max_length=700, window="reject")
     assert report.rejected > 1
     found = confirmed(tmp_path / "shards", raw)
     assert found.confirmed

@@ -1,0 +1,162 @@
+"""Windows of long real dialogues, beside what truncation leaves of them, and what they cost: `specs/windows.md`.
+
+For sets whose dialogues are long, at several budgets: windows, turns trained and lost by code, the share of earlier
+messages that a turn still sees, compiled against source tokens, how full rows are, and the turns that remain where rows
+are cut at the budget as trainers do (`--window truncate --target template`, TRL's `keep_start`). Then the speed, in
+output tokens a second beside the same data without a budget, and how the time of one dialogue grows with its length.
+Exit status 1 if a turn is lost without a code of length, or a bound is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import real_tokenizers
+
+import dlgc
+from dlgc import _dlgc
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+TARGET = ROOT / "specs" / "windows.md"
+SETS = ("tau-bench", "byu-chitchat", "topical-chat", "kdconv", "crosswoz")
+LENGTHS = (512, 1024, 4096)
+# What a turn may be left out for: it, or what every window shows, is longer than the budget.
+OF_LENGTH = {"turn-too-long", "head-too-long"}
+LARGEST_EXPONENT = 1.2
+LEAST_SPEED = 0.75
+MESSAGES = (100, 200, 500, 1000, 2000, 5000, 10_000)
+
+
+def table(tokenizer: str, lengths: tuple[int, ...]) -> tuple[list[str], list[str]]:
+    """The rows of the table, and what is wrong with them."""
+    columns = (
+        *("set", "budget", "dialogues cut", "windows", "turns trained", "lost, by code", "earlier messages seen"),
+        *("amplified", "rows full", "turns that truncation leaves"),
+    )
+    lines = [f"| {' | '.join(columns)} |", "| --- | --: | --: | --: | --: | --- | --: | --: | --: | --: |"]
+    wrong = []
+    for name in SETS:
+        common: dict[str, Any] = {"tokenizer": tokenizer, "max_rejects": 1.0}
+        free = dlgc.check(DATA / name, max_length="none", **common)
+        for length in lengths:
+            cover = dlgc.check(DATA / name, max_length=length, **common)
+            cut = dlgc.check(DATA / name, max_length=length, window="truncate", target="template", **common)
+            turns, windows = cover.ledger["turns"], cover.windows
+            before = free.ledger["turns"]["untrained"]
+            lost = {code: count - before.get(code, 0) for code, count in turns["untrained"].items()}
+            lost = {code: count for code, count in lost.items() if count}
+            if set(lost) - OF_LENGTH or turns["total"] != free.ledger["turns"]["total"]:
+                wrong.append(f"{name} at {length}: {lost}")
+            codes = ", ".join(f"{count:,} `{code}`" for code, count in sorted(lost.items())) or "none"
+            seen = windows["shown"] / windows["history"] if windows["history"] else 1.0
+            trainable = free.ledger["turns"]["trained"]
+            lines.append(
+                f"| {name} | {length:,} | {windows['dialogues']:,} | {windows['windows']:,} | {turns['trained']:,} of "
+                f"{trainable:,} | {codes} | {100 * seen:.0f} % | {cover.tokens / cover.source_tokens:.2f}x | "
+                f"{100 * cover.tokens / (cover.rows * length):.0f} % | {cut.ledger['turns']['trained']:,} |"
+            )
+            print(lines[-1], flush=True)
+    return lines, wrong
+
+
+def speed(tokenizer: str, rounds: int) -> tuple[list[str], list[str]]:
+    """Output tokens a second with windows, beside the same data without a budget, in one run by turns."""
+    lines = ["| set | budget | tokens/s without | with windows | share |", "| --- | --: | --: | --: | --: |"]
+    wrong = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in SETS:
+            rates: dict[int | str, list[float]] = {"none": []}
+            for number in range(rounds):
+                for length in ("none", 1024, 4096):
+                    start = time.monotonic()
+                    options: dict[str, Any] = {"tokenizer": tokenizer, "max_length": length, "max_rejects": 1.0}
+                    out = Path(folder, f"{name}-{length}-{number}")
+                    report = dlgc.compile(DATA / name, out, threads=1, **options)
+                    rates.setdefault(length, []).append(report.tokens / (time.monotonic() - start))
+            without = statistics.median(rates["none"])
+            for length in (1024, 4096):
+                found = statistics.median(rates[length])
+                lines.append(f"| {name} | {length:,} | {without:,.0f} | {found:,.0f} | {100 * found / without:.0f} % |")
+                print(lines[-1], flush=True)
+                if found < LEAST_SPEED * without:
+                    wrong.append(f"{name} at {length}: {found / without:.2f} of the speed without")
+    return lines, wrong
+
+
+def dialogue(messages: int) -> bytes:
+    """A dialogue of so many messages, no two alike."""
+    turns = [
+        {"role": role, "content": text}
+        for index in range(messages // 2)
+        for role, text in (
+            ("user", f"Question {index}: what is {index * 7919} in words, and why does task {index % 17} need it?"),
+            ("assistant", f"It is number {index * 31}. Because of item {index} the answer is {index * index}."),
+        )
+    ]
+    return json.dumps({"messages": turns}).encode()
+
+
+def growth(tokenizer: str) -> tuple[list[str], list[str]]:
+    """How the time of one dialogue grows with its output tokens: the fitted exponent."""
+    lines = ["| summaries | seconds for " + " | ".join(f"{count:,}" for count in MESSAGES) + " messages | exponent |"]
+    lines.append("| --- |" + " --: |" * (len(MESSAGES) + 1))
+    wrong = []
+    idle = math.inf
+    for _ in range(3):  # loading the tokenizer
+        start = time.process_time()
+        _dlgc.Renderer(dlgc.CompileOptions(tokenizer=tokenizer).to_json())
+        idle = min(idle, time.process_time() - start)
+    for summary in ("none", "extract"):
+        times, tokens = [], []
+        for count in MESSAGES:
+            best = math.inf
+            with tempfile.TemporaryDirectory() as folder:
+                raw = Path(folder, "raw.jsonl")
+                raw.write_bytes(dialogue(count))
+                for _ in range(3):
+                    start = time.process_time()
+                    report = dlgc.check(raw, tokenizer=tokenizer, max_length=1024, summary=summary, threads=1)
+                    best = min(best, time.process_time() - start)
+            times.append(best - idle)
+            tokens.append(report.tokens)
+        logs = [(math.log(many), math.log(seconds)) for many, seconds in zip(tokens, times, strict=True)]
+        exponent = statistics.linear_regression(*zip(*logs, strict=True)).slope
+        lines.append(f"| {summary} | " + " | ".join(f"{seconds:.3f}" for seconds in times) + f" | {exponent:.2f} |")
+        print(lines[-1], flush=True)
+        if exponent > LARGEST_EXPONENT:
+            wrong.append(f"summary {summary}: exponent {exponent:.2f}")
+    return lines, wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="compilations for each figure of speed")
+    arguments = parser.parse_args()
+    if not DATA.is_dir():
+        sys.exit("skipped: the real data (../shared) is not here")
+    tokenizer = str(real_tokenizers.folder("qwen3"))
+    parts = {
+        "Long real dialogues": table(tokenizer, LENGTHS),
+        "Growth": growth(tokenizer),
+        "Speed": speed(tokenizer, arguments.rounds),
+    }
+    made = f"Written by `scripts/windows.py` with Qwen3's tokenizer and template, dlgc {dlgc.__version__}."
+    text = ["# Windows", "", made, "What the columns mean stands there and in [docs/windows.md](../docs/windows.md)."]
+    for title, (lines, _) in parts.items():
+        text += ["", f"## {title}", "", *lines]
+    TARGET.write_text("\n".join(text) + "\n", encoding="utf-8")
+    if wrong := [found for _, wrong in parts.values() for found in wrong]:
+        sys.exit("failed: " + "; ".join(wrong))
+
+
+if __name__ == "__main__":
+    main()
