@@ -39,10 +39,8 @@ const WIDEST: usize = 48;
 
 /// Finds the place of a diagnostic in its record.
 pub fn locate(diagnostic: &Diagnostic, location: &Location, record: &[u8]) -> Located {
-    let path = match (&diagnostic.range, json::parse(record)) {
-        (Some(range), Ok(parsed)) => json::path_of(&parsed.root, range),
-        _ => "$".to_owned(),
-    };
+    let place = |range| json::parse(record).ok().map(|parsed| json::path_of(&parsed.root, range));
+    let path = diagnostic.range.as_ref().and_then(place).unwrap_or_else(|| "$".to_owned());
     let mut located = Located {
         code: diagnostic.code,
         severity: diagnostic.severity,

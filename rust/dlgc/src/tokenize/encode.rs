@@ -344,7 +344,7 @@ impl Borders {
         let takes = |token: &AddedToken| token.lstrip || token.rstrip;
         let is_taken = tokens.iter().any(|token| takes(token));
         let is_blank = |token: &AddedToken| token.content.chars().any(char::is_whitespace);
-        let is_border = |token: &&AddedToken| !takes(token) && !token.single_word && !(is_taken && is_blank(token));
+        let is_border = |token: &&AddedToken| !(takes(token) || token.single_word || is_taken && is_blank(token));
         let is_border: Vec<bool> = tokens.iter().map(is_border).collect();
         let contents = tokens.iter().map(|token| token.content.as_bytes());
         let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(contents).ok()?;

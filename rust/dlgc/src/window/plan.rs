@@ -209,11 +209,10 @@ mod tests {
         for end in 1..=turns {
             let alone = (0..end).any(|cut| lengths.row(cut, end - 1) <= limits.budget);
             let mut fewest = if alone { usize::MAX } else { best[end - 1] };
-            for first in 0..end {
-                let can = (0..=first)
-                    .any(|cut| will_do(&Window { cut, turns: first..end, is_short: false }, lengths, limits));
-                if can {
-                    fewest = fewest.min(best[first] + 1);
+            for (first, before) in best[..end].iter().enumerate() {
+                let window = |cut| Window { cut, turns: first..end, is_short: false };
+                if (0..=first).any(|cut| will_do(&window(cut), lengths, limits)) {
+                    fewest = fewest.min(before + 1);
                 }
             }
             best[end] = fewest;
