@@ -10,7 +10,6 @@ Exit status 1 if a turn is lost without a code of length, or a bound is missed.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import real_tokenizers
+from scaling import dialogue
 
 import dlgc
 from dlgc import _dlgc
@@ -90,19 +90,6 @@ def speed(tokenizer: str, rounds: int) -> tuple[list[str], list[str]]:
                 if found < LEAST_SPEED * without:
                     wrong.append(f"{name} at {length}: {found / without:.2f} of the speed without")
     return lines, wrong
-
-
-def dialogue(messages: int) -> bytes:
-    """A dialogue of so many messages, no two alike."""
-    turns = [
-        {"role": role, "content": text}
-        for index in range(messages // 2)
-        for role, text in (
-            ("user", f"Question {index}: what is {index * 7919} in words, and why does task {index % 17} need it?"),
-            ("assistant", f"It is number {index * 31}. Because of item {index} the answer is {index * index}."),
-        )
-    ]
-    return json.dumps({"messages": turns}).encode()
 
 
 def growth(tokenizer: str) -> tuple[list[str], list[str]]:
