@@ -36,6 +36,12 @@ OPTIONS: tuple[tuple[str, ...], ...] = (
     ("--control-tokens", "allow"),
     ("--max-length", "300"),
     ("--max-length", "none"),
+    ("--max-length", "200", "--min-context", "1.0", "--summary", "extract"),
+    ("--max-length", "200", "--window", "last", "--summary", "state", "--summary-place", "user"),
+    ("--max-length", "200", "--window", "truncate", "--summary", "none"),
+    ("--max-length", "200", "--window", "drop"),
+    ("--max-length", "200", "--window", "reject"),
+    ("--max-length", "120", "--long-turns", "cut", "--min-context", "0", "--packing", "bfd"),
     ("--max-record-bytes", "3000"),
     ("--date", "2026-11-23"),
     ("--template-kwargs", '{"enable_thinking": false}'),
@@ -48,6 +54,12 @@ OPTIONS: tuple[tuple[str, ...], ...] = (
     ("--split", "validation=0.2", "--stratify", "type"),
     ("--where", "type <> 'chat'"),
     ("--assistant", "both"),
+    ("--packing", "bfd"),
+    ("--packing", "trl-bfd", "--max-length", "600"),
+    ("--packing", "bfd-global"),
+    ("--packing", "bfd", "--shard-tokens", "2000", "--split", "validation=0.2,test=0.1"),
+    ("--packing", "trl-bfd", "--shard-tokens", "60000", "--threads", "5"),
+    ("--packing", "bfd-global", "--shard-tokens", "2000", "--split", "validation=0.2,test=0.1"),
 )
 SPLITS = ("train", "train", "validation", "test")
 

@@ -77,6 +77,25 @@ def dialogue(seed: int, exchanges: int, most: int = 30) -> dict[str, Any]:
     return record
 
 
+def dialogue_for(model: dict[str, str], seed: int, exchanges: int) -> dict[str, Any]:
+    """A random dialogue, some with documents where the template shows them."""
+    record = dialogue(seed, exchanges)
+    draw = random.Random(seed)  # noqa: S311
+    if model.get("tokenizer", "builtin") == "builtin" and draw.random() < 0.5:
+        record["documents"] = [{"title": f"Document {number}", "text": sentence(draw, 15)} for number in range(2)]
+    return record
+
+
+def runs(row: dlgc.RenderedRow) -> list[range]:
+    """Where the targets of a row are."""
+    borders = [
+        at
+        for at in range(len(row.labels) + 1)
+        if (at < len(row.labels) and row.labels[at] != IGNORED) != (at > 0 and row.labels[at - 1] != IGNORED)
+    ]
+    return [range(start, end) for start, end in zip(borders[::2], borders[1::2], strict=True)]
+
+
 def trainable(record: dict[str, Any]) -> list[int]:
     return [
         index
@@ -113,14 +132,54 @@ def obeys(record: dict[str, Any], found: dlgc.Rendered, max_length: int) -> None
             assert messages[one]["role"] == "user"
             assert messages[other]["role"] == "assistant"
             assert messages[other - 1]["role"] == "tool"
+        if record.get("documents") or record.get("tools"):
+            pinned = [*record.get("documents", []), *(tool["function"] for tool in record.get("tools", []))]
+            assert all(item.get("text", item.get("name")) in window.text for item in pinned)
 
 
-@pytest.fixture(scope="module", params=["builtin", "qwen3", "llama3_1"])
-def tokenizer(request: pytest.FixtureRequest) -> str:
-    """Tokenizers with templates of three kinds: prompts that nest, reasoning that is dropped, tools in the question."""
+def keeps_context(record: dict[str, Any], found: dlgc.Rendered, options: dict[str, Any]) -> int:
+    """Checks that each target keeps its share of context, or all that there is or fits; returns how many keep less."""
+    budget, short = options["max_length"], 0
+    extra = {name: record[name] for name in ("tools", "summaries", "documents") if name in record}
+    model = {name: value for name, value in options.items() if name in ("tokenizer", "chat_template")}
+    (plain,) = rendered(long_chat(1), **model).rows
+    after = len(plain.input_ids) - runs(plain)[-1].stop  # what the template prints behind a turn is kept free
+    for row in found.rows:
+        sources = [source for source in found.windows[row.window].sources if source is not None]
+        targets = runs(row)
+        if len(targets) != len(row.trained_messages):
+            continue  # two that follow each other without a header between them
+        for message, target in zip(row.trained_messages, targets, strict=True):
+            before = [source for source in sources if source < message]
+            if target.start >= options["min_context"] * budget or len(before) == message:
+                continue
+            room = len(target) + after
+            most = dlgc.window(record["messages"][:message], max_new_tokens=room, **extra, **options)
+            assert [source for source in most.sources if source is not None] == before
+            short += 1
+    return short
+
+
+SHOWS_ALL = (
+    "<|im_start|>head\n{{ tools | tojson if tools else '' }}{% for document in documents or [] %}"
+    "{{ document.title }}: {{ document.text }}\n{% endfor %}<|im_end|>\n"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.reasoning_content %}<think>"
+    "{{ message.reasoning_content }}</think>{% endif %}{{ message.content or '' }}"
+    "{% for call in message.tool_calls or [] %}<call>{{ call.function | tojson }}</call>{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module", params=["builtin", "qwen3", "llama3_1", "documents"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Templates of four kinds: prompts that nest, reasoning that is dropped, tools in the question, and all shown."""
+    if request.param == "documents":
+        template = tmp_path_factory.mktemp("templates") / "all.jinja"
+        template.write_text(SHOWS_ALL)
+        return {"chat_template": str(template)}
     if request.param == "builtin":
-        return "builtin"
-    return str(request.getfixturevalue({"qwen3": "qwen3", "llama3_1": "llama3"}[request.param]))
+        return {"tokenizer": "builtin"}
+    return {"tokenizer": str(request.getfixturevalue({"qwen3": "qwen3", "llama3_1": "llama3"}[request.param]))}
 
 
 # Each length with another way to make summaries.
@@ -132,14 +191,14 @@ WAYS: list[dict[str, Any]] = [
 ]
 
 
-def test_windows_of_random_dialogues_obey(tokenizer: str) -> None:
-    cut = 0
+def test_windows_of_random_dialogues_obey(model: dict[str, str]) -> None:
+    cut = short = 0
     for seed in range(80):
         way = WAYS[seed % len(WAYS)]
-        record = dialogue(seed, 1 + seed % 15)
+        record = dialogue_for(model, seed, 1 + seed % 15)
         bytes_ = json.dumps(record, ensure_ascii=False).encode()
-        raw = renderer(tokenizer=tokenizer, **way).render(bytes_)
-        assert raw == renderer(tokenizer=tokenizer, **way).render(bytes_)
+        raw = renderer(**model, **way).render(bytes_)
+        assert raw == renderer(**model, **way).render(bytes_)
         try:
             found = dlgc.Rendered.from_json(raw)
         except dlgc.RejectedError as error:
@@ -147,18 +206,20 @@ def test_windows_of_random_dialogues_obey(tokenizer: str) -> None:
             assert codes & {"turn-too-long", "head-too-long", "template-refused", "field-lost"}, codes
             continue
         obeys(record, found, way["max_length"])
+        short += keeps_context(record, found, {**model, **way})
         cut += len(found.windows) > 1
     assert cut > 12
+    assert short > 5
 
 
-def test_a_served_history_has_the_ids_of_the_compiled_prompt(tokenizer: str) -> None:
+def test_a_served_history_has_the_ids_of_the_compiled_prompt(model: dict[str, str]) -> None:
     served = 0
     for seed in range(40):
         way = WAYS[seed % len(WAYS)]
-        record = dialogue(seed, 4 + seed % 12)
+        record = dialogue_for(model, seed, 4 + seed % 12)
         try:
             found = dlgc.Rendered.from_json(
-                renderer(tokenizer=tokenizer, **way).render(json.dumps(record, ensure_ascii=False).encode())
+                renderer(**model, **way).render(json.dumps(record, ensure_ascii=False).encode())
             )
         except dlgc.RejectedError:
             continue
@@ -169,11 +230,11 @@ def test_a_served_history_has_the_ids_of_the_compiled_prompt(tokenizer: str) -> 
                 continue
             start = max(at for at, label in enumerate(row.labels) if label != IGNORED and row.labels[at - 1] == IGNORED)
             last = shown[-1]
-            extra = {name: record[name] for name in ("tools", "summaries") if name in record}
+            extra = {name: record[name] for name in ("tools", "summaries", "documents") if name in record}
             again = dlgc.window(
                 record["messages"][:last],
                 max_new_tokens=len(row.input_ids) - start,
-                tokenizer=tokenizer,
+                **model,
                 **extra,
                 **way,
             )
@@ -213,6 +274,22 @@ def test_what_is_remembered_between_windows_has_the_ids_of_the_whole(
                 assert row.input_ids == reference.encode(row.text, add_special_tokens=False).ids
                 rows += 1
     assert rows > 12
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama2", "gemma3", "deepseek_v3", "gptoss"])
+def test_a_large_dialogue_has_the_ids_of_its_text(name: str, real_tokenizer: Callable[[str], Path]) -> None:
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    folder = real_tokenizer(name)
+    reference = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    draw = random.Random(1)  # noqa: S311
+    messages = [
+        {"role": role, "content": " ".join(sentence(draw, 30) for _ in range(40))}
+        for _ in range(12)
+        for role in ("user", "assistant")
+    ]
+    (row,) = rendered({"messages": messages}, tokenizer=str(folder), max_length="none").rows
+    assert len(row.text.encode()) > 1 << 16
+    assert row.input_ids == reference.encode(row.text, add_special_tokens=False).ids
 
 
 def fewest(record: dict[str, Any], max_length: int, min_context: float) -> int:
@@ -324,6 +401,49 @@ def test_each_mode_loses_what_it_says(tmp_path: Path) -> None:
     assert cut == whole.input_ids[:100]
 
 
+def test_a_long_turn_is_cut_where_that_is_asked_for(tmp_path: Path) -> None:
+    record = long_chat(3)
+    record["messages"][4]["content"] = "Yes, it is. " * 60
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text(json.dumps(record) + "\n")
+    whole = rendered(record, max_length="none").rows[0]
+    left = dlgc.compile(raw, tmp_path / "left", max_length=100, max_rejects=1.0)
+    assert left.ledger["turns"] == {"total": 3, "trained": 2, "untrained": {"turn-too-long": 1}}
+    for packing in ("none", "bfd"):
+        out = tmp_path / packing
+        report = dlgc.compile(raw, out, max_length=100, long_turns="cut", packing=packing)
+        assert report.ledger["turns"] == {"total": 3, "trained": 3, "untrained": {}}
+        assert report.diagnostics["turn-cut"]["count"] == 1
+        assert report.certificate is not None
+        assert report.certificate["cut"] == 1
+        assert "train no stop: 1" in str(report.statement)
+        assert dlgc.verify(out, source=raw).sound
+    row = next(row for row in rendered(record, max_length=100, long_turns="cut").rows if row.trained_messages == [4])
+    assert len(row.input_ids) == 100
+    (target,) = runs(row)
+    assert target.stop == 100
+    start = whole.text.index("Yes, it is.")
+    answer = [
+        token for token, (at, _) in zip(whole.input_ids, whole.offsets, strict=True) if at >= len(whole.text[:start])
+    ]
+    assert row.labels[target.start :] == answer[: len(target)]
+    # Nothing of the turn fits after what it answers.
+    record["messages"][3]["content"] = "Is it? " * 60
+    assert {turn.get("code") for turn in rendered(record, max_length=100, long_turns="cut").turns} >= {"turn-too-long"}
+
+
+def test_a_manifest_that_hides_a_cut_target_is_no_sound_one(tmp_path: Path) -> None:
+    record = long_chat(3)
+    record["messages"][4]["content"] = "Yes, it is. " * 60
+    (tmp_path / "raw.jsonl").write_text(json.dumps(record) + "\n")
+    dlgc.compile(tmp_path / "raw.jsonl", tmp_path / "out", max_length=100, long_turns="cut")
+    path = tmp_path / "out" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["certificate"]["cut"]
+    path.write_text(json.dumps(manifest))
+    assert any("is no stop" in problem["message"] for problem in dlgc.verify(tmp_path / "out").problems)
+
+
 def test_summaries_come_from_where_they_are_asked_for() -> None:
     record = long_chat(30)
     record["summaries"] = [{"upto": 2, "text": "About 0."}, {"upto": 30, "text": "About many numbers."}]
@@ -351,6 +471,108 @@ def test_summaries_come_from_where_they_are_asked_for() -> None:
     assert None in extracted
     with pytest.raises(dlgc.OptionsError, match="summary_wording"):
         rendered(record, summary_wording="no place")
+
+
+class Clerk:
+    """Writes summaries, and remembers what was asked."""
+
+    def __init__(self, words: int = 8) -> None:
+        """Writes so many words of each."""
+        self.words = words
+        self.batches: list[list[dlgc.SummaryRequest]] = []
+
+    def __call__(self, requests: list[dlgc.SummaryRequest]) -> list[str]:
+        """Takes a batch."""
+        self.batches.append(requests)
+        return [self.of(request.messages) for request in requests]
+
+    def of(self, messages: list[dict[str, Any]]) -> str:
+        """What it writes of these."""
+        said = " ".join(str(message["content"]) for message in messages).split()
+        return f"{len(messages)} messages: {' '.join(said[-self.words :])}"
+
+    @property
+    def asked(self) -> list[dlgc.SummaryRequest]:
+        """Every request so far."""
+        return [request for batch in self.batches for request in batch]
+
+
+@pytest.mark.parametrize("words", [8, 2000])
+def test_a_callable_writes_each_summary_once(words: int, tmp_path: Path) -> None:
+    records = [dialogue(seed, 3 + seed % 14) for seed in range(40)]
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    cache = tmp_path / "cache"
+    clerk = Clerk(words)
+    options: dict[str, Any] = {"max_length": 400, "summary_cache": cache, "max_rejects": 1.0}
+    report = dlgc.compile(raw, tmp_path / "one", summary=clerk, threads=1, **options)
+    assert report.windows["summaries"] > 12
+    assert len(clerk.batches) < len(clerk.asked)
+    texts = [json.dumps(request.messages) for request in clerk.asked]
+    assert len(texts) == len(set(texts))
+    # Shown, in their place, never trained, and within the budget: the windows obey as all do.
+    for record in records:
+        try:
+            found = dlgc.render(record, summary=Clerk(0), **options)
+        except dlgc.RejectedError:
+            continue
+        obeys(record, found, 400)
+        head = sum(message["role"] == "system" for message in record["messages"])
+        for window in found.windows:
+            recent = [source for source in window.sources if source is not None][head:]
+            begins = next((one for one, other in itertools.pairwise(recent) if other != one + 1), None)
+            begins = recent[0] if begins is None else recent[recent.index(begins) + 1]
+            known = [item for item in record.get("summaries", []) if head <= item["upto"] < begins]
+            if begins > head and not known:
+                assert window.summary is not None
+                assert f"{begins - head} messages: " in window.summary
+    # Nothing is asked for twice: not with other threads, not by a server, not without the callable.
+    again = Clerk(words)
+    other = dlgc.compile(raw, tmp_path / "two", summary=again, threads=3, **options)
+    assert not again.batches
+    alone = dlgc.compile(raw, tmp_path / "three", summary="cache", **options)
+    digests = {tuple(shard["sha256"] for shard in found.manifest["shards"]) for found in (report, other, alone)}
+    assert len(digests) == 1
+    assert dlgc.verify(tmp_path / "one", source=raw).sound
+
+
+def test_a_server_asks_for_the_summary_that_was_compiled(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"max_length": 150, "summary_cache": tmp_path}
+    found = dlgc.render(long_chat(30), summary=Clerk(), **options)
+    again = Clerk()
+    row, window = found.rows[-1], found.windows[-1]
+    start = runs(row)[-1].start
+    history = long_chat(30)["messages"][:-1]
+    served = dlgc.window(history, summary=again, max_new_tokens=len(row.input_ids) - start, **options)
+    assert not again.batches
+    assert (served.summary, served.input_ids) == (window.summary, row.input_ids[:start])
+    with pytest.raises(dlgc.OptionsError, match="lacks 1 of the summaries"):
+        dlgc.window(history, summary="cache", max_new_tokens=4, max_length=140, summary_cache=tmp_path)
+
+
+def test_a_callable_that_fails_writes_nothing(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text(json.dumps(long_chat(30)) + "\n")
+    options: dict[str, Any] = {"max_length": 150, "summary_cache": tmp_path / "cache"}
+    with pytest.raises(dlgc.OptionsError, match="summary_cache"):
+        dlgc.compile(raw, tmp_path / "out", summary=Clerk(), max_length=150)
+    for wrong in (
+        lambda requests: ["one"] * (len(requests) + 1),
+        lambda _: "text",
+        lambda requests: [1] * len(requests),
+    ):
+        with pytest.raises(dlgc.OptionsError, match="expected as many texts"):
+            dlgc.compile(raw, tmp_path / "out", summary=wrong, **options)
+
+    def breaks(_: object) -> list[str]:
+        raise ConnectionError("the model is away")
+
+    with pytest.raises(ConnectionError, match="the model is away"):
+        dlgc.compile(raw, tmp_path / "out", summary=breaks, **options)
+    with pytest.raises(OSError, match="the summary cache has no"):
+        dlgc.compile(raw, tmp_path / "out", summary="cache", **options)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not list((tmp_path / "cache").glob("*/*"))
 
 
 def test_a_summary_in_chinese_is_worded_in_chinese() -> None:

@@ -26,6 +26,7 @@ from dlgc.api import (
     convert,
     drift,
     render,
+    repack,
     verify,
     window,
 )
@@ -33,6 +34,7 @@ from dlgc.exceptions import DlgcError, OptionsError, RejectedError, ShardError, 
 from dlgc.options import CompileOptions
 from dlgc.shards import manifest, scan, scan_dialogues
 from dlgc.shards import open_ as open  # noqa: A004
+from dlgc.summaries import SummaryRequest
 
 if not OPTIMISED:
     warnings.warn("dlgc was built without optimisation; timings mean nothing", RuntimeWarning, stacklevel=2)
@@ -50,6 +52,7 @@ __all__ = [
     "Report",
     "ShardError",
     "Span",
+    "SummaryRequest",
     "TemplateError",
     "TokenizerError",
     "Verdict",
@@ -62,6 +65,7 @@ __all__ = [
     "manifest",
     "open",
     "render",
+    "repack",
     "scan",
     "scan_dialogues",
     "verify",

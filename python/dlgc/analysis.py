@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlgc import shards as shards_
+from dlgc import terminal
 
 if TYPE_CHECKING:
     import polars as pl
@@ -130,12 +131,8 @@ def screen(shards: StrPath, rare_below: int = RARE) -> str:
 
     found = shards_.manifest(shards)
     ledger = found["ledger"]
-    splits = ", ".join(
-        f"{split} {size['rows']:,} rows, {size['tokens']:,} tokens, {size['trained_tokens']:,} trained"
-        for split, size in found["splits"].items()
-    )
     parts = [
-        f"{shards}: {splits}",
+        f"{shards}: {', '.join(terminal.splits(found))}",
         (
             f"{ledger['records']['read']:,} records read, {ledger['dialogues']['compiled']:,} dialogues compiled, "
             f"{ledger['turns']['trained']:,} of {ledger['turns']['total']:,} assistant turns trained"
@@ -151,7 +148,8 @@ def screen(shards: StrPath, rare_below: int = RARE) -> str:
         columns = ["type", tongues, "format", "split"]
         tables = [table for column in columns if (table := by(shards, column)).height > 1 or column == "type"]
         parts.extend(str(table) for table in (*tables, files))
-        parts.append(str(pl.concat([table for table in lists if table.height], how="horizontal_extend")))
+        if any(table.height for table in lists):
+            parts.append(str(pl.concat([table for table in lists if table.height], how="horizontal_extend")))
     if found["diagnostics"]:
         parts.append("diagnostics: " + ", ".join(f"{code} {count:,}" for code, count in found["diagnostics"].items()))
     parts.extend(f"check: {line}" for line in checks(shards, rare_below))

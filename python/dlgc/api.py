@@ -1,8 +1,9 @@
-"""What `import dlgc` offers: compile, check, render, window, verify, drift."""
+"""What `import dlgc` offers: compile, check, render, window, verify, repack, drift."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike, fspath
@@ -10,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from dlgc import _dlgc
 from dlgc.exceptions import RejectedError
-from dlgc.options import CompileOptions, Format, StrPath
+from dlgc.options import CompileOptions, Format, Packing, StrPath
+from dlgc.summaries import Summariser, missing_summaries, with_summariser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     Progress = Callable[[int, int | None, int, int, int], None]
+
+SUMMARY_BATCH = 64
+"""Most summaries that a callable is asked for at once."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Report:
         formats: Records by the format they had.
         resumed: Records of an interrupted run that were not compiled again.
         rows: Rows.
+        examples: Examples: as many as rows, unless these are packed.
+        utilisation: Share of the tokens for which the rows have room that they hold; None where they are not packed.
         tokens: Tokens of the rows.
         source_tokens: Tokens of the compiled dialogues, each counted once: fewer where turns have rows of their own.
         trained_tokens: Tokens that are trained.
@@ -44,6 +51,8 @@ class Report:
     formats: dict[str, int]
     resumed: int
     rows: int
+    examples: int
+    utilisation: float | None
     tokens: int
     source_tokens: int
     trained_tokens: int
@@ -188,7 +197,7 @@ class Rendered:
         windows = [{**window, "messages": json.loads(window["messages"])} for window in found["windows"]]
         names = RenderedWindow.__dataclass_fields__
         found["windows"] = [RenderedWindow(**{name: window[name] for name in names}) for window in windows]
-        del found["record"]
+        del found["record"], found["requests"]
         return cls(**found)
 
 
@@ -271,7 +280,8 @@ def compile(  # noqa: A001  # the verb of the product; Python's own is rarely wa
         inputs: Files, folders or globs; `-` is standard input.
         output: The dataset's folder.
         progress: Called about ten times a second with bytes read, bytes in all, records, compiled, rejected.
-        **options: As in `CompileOptions`.
+        **options: As in `CompileOptions`. `summary` may be a callable: it gets lists of `SummaryRequest` and returns
+            a text for each; the inputs are then read twice, first for what is to be asked.
 
     Returns:
         The report. Rejected records are no exception: see `failure` and `diagnostics`.
@@ -283,7 +293,7 @@ def compile(  # noqa: A001  # the verb of the product; Python's own is rarely wa
         ShardError: The output folder already holds a dataset, or other files.
         OSError: A file or the disk.
     """
-    found = CompileOptions.of(options).to_json(_inputs(inputs), fspath(output))
+    found = _with_summaries(_inputs(inputs), fspath(output), progress, options)
     return Report.from_json(_dlgc.compile(found, progress))
 
 
@@ -292,8 +302,19 @@ def check(inputs: StrPath | Iterable[StrPath], *, progress: Progress | None = No
 
     Args and errors are those of `compile`.
     """
-    found = CompileOptions.of(options).to_json(_inputs(inputs))
+    found = _with_summaries(_inputs(inputs), None, progress, options)
     return Report.from_json(_dlgc.check(found, progress))
+
+
+def _with_summaries(
+    inputs: list[str], output: str | None, progress: Progress | None, options: dict[str, object]
+) -> str:
+    """Returns the options as the core reads them; a callable has then written all summaries."""
+    found, summariser = with_summariser(options)
+    text = found.to_json(inputs, output)
+    if summariser is not None:
+        _dlgc.ask_summaries(text, summariser.answer, SUMMARY_BATCH, progress)
+    return text
 
 
 def convert(
@@ -338,8 +359,22 @@ def render(dialogue: Mapping[str, object] | str | bytes, **options: object) -> R
         DlgcError: As for `compile`.
     """
     record = dialogue if isinstance(dialogue, str | bytes) else json.dumps(dialogue, ensure_ascii=False)
-    renderer = _dlgc.Renderer(CompileOptions.of(options).to_json())
-    return Rendered.from_json(renderer.render(record.encode() if isinstance(record, str) else record))
+    found, summariser = with_summariser(options)
+    renderer = _dlgc.Renderer(found.to_json())
+    data = record.encode() if isinstance(record, str) else record
+    return Rendered.from_json(_answered(lambda: renderer.render(data), summariser))
+
+
+def _answered(ask: Callable[[], str], summariser: Summariser | None) -> str:
+    """Returns what the core says when every summary that it asks for is there."""
+    said = ask()
+    asked = json.loads(said).get("requests")
+    if not asked:
+        return said
+    if summariser is None:
+        raise missing_summaries(asked)
+    summariser.answer(asked)
+    return ask()
 
 
 @dataclass(frozen=True)
@@ -396,8 +431,9 @@ def window(
         "documents": documents,
         "summaries": summaries,
     }
-    renderer = _renderer(CompileOptions.of(options).to_json())
-    found = json.loads(renderer.window(json.dumps(record, ensure_ascii=False).encode(), max_new_tokens))
+    taken, summariser = with_summariser(options)
+    renderer, data = _renderer(taken.to_json()), json.dumps(record, ensure_ascii=False).encode()
+    found = json.loads(_answered(lambda: renderer.window(data, max_new_tokens), summariser))
     if found["text"] is None:
         errors = [item["rendered"] for item in found["diagnostics"] if item["severity"] == "error"]
         raise RejectedError("nothing fits\n" + "\n".join(errors), found["diagnostics"])
@@ -429,8 +465,40 @@ def verify(
     found = json.loads(_dlgc.verify(fspath(shards)))
     if source is None:
         return Verdict(**found)
-    confirmation = Confirmation(**json.loads(_dlgc.confirm(fspath(shards), _inputs(source), progress)))
+    with tempfile.TemporaryDirectory() as scratch:  # packed rows are put back into the order of the sources
+        said = _dlgc.confirm(fspath(shards), _inputs(source), scratch, progress)
+    confirmation = Confirmation(**json.loads(said))
     return Verdict(**found, confirmation=confirmation)
+
+
+def repack(
+    shards: StrPath,
+    output: StrPath,
+    *,
+    packing: Packing,
+    overwrite: bool = False,
+    shard_tokens: int = 1 << 26,
+) -> dict[str, Any]:
+    """Makes a dataset of the examples of another one in rows of another composition; nothing is tokenised again.
+
+    Args:
+        shards: The dataset's folder; its rows may be packed or not.
+        output: The new dataset's folder.
+        packing: As in `CompileOptions`; `none` gives each example a row of its own, in the order of the input.
+        overwrite: Replace a dataset that is already there.
+        shard_tokens: Tokens after which a shard is closed.
+
+    Returns:
+        The new manifest.
+
+    Raises:
+        OptionsError: There is no such method, the dataset has no `max_length`, or one folder lies in the other.
+        ShardError: The folder is no dataset, or a damaged one; or the output folder holds one, or other files.
+        OSError: A file or the disk.
+    """
+    options = {"packing": packing, "overwrite": overwrite, "shard_tokens": shard_tokens}
+    found = _dlgc.repack(json.dumps({"shards": fspath(shards), "output": fspath(output), **options}))
+    return dict(json.loads(found))
 
 
 def drift(shards: StrPath, *, tokenizer: StrPath | None = None, chat_template: StrPath | None = None) -> Drift:

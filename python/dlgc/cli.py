@@ -1,4 +1,4 @@
-"""The command line: `dlgc compile | check | convert | show | stats | verify`."""
+"""The command line: `dlgc compile | check | convert | show | stats | verify | repack`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ examples:
   dlgc show raw/chats.jsonl:17 --against trl                 the same beside what TRL itself would train
   dlgc convert raw/ -o chats.jsonl --to openai               any known format to one
   dlgc compile raw/ -o shards/ --where "reward = 1" --split validation=0.05
+  dlgc repack shards/ -o packed/ --packing bfd               the same examples in fuller rows, without tokenising
   dlgc stats shards/                                         one screen of tables
   dlgc verify shards/                                        is this dataset what it was when it was compiled?
   dlgc verify shards/ --source raw/                          does every row come out of the sources again?
@@ -41,6 +42,12 @@ describe formats of your own (`messages = "ticket.thread"`, `role = "author"`, `
 Exit status: 0 clean; 1 nothing compiled, too many records rejected, a dataset not sound, or drift; 2 the run failed and
 wrote nothing.
 """
+
+
+PACKING = (
+    "how examples share rows of up to max_length tokens: none; bfd, best fit in one pass; bfd-global, best fit over "
+    "all rows; trl-bfd, exactly as TRL packs"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     compile_.add_argument(
         "--folds", type=int, metavar="K", help="number dialogues for cross-validation, in column `fold`"
     )
+    compile_.add_argument("--packing", choices=get_args(options.Packing), help=PACKING + " (default: none)")
     compile_.add_argument("--shard-tokens", type=int, metavar="N", help="tokens of a shard (default: 67,108,864)")
     _rendering(compile_)
     _running(compile_)
@@ -110,6 +118,14 @@ def _parser() -> argparse.ArgumentParser:
     stats.add_argument(
         "--rare", type=int, default=20, metavar="N", help="name intents of fewer dialogues (default: 20)"
     )
+
+    repack = _command(commands, "repack", "put the examples of a dataset into other rows, without tokenising")
+    repack.add_argument("shards", metavar="SHARDS", help="the dataset's folder")
+    repack.add_argument("-o", "--output", required=True, metavar="DIR", help="the new dataset's folder")
+    repack.add_argument("--packing", required=True, choices=get_args(options.Packing), help=PACKING)
+    repack.add_argument("--overwrite", action="store_true", help="replace a dataset that is already there")
+    repack.add_argument("--shard-tokens", type=int, default=1 << 26, metavar="N", help="default: 67,108,864")
+    repack.add_argument("--json", action="store_true", help="the new manifest as JSON on standard output")
 
     _verify_arguments(_command(commands, "verify", "check a dataset: from itself, or against what is to serve"))
     return parser
@@ -176,9 +192,11 @@ def _rendering(parser: argparse.ArgumentParser) -> None:
         help="longer dialogues: cover every turn once, each with recent context (default), or lose some as others do",
     )
     add("--min-context", type=float, metavar="SHARE", help="of the budget, that each target keeps (default: 0.5)")
+    add("--long-turns", choices=get_args(options.LongTurns), help="turns that fit no window (default: leave untrained)")
     add("--summary", choices=get_args(options.Summary), help="of what a window leaves out (default: auto)")
     add("--summary-place", choices=get_args(options.SummaryPlace), help="where it stands (default: system)")
     add("--summary-wording", metavar="TEXT", help="what is written around {summary}")
+    add("--summary-cache", metavar="DIR", help="for `--summary cache`: what a callable has written from Python")
     add("--summary-share", type=float, metavar="SHARE", help="most of the budget for it (default: 0.25)")
     add(
         "--target",
@@ -351,6 +369,24 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0 if verdict.sound else 1
 
 
+def _repack(arguments: argparse.Namespace) -> int:
+    manifest = dlgc.repack(
+        arguments.shards,
+        arguments.output,
+        packing=arguments.packing,
+        overwrite=arguments.overwrite,
+        shard_tokens=arguments.shard_tokens,
+    )
+    if arguments.json:
+        json.dump(manifest, sys.stdout, ensure_ascii=False)
+        sys.stdout.write("\n")
+    else:
+        for line in terminal.splits(manifest):
+            terminal.say(line)
+        terminal.say(f"wrote {arguments.output}")
+    return 0
+
+
 def _drift(arguments: argparse.Namespace) -> int:
     drift = dlgc.drift(arguments.shards, tokenizer=arguments.tokenizer, chat_template=arguments.chat_template)
     if arguments.json:
@@ -368,6 +404,7 @@ COMMANDS = {
     "show": _show,
     "stats": _stats,
     "verify": _verify,
+    "repack": _repack,
 }
 
 

@@ -12,13 +12,15 @@ from dlgc.exceptions import OptionsError
 
 StrPath = str | PathLike[str]
 Window = Literal["cover", "last", "drop", "truncate", "reject"]
-Summary = Literal["auto", "data", "state", "extract", "none"]
+LongTurns = Literal["leave", "cut"]
+Summary = Literal["auto", "data", "state", "extract", "cache", "none"]
 SummaryPlace = Literal["system", "user"]
 Target = Literal["inference", "template"]
 Mask = Literal["exact", "template", "hf-compat"]
 State = Literal["ignore", "json-before", "json-after", "context"]
 Severity = Literal["note", "warning", "error"]
 TrainOn = Literal["all_assistant", "last_turn"]
+Packing = Literal["none", "bfd", "bfd-global", "trl-bfd"]
 Format = Literal["native", "openai", "sharegpt"]
 
 
@@ -39,14 +41,20 @@ class CompileOptions:
             turn is trained once, each with the head, a summary of what is left out, and the most recent messages;
             `last` makes one window of those; `truncate` cuts rows at the end; `drop` leaves the dialogue
             out, `reject` rejects it. All but `cover` lose turns, which the report counts.
+        long_turns: What becomes of a turn that fits no window under `cover`: `leave` leaves it untrained, `cut` trains
+            as much of it as fits, and not its stop.
         min_context: Share of `max_length` that each target of a window keeps as context, head and summary included, if
             there is as much before it and as much fits; 1.0 gives each turn a window with all that fits.
         summary: What is said of messages that a window leaves out: `data` is the record's `summaries`, `state` the
-            intent and slots so far, `extract` sentences that were said (SumBasic), `auto` is `data`, else `state`.
+            intent and slots so far, `extract` sentences that were said (SumBasic), `auto` is `data`, else `state`. A
+            callable writes them (see `SummaryRequest`), and `cache` takes what it has written.
         summary_place: At the end of the system message, or a user message of its own.
         summary_wording: What is written around a summary, with `{summary}` in it; by default a line in English or
             Chinese.
         summary_share: Most of `max_length` that a summary may take.
+        summary_cache: Folder of what a callable has written; each summary is asked for once.
+        packing: How examples share rows of up to `max_length` tokens: `none`, each has its own; `bfd`, best fit in one
+            pass; `bfd-global`, best fit over all rows of a split; `trl-bfd`, exactly as TRL packs.
         target: What a proved target is measured against: the prompt that a server sends (a turn whose prompt does not
             nest has a row of its own), or the rendering of the whole dialogue in one row, as TRL trains it.
         mask: Where trained tokens are taken from; other than `exact` it is always the rendering of the whole dialogue.
@@ -81,11 +89,14 @@ class CompileOptions:
     date: str | None = None
     max_length: int | Literal["auto", "none"] = "auto"
     window: Window = "cover"
+    long_turns: LongTurns = "leave"
     min_context: float = 0.5
     summary: Summary = "auto"
     summary_place: SummaryPlace = "system"
     summary_wording: str | None = None
     summary_share: float = 0.25
+    summary_cache: str | None = None
+    packing: Packing = "none"
     target: Target = "inference"
     mask: Mask = "exact"
     train_on: TrainOn = "all_assistant"

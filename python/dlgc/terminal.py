@@ -116,6 +116,10 @@ def summary(report: Report, output: str | None) -> list[str]:
     share = 100 * report.trained_tokens / report.tokens if report.tokens else 0.0
     trained = f"{report.trained_tokens:,} trained ({share:.1f} %)"
     lines.append(f"tokens     {report.tokens:>12,} in {report.rows:,} rows, {trained}")
+    if report.utilisation is not None:
+        lines.append(
+            f"packed     {report.examples:>12,} examples, {100 * report.utilisation:.1f} % of the room is used"
+        )
     amplification = report.tokens / report.source_tokens if report.source_tokens else 1.0
     if amplification > 1:
         lines.append(
@@ -151,6 +155,18 @@ def _windows(counts: dict[str, int]) -> list[str]:
     if counts["short"]:
         parts.append(f"{counts['short']:,} begin with less context than asked for")
     return [f"windows    {of}", *(f"           {part}" for part in parts)]
+
+
+def splits(manifest: dict[str, Any]) -> list[str]:
+    """Returns a line on each split: how much there is, and how full packed rows are."""
+    lines = []
+    for split, size in manifest["splits"].items():
+        line = f"{split} {size['rows']:,} rows, {size['tokens']:,} tokens, {size['trained_tokens']:,} trained"
+        if used := manifest.get("utilisation", {}).get(split):
+            packing, room = manifest["options"]["packing"], manifest["max_length"]
+            line += f"; {packing}: {size['examples']:,} examples, {100 * used:.1f} % of {room:,} tokens a row used"
+        lines.append(line)
+    return lines
 
 
 def _dialogue_parts(dialogues: dict[str, int]) -> tuple[str, ...]:

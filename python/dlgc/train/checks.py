@@ -51,6 +51,11 @@ def dataset(shards: Shards, options: Options) -> None:
             f"`{shards.folder}`: the manifest says {size['rows']} rows, the shards hold {len(shards.rows)}\n"
             "hint: `dlgc.verify` says which file is damaged"
         )
+    if manifest["options"].get("packing", "none") != "none" and not shards.packed:
+        raise ShardError(
+            f"`{shards.folder}` is packed, but its rows have no `seq_lengths`: examples would see each other\n"
+            "hint: `dlgc verify` says which file is damaged"
+        )
     count = manifest["diagnostics"].get("stop-not-a-token")
     if count:
         raise ShardError(

@@ -44,9 +44,10 @@ def plan(shards: Shards, options: Options, config: Any, name: str) -> str:  # no
     how = "every weight" if options.full else f"LoRA (r {lora['lora_r']}, alpha {lora['lora_alpha']}){bits}"
     together = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
     share = size["trained_tokens"] / size["tokens"]
+    packed = f", packed from {size['examples']:,} examples" if "examples" in size else ""
     lines = [
         f"model          {name}; {how}; {config.device.type}",
-        f"rows           {size['rows']:,}; the longest has {shards.longest:,} tokens",
+        f"rows           {size['rows']:,}{packed}; the longest has {shards.longest:,} tokens",
         f"tokens         {size['tokens']:,} an epoch; {size['trained_tokens']:,} of them are trained ({share:.0%})",
         f"steps          {made:,}, each of up to {together} rows; {epochs:.3g} epochs",
         f"learning rate  {config.learning_rate:g}",

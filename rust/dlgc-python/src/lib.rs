@@ -7,11 +7,14 @@ mod error;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use dlgc::compile::{CompileOptions, Compiler, Monitor, Progress, Target};
+use dlgc::compile::{CompileOptions, Compiler, Monitor, Progress, RepackOptions, Target};
 use dlgc::diagnostic::{Code, Diagnostic, locate};
 use dlgc::dialogue::{Location, Position};
+use dlgc::error::{Error, ErrorKind};
 use dlgc::import::{Importers, Wanted};
+use dlgc::pack::Packing;
 use dlgc::source::Record;
+use dlgc::window::Request;
 use error::BindingError;
 use pyo3::prelude::*;
 
@@ -75,6 +78,37 @@ fn check(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult
     json(&report)
 }
 
+/// Asks for the summaries that inputs want and the cache lacks: `ask` gets lists of at most `batch` pairs of a key and a
+/// request, as JSON; options are JSON.
+#[pyfunction]
+#[pyo3(signature = (options, ask, batch, progress=None))]
+fn ask_summaries(
+    py: Python<'_>,
+    options: &str,
+    ask: Py<PyAny>,
+    batch: usize,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<()> {
+    let options = CompileOptions::from_json(options).map_err(BindingError::from)?;
+    let mut raised = None;
+    let mut hand_over = |waiting: &mut Vec<(String, String)>| {
+        Python::attach(|py| ask.call1(py, (std::mem::take(waiting),))).map(drop).map_err(|error| {
+            raised = Some(error);
+            Error::new(ErrorKind::Interrupted, "the callable that writes summaries failed")
+        })
+    };
+    let asked = watched(py, progress, |monitor| {
+        let mut waiting = Vec::new();
+        let mut each = |request: Request| {
+            waiting.push((request.key, request.text));
+            if waiting.len() < batch { Ok(()) } else { hand_over(&mut waiting) }
+        };
+        dlgc::compile::wanted_summaries(&options, &mut each, monitor)?;
+        if waiting.is_empty() { Ok(()) } else { hand_over(&mut waiting) }
+    });
+    raised.map_or(asked, Err)
+}
+
 /// Converts inputs into one file of JSON lines; options and report are JSON.
 #[pyfunction]
 #[pyo3(signature = (options, to, preferences, progress=None))]
@@ -105,9 +139,28 @@ fn verify(py: Python<'_>, folder: PathBuf) -> PyResult<String> {
 
 /// Compiles the sources of a dataset again and compares; the result is JSON.
 #[pyfunction]
-#[pyo3(signature = (folder, sources, progress=None))]
-fn confirm(py: Python<'_>, folder: PathBuf, sources: Vec<String>, progress: Option<Py<PyAny>>) -> PyResult<String> {
-    json(&watched(py, progress, |monitor| dlgc::verify::confirm(&folder, &sources, monitor))?)
+#[pyo3(signature = (folder, sources, scratch, progress=None))]
+fn confirm(
+    py: Python<'_>,
+    folder: PathBuf,
+    sources: Vec<String>,
+    scratch: PathBuf,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<String> {
+    json(&watched(py, progress, |monitor| dlgc::verify::confirm(&folder, &sources, &scratch, monitor))?)
+}
+
+/// Packs the examples of a dataset into rows of another composition; options and the new manifest are JSON.
+#[pyfunction]
+fn repack(py: Python<'_>, options: &str) -> PyResult<String> {
+    let options = RepackOptions::from_json(options).map_err(BindingError::from)?;
+    json(&watched(py, None, |monitor| dlgc::compile::repack(&options, monitor))?)
+}
+
+/// The rows that a method of packing makes of examples of so many tokens, each as indices of these.
+#[pyfunction]
+fn pack_lengths(packing: &str, lengths: Vec<u64>, max_length: u64) -> Result<Vec<Vec<usize>>, BindingError> {
+    Ok(dlgc::pack::pack_lengths(Packing::parse(packing)?, &lengths, max_length)?)
 }
 
 /// Compares a dataset's tokenizer and template with others; the result is JSON.
@@ -129,7 +182,8 @@ impl Renderer {
     #[new]
     fn new(py: Python<'_>, options: &str) -> Result<Self, BindingError> {
         let options = CompileOptions::from_json(options)?;
-        let compiler = py.detach(|| Compiler::load(&options))?;
+        let mut compiler = py.detach(|| Compiler::load(&options))?;
+        compiler.ask();
         Ok(Self { compiler, options })
     }
 
@@ -209,10 +263,13 @@ fn _dlgc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Renderer>()?;
     module.add_function(wrap_pyfunction!(compile, module)?)?;
     module.add_function(wrap_pyfunction!(check, module)?)?;
+    module.add_function(wrap_pyfunction!(ask_summaries, module)?)?;
     module.add_function(wrap_pyfunction!(convert, module)?)?;
     module.add_function(wrap_pyfunction!(formats, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)?;
     module.add_function(wrap_pyfunction!(confirm, module)?)?;
+    module.add_function(wrap_pyfunction!(repack, module)?)?;
+    module.add_function(wrap_pyfunction!(pack_lengths, module)?)?;
     module.add_function(wrap_pyfunction!(drift, module)?)?;
     module.add_function(wrap_pyfunction!(explain, module)?)
 }

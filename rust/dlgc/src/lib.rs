@@ -4,8 +4,8 @@
 //! the passes in this order; each imports the type of the one before it, and only [`mod@compile`] knows them all:
 //!
 //! ```text
-//! source → import → validate → filter, split → template → tokenize → shard
-//! paths    records  Dialogue   Dialogue        Rendered   Example    Arrow files, manifest.json
+//! source → import → validate → filter, split → template → tokenize → pack → shard
+//! paths    records  Dialogue   Dialogue        Rendered   Example    bins   Arrow files, manifest.json
 //! ```
 //!
 //! What is wrong with the data is a [`diagnostic::Diagnostic`]; what goes wrong with the run is an [`error::Error`].
@@ -17,6 +17,7 @@ pub mod error;
 pub mod filter;
 pub mod import;
 pub mod json;
+pub mod pack;
 mod panics;
 pub mod shard;
 pub mod source;

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
 use super::templates::Templates;
-use super::windows::{Lowered, Shot, Unlowered, WindowOptions};
+use super::windows::{Lowered, Shot, Unlowered, WindowOptions, asked};
 use crate::diagnostic::{Code, Diagnostic, Severities, Severity};
 use crate::dialogue::{Dialogue, Location, Message, Role};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,7 +22,7 @@ use crate::split::{Splits, Stratum};
 use crate::template::{Date, Mode, Template, TemplateOptions, Turn};
 use crate::tokenize::{ControlPolicy, Ending, Example, Mask, Tokenizer, TokenizerFiles, UNTRAINED};
 use crate::validate::{Checked, validate};
-use crate::window::{SummaryOptions, SummaryPlace};
+use crate::window::{Cache, LongTurns, Request, SummaryOptions, SummaryPlace};
 
 /// The budget where neither option nor tokenizer says less.
 const DEFAULT_MAX_LENGTH: u64 = 4096;
@@ -88,6 +88,8 @@ pub(crate) struct Compiled {
     pub(crate) stratum: Option<Stratum>,
     /// The dialogue in another format, where that is wanted, with its line break.
     pub(crate) line: Option<String>,
+    /// Summaries that somebody else is to write.
+    pub(crate) requests: Vec<Request>,
 }
 
 /// Where a record belongs in the ledger.
@@ -170,6 +172,8 @@ pub struct Shown {
     pub diagnostics: Vec<Diagnostic>,
     /// How many dialogues its record has.
     pub of: usize,
+    /// Summaries that somebody else is to write.
+    pub requests: Vec<Request>,
 }
 
 impl Compiler {
@@ -222,12 +226,14 @@ impl Compiler {
         let takes_system = templates.iter().all(|(_, template)| takes_system(template));
         let windows = WindowOptions {
             mode: options.window,
+            cuts_long_turns: options.long_turns == LongTurns::Cut,
             min_context: options.min_context,
             summary: SummaryOptions {
                 source: options.summary,
                 place: if takes_system { options.summary_place } else { SummaryPlace::User },
                 wording: options.summary_wording.clone(),
                 budget: max_length.map_or(u64::MAX, |length| (options.summary_share * length as f64) as u64),
+                cache: options.summary_cache.as_deref().map(Cache::new),
             },
         };
         Ok(Self {
@@ -246,6 +252,13 @@ impl Compiler {
             train_on,
             windows,
         })
+    }
+
+    /// Lets summaries that somebody else writes be missing: they are asked for.
+    pub fn ask(&mut self) {
+        if let Some(cache) = &mut self.windows.summary.cache {
+            cache.asks = true;
+        }
     }
 
     /// What is proved of the targets.
@@ -307,7 +320,8 @@ impl Compiler {
                 let message = "the dialogue is longer than `max_length`";
                 outcome.diagnostics.push(Diagnostic::new(Code::DialogueDropped, message));
             }
-            Ok(lowered) => {
+            Ok(mut lowered) => {
+                outcome.requests = std::mem::take(&mut lowered.requests);
                 Self::account(&lowered, trainable, &mut outcome);
                 outcome.source_tokens = lowered.tokens;
                 outcome.windows = lowered.counts;
@@ -378,7 +392,7 @@ impl Compiler {
         match lowered {
             Ok(lowered) if raised(&diagnostics).is_none() => {
                 let turns = lowered.turns().cloned().collect();
-                Ok(Ok(Shown { windows: lowered.windows, turns, diagnostics, of }))
+                Ok(Ok(Shown { windows: lowered.windows, turns, diagnostics, of, requests: lowered.requests }))
             }
             _ => Ok(Err(diagnostics)),
         }
@@ -499,6 +513,7 @@ fn row(dialogue: &Dialogue<'_>, location: &Location, fold: i32, window: usize, e
         trained_messages: example.trained_messages,
         text_hash: example.text_hash,
         target_hash: example.target_hash,
+        ..Provenance::default()
     };
     Row { input_ids: example.input_ids, labels: example.labels, provenance: vec![provenance] }
 }
@@ -611,6 +626,7 @@ impl Shown {
             "messages": first["messages"],
             "dialogues": self.of,
             "windows": windows,
+            "requests": asked(&self.requests),
         })
     }
 }

@@ -9,6 +9,7 @@ mod canaries;
 mod compiler;
 mod convert;
 mod options;
+mod repack;
 mod report;
 mod resume;
 mod templates;
@@ -28,10 +29,13 @@ use crate::diagnostic::{Code, Diagnostic, Located, Severities, locate};
 use crate::dialogue::Location;
 use crate::error::{Error, ErrorKind, Result};
 use crate::import::{Importers, is_piece};
+use crate::pack::Packing;
 use crate::panics::caught;
-use crate::shard::{self, Certificate, DatasetWriter, FORMAT, FORMAT_VERSION, Ledger, Manifest, WritePlan};
+use crate::shard::{self, Certificate, DatasetWriter, FORMAT, FORMAT_VERSION, Ledger, Manifest, Size, WritePlan};
 use crate::source::{self, Chunk, Fault, InputDigest, Item, Reader, Record, Skipped};
 use crate::split::Splits;
+use crate::window::Request;
+use repack::{Source, utilisation};
 use resume::{Skip, Skipping, Start};
 
 pub(crate) use canaries::Sighting;
@@ -40,9 +44,10 @@ pub(crate) use compiler::Outcome;
 pub use compiler::{Compiler, Shown};
 pub use convert::{Target, convert};
 pub use options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
+pub use repack::{RepackOptions, repack};
 pub use report::{CompileReport, Progress};
 pub use templates::Templates;
-pub use windows::{Served, Shot};
+pub use windows::{Served, Shot, asked};
 
 /// Watches a long run: shows progress, and may stop it.
 pub trait Monitor {
@@ -82,13 +87,26 @@ pub fn compile(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Co
         run: resume::digest(options, &compiler, &listing.files),
         shard_tokens: options.shard_tokens,
         overwrite: options.overwrite,
+        packing: options.packing,
+        max_length: compiler.max_length,
         tokenizer: &compiler.files.files,
     };
-    let mut interrupted = DatasetWriter::resume(&plan)?;
+    // Who packs with an eye on all rows of a split must first have them.
+    let first = (options.packing == Packing::BfdGlobal).then(|| shard::unpacked(&plan));
+    if first.is_some() {
+        shard::claim(&plan)?;
+    }
+    let rows_plan = first.as_ref().unwrap_or(&plan);
+    let mut interrupted = DatasetWriter::resume(rows_plan)?;
     loop {
         let (writer, start) = match interrupted.take().map(|(writer, state)| (writer, Start::of(state))) {
             Some((writer, Some(start))) if start.siblings_are_the_same() => (writer, start),
-            _ => (DatasetWriter::create(&plan)?, Start::default()),
+            _ => {
+                if first.is_some() {
+                    shard::discard(&plan)?;
+                }
+                (DatasetWriter::create(rows_plan)?, Start::default())
+            }
         };
         let resumed = start.records();
         let reader = Reader::new(listing.files.clone(), options.max_record_bytes).joining(is_piece);
@@ -99,7 +117,14 @@ pub fn compile(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Co
         else {
             continue; // the inputs are others than those of the interrupted run: from the start
         };
-        let written = sink.writer.finish()?;
+        let mut written = sink.writer.finish()?;
+        if let Some(rows_plan) = &first {
+            let mut progress = Progress { bytes_total: total, ..Progress::default() };
+            progress.update(total.unwrap_or_default(), &tallies);
+            let (folder, is_packed) = (rows_plan.root.as_path(), false);
+            let source = Source { folder, shards: &written.shards, files: &written.files, is_packed };
+            written = repack::pack(&plan, &source, &mut || monitor.tick(&progress))?;
+        }
         let manifest = manifest(options, &compiler, &tallies, &written, inputs)?;
         shard::commit(&plan, &manifest)?;
         let skipped = listing.skipped.into_iter().chain(skipped).collect();
@@ -122,6 +147,28 @@ pub fn check(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Comp
     let Ran { tallies, skipped, .. } = ran.expect("only an interrupted run can find other inputs");
     let skipped = listing.skipped.into_iter().chain(skipped).collect();
     Ok(CompileReport::new(options, &compiler, tallies, skipped, None))
+}
+
+/// Takes inputs through all passes for the summaries that are wanted and not in the cache, in order; one that several
+/// windows want may come several times.
+///
+/// # Errors
+/// Anything of [`ErrorKind`] but those of the disk, and those of `each`.
+pub fn wanted_summaries(
+    options: &CompileOptions,
+    each: &mut dyn FnMut(Request) -> Result<()>,
+    monitor: &mut dyn Monitor,
+) -> Result<()> {
+    let listing = source::list(&options.inputs)?;
+    let mut compiler = Compiler::load(options)?;
+    compiler.ask();
+    let total = total_bytes(&listing.files);
+    let reader = Reader::new(listing.files, options.max_record_bytes).joining(is_piece);
+    let mut take = |_: &Record<'_>, outcome: Outcome, _: &[Located]| {
+        outcome.dialogues.into_iter().flat_map(|compiled| compiled.requests).try_for_each(&mut *each)
+    };
+    run(options.threads, &compiler, reader, total, Start::default(), &mut take, monitor)?;
+    Ok(())
 }
 
 /// Takes files through all passes once more, and hands over what becomes of each record, in order.
@@ -486,7 +533,6 @@ fn drain(
 ) -> Result<()> {
     let mut waiting = BTreeMap::new();
     let mut next = 0;
-    let interrupted = || Error::new(ErrorKind::Interrupted, "interrupted; nothing was committed");
     loop {
         match results.recv_timeout(TICK) {
             Ok((sequence, item)) => {
@@ -507,6 +553,11 @@ fn drain(
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
+}
+
+/// What ends a run that the monitor gives up.
+fn interrupted() -> Error {
+    Error::new(ErrorKind::Interrupted, "interrupted; nothing was committed")
 }
 
 fn process(pass: &dyn Pass, chunk: Chunk, stop: &AtomicBool) -> Result<Processed> {
@@ -573,7 +624,8 @@ fn manifest(
         ledger: tallies.ledger.clone(),
         windows: tallies.windows,
         faults: tallies.faults.clone(),
-        certificate: Some(tallies.certificate(compiler)),
+        certificate: Some(tallies.certificate(compiler).in_rows(Size::sum(written.splits.values()))),
+        utilisation: utilisation(written, compiler.max_length),
         diagnostics: tallies.tally.counts().into_iter().map(|(code, count)| (code.to_owned(), count)).collect(),
         canaries: compiler.canaries()?,
     })

@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use crate::diagnostic::Severity;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pack::Packing;
 use crate::shard::{Manifest, SHARD_TOKENS};
 use crate::template::StateMode;
-use crate::window::{SLOT, SummaryPlace, SummarySource, WindowMode};
+use crate::window::{LongTurns, SLOT, SummaryPlace, SummarySource, WindowMode};
 
 /// Options of a compilation; `specs/options.schema.json` is their schema.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +36,8 @@ pub struct CompileOptions {
     pub max_length: MaxLength,
     /// What becomes of a dialogue that is longer.
     pub window: WindowMode,
+    /// What becomes of a turn that fits no window.
+    pub long_turns: LongTurns,
     /// Share of the budget that each target keeps as context, if there is as much.
     pub min_context: f64,
     /// Where the summaries of windows come from.
@@ -45,6 +48,10 @@ pub struct CompileOptions {
     pub summary_wording: Option<String>,
     /// Most of the budget that one may take.
     pub summary_share: f64,
+    /// Folder of those that somebody else writes; see [`Cache`](crate::window::Cache).
+    pub summary_cache: Option<PathBuf>,
+    /// How examples share rows.
+    pub packing: Packing,
     /// What a proved target is measured against.
     pub target: TargetOption,
     /// Where trained tokens are taken from.
@@ -151,11 +158,14 @@ impl Default for CompileOptions {
             date: None,
             max_length: MaxLength::Named(MaxLengthName::Auto),
             window: WindowMode::default(),
+            long_turns: LongTurns::default(),
             min_context: 0.5,
             summary: SummarySource::default(),
             summary_place: SummaryPlace::default(),
             summary_wording: None,
             summary_share: 0.25,
+            summary_cache: None,
+            packing: Packing::default(),
             target: TargetOption::default(),
             mask: MaskOption::default(),
             train_on: TrainOn::default(),
@@ -212,8 +222,15 @@ impl CompileOptions {
             let message = format!("`summary_wording` must have `{SLOT}` in it, found `{wording}`");
             return Err(Error::new(ErrorKind::Options, message));
         }
+        if options.summary == SummarySource::Cache && options.summary_cache.is_none() {
+            let message = "`summary` is `cache`, and `summary_cache` names no folder";
+            return Err(Error::new(ErrorKind::Options, message));
+        }
         if options.max_length == MaxLength::Tokens(0) {
             return Err(Error::new(ErrorKind::Options, "`max_length` must be at least 1, or `none`"));
+        }
+        if options.max_length == MaxLength::Named(MaxLengthName::None) {
+            options.packing.room(None)?;
         }
         if options.max_record_bytes < 1024 {
             return Err(Error::new(ErrorKind::Options, "`max_record_bytes` must be at least 1024"));
@@ -242,10 +259,10 @@ impl CompileOptions {
         serde_json::json!({
             "target": self.target, "mask": self.mask, "train_on": self.train_on, "state": self.state, "control_tokens": self.control_tokens,
             "template_kwargs": self.template_kwargs, "date": self.date, "max_length": max_length,
-            "window": self.window, "min_context": self.min_context, "summary": self.summary,
+            "window": self.window, "long_turns": self.long_turns, "min_context": self.min_context, "summary": self.summary,
             "summary_place": self.summary_place, "summary_wording": self.summary_wording,
-            "summary_share": self.summary_share,
-            "max_record_bytes": self.max_record_bytes, "severity": self.severity,
+            "summary_share": self.summary_share, "summary_cache": self.summary_cache,
+            "packing": self.packing, "max_record_bytes": self.max_record_bytes, "severity": self.severity,
             "formats": self.formats, "assistant": self.assistant,
             "split": self.split, "folds": self.folds, "stratify": self.stratify,
             "where": self.condition,

@@ -9,7 +9,7 @@ use super::CompileOptions;
 use super::compiler::{Compiled, Compiler, Outcome, Verdict};
 use crate::diagnostic::{Code, Diagnostic, Located, Severity, Tally, locate};
 use crate::dialogue::{Location, Position};
-use crate::shard::{Certificate, CertifiedStop, FileFault, Ledger, Manifest, WindowCounts};
+use crate::shard::{Certificate, CertifiedStop, FileFault, Ledger, Manifest, Size, WindowCounts};
 use crate::source::{Fault, Record, Skipped};
 use crate::split::Strata;
 use crate::tokenize::Ending;
@@ -60,6 +60,9 @@ pub(super) struct Tallies {
     control_texts: u64,
     /// Targets that are not what follows the prompt of a server.
     differing: u64,
+    /// Targets that are cut before they end.
+    #[serde(default)]
+    cut: u64,
     /// Where the next dialogue of each stratum goes.
     #[serde(default)]
     pub(super) strata: Strata,
@@ -120,8 +123,9 @@ impl Tallies {
         ledger.dialogues.compiled += 1;
         self.windows.add(&compiled.windows);
         let is_control_text = |found: &Diagnostic| found.code == Code::ControlTokenAsText;
-        let differs = |found: &&Diagnostic| found.code == Code::TargetDiffers;
-        self.differing += compiled.diagnostics.iter().filter(differs).count() as u64;
+        let count = |code: Code| compiled.diagnostics.iter().filter(|found| found.code == code).count() as u64;
+        self.differing += count(Code::TargetDiffers);
+        self.cut += count(Code::TurnCut);
         self.control_texts += u64::from(compiled.diagnostics.iter().any(is_control_text));
     }
 }
@@ -162,8 +166,10 @@ impl Tallies {
             proof: compiler.proof(),
             targets: self.ledger.turns.trained,
             rows: self.rows,
+            examples: 0,
             stops: self.endings.iter().map(stop).collect(),
             differing: self.differing,
+            cut: self.cut,
             control_texts: self.control_texts,
         }
     }
@@ -182,6 +188,10 @@ pub struct CompileReport {
     pub resumed: u64,
     /// Rows.
     pub rows: u64,
+    /// Examples: as many as rows, unless these are packed.
+    pub examples: u64,
+    /// Share of the tokens for which the rows have room that they hold; `None` where they are not packed.
+    pub utilisation: Option<f64>,
     /// Tokens of the rows.
     pub tokens: u64,
     /// Tokens of the compiled dialogues, each counted once: fewer where turns have rows of their own.
@@ -214,6 +224,8 @@ impl CompileReport {
             formats: tallies.formats,
             resumed: 0,
             rows: tallies.rows,
+            examples: tallies.rows,
+            utilisation: None,
             tokens: tallies.tokens,
             source_tokens: tallies.source_tokens,
             trained_tokens: tallies.trained_tokens,
@@ -249,9 +261,20 @@ impl CompileReport {
         skipped: Vec<Skipped>,
         manifest: Option<Manifest>,
     ) -> Self {
-        let certificate = tallies.certificate(compiler);
+        let size = manifest.as_ref().map(|manifest| Size::sum(manifest.splits.values()));
+        let mut certificate = tallies.certificate(compiler);
+        if let Some(size) = size {
+            certificate = certificate.in_rows(size);
+        }
         let statement = certificate.statement();
-        Self { statement, certificate: Some(certificate), manifest, ..Self::of(options, tallies, skipped) }
+        Self {
+            rows: certificate.rows,
+            utilisation: size.and_then(|size| size.utilisation(compiler.max_length)),
+            statement,
+            certificate: Some(certificate),
+            manifest,
+            ..Self::of(options, tallies, skipped)
+        }
     }
 }
 

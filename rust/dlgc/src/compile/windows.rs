@@ -19,11 +19,12 @@ use crate::source::Record;
 use crate::template::{Rendered, Template, Turn};
 use crate::tokenize::{Example, Memory, Tokenizer, UNTRAINED};
 use crate::validate::validate;
-use crate::window::{Layout, Lengths, Limits, Summaries, SummaryOptions, View, Window, WindowMode, plan};
+use crate::window::{Layout, Lengths, Limits, Request, Summaries, SummaryOptions, View, Window, WindowMode, plan};
 
 /// How windows are made.
 pub(super) struct WindowOptions {
     pub(super) mode: WindowMode,
+    pub(super) cuts_long_turns: bool,
     pub(super) min_context: f64,
     pub(super) summary: SummaryOptions,
 }
@@ -38,6 +39,8 @@ pub(super) struct Lowered {
     pub(super) tokens: u64,
     /// What the windows cost and leave out; all zero for a dialogue that fits.
     pub(super) counts: WindowCounts,
+    /// Summaries that somebody else is to write.
+    pub(super) requests: Vec<Request>,
     /// What was said of messages that several windows show.
     seen: HashSet<(Code, Range<usize>, String)>,
 }
@@ -72,6 +75,8 @@ pub struct Served {
     pub prompt: Example,
     /// What is said of what is left out.
     pub summary: Option<String>,
+    /// Summaries that somebody else is to write.
+    pub requests: Vec<Request>,
 }
 
 impl Served {
@@ -85,9 +90,13 @@ impl Served {
             "text": self.prompt.text,
             "input_ids": self.prompt.input_ids,
             "summary": self.summary,
+            "requests": asked(&self.requests),
         })
     }
 }
+
+/// Bytes from which a dialogue is encoded in pieces, between the tokens that mark its messages.
+const LARGE: u64 = 1 << 16;
 
 type Found<T> = std::result::Result<T, Diagnostic>;
 
@@ -115,7 +124,8 @@ impl Compiler {
             Some(tokens) => self.in_windows(dialogue, budget, tokens, &memory, diagnostics)?,
             None => {
                 let mut found = Vec::new();
-                let remembered = is_long.then_some(&memory);
+                // In pieces, the reference has less to keep in mind at once.
+                let remembered = (is_long || spoken(dialogue) > LARGE).then_some(&memory);
                 let (rendered, examples) = match self.lower_one(dialogue, remembered, &mut found)? {
                     Ok(done) => done,
                     Err(refused) => {
@@ -196,20 +206,29 @@ impl Compiler {
             diagnostics.push(rows.refused.take().unwrap_or_else(|| Diagnostic::new(Code::TurnTooLong, message)));
             return Ok(Err(diagnostics));
         };
-        let (view, summary) = rows.view(cut, last + 1, 0..0);
-        rows.failed()?;
-        let template = self.templates.of(&view.dialogue);
-        let shown = template.messages(&view.dialogue).and_then(|shown| Ok((shown, template.prompt(&view.dialogue)?)));
-        let (mut shown, (text, suppressed)) = match shown {
-            Ok(shown) => shown,
-            Err(refused) => {
-                diagnostics.push(refused);
-                return Ok(Err(diagnostics));
+        let mut written = u64::MAX;
+        loop {
+            let (view, summary) = rows.shown(cut, last + 1, 0..0, written)?;
+            let template = self.templates.of(&view.dialogue);
+            let shown =
+                template.messages(&view.dialogue).and_then(|shown| Ok((shown, template.prompt(&view.dialogue)?)));
+            let (mut shown, (text, suppressed)) = match shown {
+                Ok(shown) => shown,
+                Err(refused) => {
+                    diagnostics.push(refused);
+                    return Ok(Err(diagnostics));
+                }
+            };
+            let prompt = self.tokenizer.untrained(&text, &suppressed)?;
+            let over = (prompt.input_ids.len() as u64 + room).saturating_sub(budget);
+            if over > 0 && rows.is_written(cut) && written > 0 {
+                written = written.min(self.windows.summary.budget).saturating_sub(over);
+                continue;
             }
-        };
-        shown.pop(); // stands for the answer
-        let messages = shown.into_iter().map(|(index, node)| (view.sources[index], node)).collect();
-        Ok(Ok(Served { messages, prompt: self.tokenizer.untrained(&text, &suppressed)?, summary }))
+            shown.pop(); // stands for the answer
+            let messages = shown.into_iter().map(|(index, node)| (view.sources[index], node)).collect();
+            return Ok(Ok(Served { messages, prompt, summary, requests: rows.summaries.requests }));
+        }
     }
 
     /// Renders and tokenises what is shown, however long it is.
@@ -242,15 +261,17 @@ impl Compiler {
             left_out: Vec::new(),
             tokens,
             counts: WindowCounts { dialogues: 1, ..WindowCounts::default() },
+            requests: Vec::new(),
             seen: HashSet::new(),
         };
-        match self.windows.mode {
-            WindowMode::Last => self.last(&mut rows, &mut lowered, diagnostics)?,
-            _ => self.cover(&mut rows, &mut lowered, diagnostics)?,
+        match (rows.head_too_long()?, self.windows.mode) {
+            (Some(found), _) => {
+                (0..rows.layout.turns.len()).for_each(|turn| rows.enter(turn, &found, &mut lowered));
+            }
+            (None, WindowMode::Last) => self.last(&mut rows, &mut lowered, diagnostics)?,
+            (None, _) => self.cover(&mut rows, &mut lowered, diagnostics)?,
         }
-        if lowered.windows.is_empty() {
-            rows.head_too_long(&mut lowered)?;
-        }
+        lowered.requests = rows.summaries.requests;
         Ok(lowered)
     }
 
@@ -264,7 +285,9 @@ impl Compiler {
             let planned = plan::next(first, turns, rows, limits);
             rows.failed()?;
             let Some(window) = planned else {
-                rows.leave_out(first, lowered)?;
+                if !self.cut_turn(rows, first, lowered, diagnostics)? {
+                    rows.leave_out(first, lowered)?;
+                }
                 first += 1;
                 continue;
             };
@@ -277,6 +300,37 @@ impl Compiler {
             lowered.take(shot, found, diagnostics);
         }
         Ok(())
+    }
+
+    /// Trains as much of a turn as fits after what it answers, without its stop; whether it does.
+    fn cut_turn(
+        &self,
+        rows: &mut Rows<'_, '_>,
+        turn: usize,
+        lowered: &mut Lowered,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Result<bool> {
+        if !self.windows.cuts_long_turns {
+            return Ok(false);
+        }
+        let window = Window { cut: rows.layout.last_cut(turn), turns: turn..turn + 1, is_short: false };
+        let mut found = Vec::new();
+        let mut shot = self.take_shot(rows, &window, &mut found)?;
+        let budget = rows.limits.budget as usize;
+        let is_long = |example: &Example| example.input_ids.len() > budget;
+        if shot.examples.iter().any(|example| is_long(example) && !example.ends_in_target_at(budget)) {
+            return Ok(false);
+        }
+        for example in shot.examples.iter_mut().filter(|example| is_long(example)) {
+            example.cut(budget);
+            (example.text_hash, example.target_hash) = self.tokenizer.hashes(&example.input_ids, &example.labels)?;
+            let &message = example.trained_messages.last().expect("a row trains something");
+            let cut = format!("the turn is cut at {budget} tokens; neither the rest nor its stop is trained");
+            found.push(Diagnostic::new(Code::TurnCut, cut).at(&rows.dialogue.messages[message].range));
+        }
+        rows.count(&window, &shot, lowered)?;
+        lowered.take(shot, found, diagnostics);
+        Ok(true)
     }
 
     /// The most recent messages that fit.
@@ -318,22 +372,37 @@ impl Compiler {
         window: &Window,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Result<Option<Shot>> {
+        let shot = self.take_shot(rows, window, diagnostics)?;
+        Ok(rows.all_fit(window, &shot.examples).then_some(shot))
+    }
+
+    /// Renders and tokenises a window, however long its rows are.
+    fn take_shot(&self, rows: &mut Rows<'_, '_>, window: &Window, diagnostics: &mut Vec<Diagnostic>) -> Result<Shot> {
         let end = rows.layout.turns[window.turns.end - 1].end;
-        let (view, summary) = rows.view(window.cut, end, window.turns.clone());
-        rows.failed()?;
-        let (mut rendered, mut examples) = match self.lower_one(&view.dialogue, Some(rows.memory), diagnostics)? {
-            Ok(done) => done,
-            Err(refused) => (untrained(&view.dialogue, &refused), Vec::new()),
+        let mut written = u64::MAX;
+        let (view, summary, mut rendered, mut examples) = loop {
+            let (view, summary) = rows.shown(window.cut, end, window.turns.clone(), written)?;
+            let mut found = Vec::new();
+            let (rendered, examples) = match self.lower_one(&view.dialogue, Some(rows.memory), &mut found)? {
+                Ok(done) => done,
+                Err(refused) => (untrained(&view.dialogue, &refused), Vec::new()),
+            };
+            let longest = examples.iter().map(|example| example.input_ids.len() as u64).max().unwrap_or_default();
+            let over = longest.saturating_sub(rows.limits.budget);
+            if over > 0 && summary.is_some() && rows.is_written(window.cut) {
+                // Who wrote it cannot know how it joins what stands around it.
+                written = written.min(self.windows.summary.budget).saturating_sub(over);
+                continue;
+            }
+            diagnostics.append(&mut found);
+            break (view, summary, rendered, examples);
         };
         let record = |message: usize| view.sources[message].expect("a summary is never trained");
         rendered.turns.iter_mut().for_each(|turn| turn.message = record(turn.message));
         for example in &mut examples {
             example.trained_messages.iter_mut().for_each(|message| *message = record(*message));
         }
-        if !rows.all_fit(window, &examples) {
-            return Ok(None);
-        }
-        Ok(Some(Shot { rendered, examples, sources: view.sources, summary }))
+        Ok(Shot { rendered, examples, sources: view.sources, summary })
     }
 
     /// Cuts rows at the budget, as trainers do.
@@ -365,6 +434,7 @@ impl Lowered {
             left_out: Vec::new(),
             tokens,
             counts: WindowCounts::default(),
+            requests: Vec::new(),
             seen: HashSet::new(),
         }
     }
@@ -452,10 +522,48 @@ impl<'r, 'a> Rows<'r, 'a> {
         self.error.take().map_or(Ok(()), Err)
     }
 
+    /// What is shown as it is measured: what somebody else writes of what is left out is not in it.
     fn view(&mut self, cut: usize, end: usize, turns: Range<usize>) -> (View<'a>, Option<String>) {
         let mut view = self.layout.view(self.dialogue, cut, end, &turns);
-        let Compiler { tokenizer, windows, .. } = self.compiler;
-        let (memory, error) = (self.memory, &mut self.error);
+        let at = self.layout.cuts[cut].at;
+        let summary = self.counting(|summaries, count| summaries.before(at, count));
+        if let Some(summary) = &summary {
+            view.put(summary, self.layout.head, self.compiler.windows.summary.place);
+        }
+        (view, summary)
+    }
+
+    /// What is shown, with what somebody else wrote, in so many tokens, of what is left out.
+    fn shown(
+        &mut self,
+        cut: usize,
+        end: usize,
+        turns: Range<usize>,
+        written: u64,
+    ) -> Result<(View<'a>, Option<String>)> {
+        let (mut view, summary) = self.view(cut, end, turns);
+        let at = self.layout.cuts[cut].at;
+        let written = self.counting(|summaries, count| summaries.written(at, written, count))?;
+        self.failed()?;
+        if let Some(written) = &written {
+            view.put(written, self.layout.head, self.compiler.windows.summary.place);
+        }
+        Ok((view, summary.or(written)))
+    }
+
+    /// Whether somebody else writes what is said of what this cut leaves out.
+    fn is_written(&mut self, cut: usize) -> bool {
+        self.reserve(cut) > 0
+    }
+
+    fn reserve(&mut self, cut: usize) -> u64 {
+        let at = self.layout.cuts[cut].at;
+        self.counting(|summaries, count| summaries.reserve(at, count))
+    }
+
+    /// Runs what counts tokens of summaries; a failure is kept for [`Rows::failed`].
+    fn counting<T>(&mut self, run: impl FnOnce(&mut Summaries<'r, 'a>, &mut dyn FnMut(&str) -> u64) -> T) -> T {
+        let (tokenizer, memory, error) = (&self.compiler.tokenizer, self.memory, &mut self.error);
         let mut count = |text: &str| match tokenizer.count(text, &[], memory) {
             Ok(tokens) => tokens as u64,
             Err(failed) => {
@@ -463,11 +571,7 @@ impl<'r, 'a> Rows<'r, 'a> {
                 0
             }
         };
-        let summary = self.summaries.before(self.layout.cuts[cut].at, &mut count);
-        if let Some(summary) = &summary {
-            view.put(summary, self.layout.head, windows.summary.place);
-        }
-        (view, summary)
+        run(&mut self.summaries, &mut count)
     }
 
     /// Tokens of a rendering; [`u64::MAX`] where the template refuses it.
@@ -496,7 +600,7 @@ impl<'r, 'a> Rows<'r, 'a> {
         let end = self.layout.turns[turn].end;
         let (view, _) = self.view(cut, end, 0..0);
         let bytes = self.bytes_from(cut, end);
-        let tokens = self.measured(self.template.text(&view.dialogue), bytes);
+        let tokens = self.measured(self.template.text(&view.dialogue), bytes).saturating_add(self.reserve(cut));
         self.rows.insert((cut, turn), tokens);
         tokens
     }
@@ -551,26 +655,22 @@ impl<'r, 'a> Rows<'r, 'a> {
         }
     }
 
-    /// Where nothing fits: says so of the head, if that is what does not.
-    fn head_too_long(&mut self, lowered: &mut Lowered) -> Result<()> {
+    /// What every window shows, where even the shortest exchange does not fit after it.
+    fn head_too_long(&self) -> Result<Option<Diagnostic>> {
         let head = self.layout.head;
         if head == 0 && self.dialogue.tools.is_none() && self.dialogue.documents.is_none() {
-            return Ok(());
+            return Ok(None);
         }
         let mut view = self.layout.view(self.dialogue, 0, head, &(0..0));
         view.dialogue.messages.extend([Message::said(Role::User, "?"), Message::said(Role::Assistant, "!")]);
-        let tokens = self.measured(self.template.prompt(&view.dialogue), 1);
-        self.failed()?;
-        if tokens <= self.limits.budget || tokens == u64::MAX {
-            return Ok(());
+        let Ok((text, suppressed)) = self.template.prompt(&view.dialogue) else { return Ok(None) };
+        let tokens = self.compiler.tokenizer.count(&text, &suppressed, self.memory)? as u64;
+        let budget = self.limits.budget;
+        if tokens <= budget {
+            return Ok(None);
         }
-        let message = format!(
-            "system messages, tools and documents have {tokens} tokens, `max_length` is {}",
-            self.limits.budget
-        );
-        let found = Diagnostic::new(Code::HeadTooLong, message).help("raise `--max-length`, or shorten them");
-        lowered.left_out.iter_mut().for_each(|turn| turn.target = Err(found.clone()));
-        Ok(())
+        let message = format!("system messages, tools and documents have {tokens} tokens, `max_length` is {budget}");
+        Ok(Some(Diagnostic::new(Code::HeadTooLong, message).help("raise `--max-length`, or shorten them")))
     }
 
     /// Counts what a window shows and leaves out.
@@ -605,7 +705,7 @@ impl Lengths for Rows<'_, '_> {
         let end = self.layout.turns[turn].start + 1;
         let (view, _) = self.view(cut, end, 0..0);
         let bytes = self.bytes_from(cut, end - 1);
-        let tokens = self.measured(self.template.prompt(&view.dialogue), bytes);
+        let tokens = self.measured(self.template.prompt(&view.dialogue), bytes).saturating_add(self.reserve(cut));
         self.prompts.insert((cut, turn), tokens);
         tokens
     }
@@ -627,6 +727,11 @@ impl Lengths for Rows<'_, '_> {
         let wanted = self.expected_bytes(tokens) + self.bytes[at] - self.bytes[self.layout.head];
         self.layout.turns.partition_point(|turn| self.bytes[turn.end] <= wanted)
     }
+}
+
+/// Requests as they go to whoever writes summaries: key and text of each.
+pub fn asked(requests: &[Request]) -> Vec<(&str, &str)> {
+    requests.iter().map(|request| (request.key.as_str(), request.text.as_str())).collect()
 }
 
 /// Bytes that a message says.

@@ -327,6 +327,12 @@ catalogue! {
         example: "an answer of 5,000 tokens, compiled for a context of 4096",
         remedy: "Raise `--max-length`, or cut the message where it makes sense.",
     }
+    TurnCut "turn-cut" Warning {
+        meaning: "A turn that fits no window is cut at `max_length`, as `--long-turns cut` asks for.",
+        why: "As much as fits is trained, neither the rest nor the stop: the certificate counts such turns.",
+        example: "an answer of 5,000 tokens, compiled for a context of 4096",
+        remedy: "Raise `--max-length`, or leave `--long-turns` at `leave`: then the turn stays untrained.",
+    }
     HeadTooLong "head-too-long" Error {
         meaning: "System messages, tools and documents, which every window shows, have more tokens than `max_length`.",
         why: "Nothing fits beside them.",

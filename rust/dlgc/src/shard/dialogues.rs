@@ -11,9 +11,10 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use serde::Serialize;
 
+use super::arrow_error;
 use super::files::AtomicFile;
 use super::manifest::FileEntry;
-use super::{arrow_error, stream};
+use super::splits::stream;
 use crate::diagnostic::{Code, Located, Severity};
 use crate::dialogue::{Location, Position};
 use crate::error::{Error, Result};

@@ -126,6 +126,15 @@ pub(super) fn write(root: &Path, name: &str, bytes: &[u8]) -> Result<FileEntry> 
     file.commit()
 }
 
+/// Copies a file from one dataset into another.
+pub(super) fn copy(from: &Path, root: &Path, name: &str) -> Result<FileEntry> {
+    let path = from.join(name);
+    let mut source = File::open(&path).map_err(|error| Error::io(&path, error))?;
+    let mut file = AtomicFile::create(root, name)?;
+    io::copy(&mut source, &mut file).map_err(|error| file.error(error))?;
+    file.commit()
+}
+
 /// Makes the names in a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|file| file.sync_all()).map_err(|error| Error::io(folder, error))

@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{self, PARTIAL};
 use super::manifest::{Shard, Size};
-use super::{MARKER, SPLITS};
+use super::splits::shard_name;
+use super::{MARKER, Row, SPLITS};
 use crate::error::{Error, Result};
+use crate::pack::Packer;
 
 /// What stands in the marker file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,6 +46,12 @@ pub(super) struct SplitState {
     pub(super) shards: Vec<Shard>,
     /// Bytes and rows of the one that is open.
     pub(super) open: Option<(u64, Size)>,
+    /// Examples that wait for company.
+    #[serde(default)]
+    pub(super) packer: Option<Packer<Row>>,
+    /// Examples so far.
+    #[serde(default)]
+    pub(super) examples: u64,
 }
 
 impl Journal {
@@ -70,7 +78,7 @@ pub(super) fn sweep(root: &Path, checkpoint: &Checkpoint) -> Result<()> {
     let mut kept: BTreeSet<String> = checkpoint.shards().map(|shard| shard.file.path.clone()).collect();
     for (name, split) in &checkpoint.splits {
         if split.open.is_some() {
-            kept.insert(format!("{}{PARTIAL}", super::shard_name(name, split.shards.len())));
+            kept.insert(format!("{}{PARTIAL}", shard_name(name, split.shards.len())));
         }
     }
     for split in SPLITS {

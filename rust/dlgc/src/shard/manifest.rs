@@ -63,6 +63,9 @@ pub struct Manifest {
     /// What the rows are, in counts; absent in datasets of earlier builds.
     #[serde(default)]
     pub certificate: Option<Certificate>,
+    /// Share of the tokens for which the rows of each split have room that they hold; only of packed rows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub utilisation: BTreeMap<String, f64>,
     /// How often each diagnostic was made.
     pub diagnostics: BTreeMap<String, u64>,
     /// Small fixed dialogues and what they become, so that drift can be told.
@@ -113,6 +116,14 @@ pub struct Size {
     pub tokens: u64,
     /// Tokens that are trained.
     pub trained_tokens: u64,
+    /// Examples, where rows are packed; else 0, and absent: a row is an example.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub examples: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Size {
@@ -121,6 +132,20 @@ impl Size {
         self.rows += other.rows;
         self.tokens += other.tokens;
         self.trained_tokens += other.trained_tokens;
+        self.examples += other.examples;
+    }
+
+    /// All of some sizes.
+    pub fn sum<'s>(sizes: impl IntoIterator<Item = &'s Self>) -> Self {
+        let mut sum = Self::default();
+        sizes.into_iter().for_each(|size| sum.add(*size));
+        sum
+    }
+
+    /// Which share of the room in its rows is taken, to six digits; `None` where there are no packed rows.
+    pub fn utilisation(&self, max_length: Option<u64>) -> Option<f64> {
+        let room = self.rows * max_length?;
+        (self.examples > 0).then(|| (1e6 * self.tokens as f64 / room as f64).round() / 1e6)
     }
 }
 
@@ -227,11 +252,17 @@ pub struct Certificate {
     pub targets: u64,
     /// Rows.
     pub rows: u64,
+    /// Examples, where rows are packed; else 0, and absent: a row is an example.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub examples: u64,
     /// What the targets end in; empty where nothing is proved.
     pub stops: Vec<CertifiedStop>,
     /// Targets that are not what follows the prompt of a server.
     #[serde(default)]
     pub differing: u64,
+    /// Targets that are cut before they end, and train no stop.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cut: u64,
     /// Records in which the text of control tokens is encoded as ordinary text, as a server must do then.
     pub control_texts: u64,
 }
@@ -271,12 +302,17 @@ impl Certificate {
     /// let stop = CertifiedStop {
     ///     text: "<|im_end|>".into(), id: Some(1), ends_generation: true, appended: false, targets: 5,
     /// };
-    /// let certificate =
-    ///     Certificate { proof: Proof::Prompt, targets: 5, rows: 3, stops: vec![stop], differing: 0, control_texts: 0 };
+    /// let certificate = Certificate {
+    ///     proof: Proof::Prompt, targets: 5, rows: 3, examples: 0, stops: vec![stop], differing: 0, control_texts: 0,
+    ///     cut: 0,
+    /// };
     /// assert_eq!(
     ///     certificate.statement().expect("something is trained"),
     ///     "5 targets in 3 rows, each the exact continuation of its inference prompt, ending in its stop token"
     /// );
+    /// let packed = Certificate { rows: 2, examples: 3, ..certificate };
+    /// let statement = packed.statement().expect("something is trained");
+    /// assert!(statement.starts_with("5 targets in 3 examples, packed in 2 rows, each the exact continuation"));
     /// ```
     pub fn statement(&self) -> Option<String> {
         if self.targets == 0 {
@@ -285,7 +321,13 @@ impl Certificate {
         let counts = |name: &str| {
             let counted =
                 |count: u64, name: &str| format!("{} {name}{}", grouped(count), if count == 1 { "" } else { "s" });
-            format!("{} in {}", counted(self.targets, name), counted(self.rows, "row"))
+            let rows = counted(self.rows, "row");
+            match self.examples {
+                0 => format!("{} in {rows}", counted(self.targets, name)),
+                examples => {
+                    format!("{} in {}, packed in {rows}", counted(self.targets, name), counted(examples, "example"))
+                }
+            }
         };
         let mut statement = match self.proof {
             Proof::Prompt => {
@@ -305,6 +347,7 @@ impl Certificate {
         };
         let exceptions = [
             ("targets that are not what follows the prompt of a server", self.differing),
+            ("targets that are cut at `max_length` and train no stop", self.cut),
             ("stops that are not the template's but the model's own", of(&|stop| stop.appended)),
             (
                 "stops that are none of the ids that end generation",
@@ -316,6 +359,19 @@ impl Certificate {
             statement += &format!("; {what}: {}", grouped(count));
         }
         Some(statement)
+    }
+
+    /// The same of rows that hold so much.
+    #[must_use]
+    pub fn in_rows(self, size: Size) -> Self {
+        Self { rows: size.rows, examples: size.examples, ..self }
+    }
+
+    /// The same of rows that hold one example each.
+    #[must_use]
+    pub fn unpacked(&self) -> Self {
+        let rows = if self.examples == 0 { self.rows } else { self.examples };
+        Self { rows, examples: 0, ..self.clone() }
     }
 
     fn endings(&self) -> String {
@@ -360,6 +416,11 @@ pub struct Canary {
 }
 
 impl Manifest {
+    /// Whether a row holds several examples.
+    pub fn is_packed(&self) -> bool {
+        self.options["packing"].as_str().is_some_and(|packing| packing != "none")
+    }
+
     /// Reads the manifest of a dataset.
     ///
     /// # Errors
@@ -401,7 +462,7 @@ mod tests {
         };
         let targets = stops.iter().map(|stop| stop.3).sum();
         let stops = stops.iter().map(stop).collect();
-        Certificate { proof, targets, rows: 1, stops, differing: 0, control_texts }
+        Certificate { proof, targets, rows: 1, examples: 0, stops, differing: 0, cut: 0, control_texts }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rows become Arrow files, and at the very end `manifest.json` makes them a dataset.
 //!
-//! In: [`Row`]s, [`DialogueRow`]s and rejects, in input order. Out: the folder that DESIGN.md section 8 describes.
+//! In: [`Row`]s of examples, [`DialogueRow`]s and rejects, in input order. Out: the folder that DESIGN.md section 8 describes.
 //! What is guaranteed: every file appears whole or not at all; without the manifest there is no dataset; a folder
 //! that holds somebody else's files is never touched. Arrow IPC streams, uncompressed, so that readers can map them.
 
@@ -9,21 +9,23 @@ mod dialogues;
 mod files;
 mod journal;
 mod manifest;
+mod rows;
+mod sorted;
+mod splits;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use arrow_ipc::writer::StreamWriter;
-use arrow_schema::{ArrowError, Schema};
-use serde_json::json;
+use arrow_schema::ArrowError;
+use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Located;
 use crate::dialogue::Location;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pack::Packing;
 use crate::tokenize::UNTRAINED;
-use journal::{Checkpoint, Journal, SplitState, sweep};
+use journal::{Checkpoint, Journal, sweep};
 
 pub use dialogues::DialogueRow;
 pub(crate) use files::AtomicFile;
@@ -31,6 +33,9 @@ pub use manifest::{
     Canary, Certificate, CertifiedStop, DialogueLine, FORMAT, FORMAT_VERSION, FileEntry, FileFault, Ledger, MANIFEST,
     Manifest, Proof, RecordLine, Shard, Size, TurnLine, WindowCounts,
 };
+pub(crate) use rows::{Columns, Rows, examples, open, unreadable};
+pub(crate) use sorted::sorted;
+pub use splits::SplitsWriter;
 
 /// Rows of a batch: `datasets` reads single rows quickest from batches of about this size.
 const BATCH_ROWS: usize = 1000;
@@ -40,11 +45,15 @@ const BATCH_TOKENS: usize = 1 << 22;
 pub const SHARD_TOKENS: u64 = 1 << 26;
 /// Stands in a folder while a dataset is being made in it; holds the [`Journal`].
 const MARKER: &str = ".dlgc-incomplete";
+/// Folder in which rows lie that are yet to be packed.
+const UNPACKED: &str = ".unpacked";
+/// Folder for what does not fit into memory.
+const SCRATCH: &str = ".scratch";
 /// Names of the splits.
 const SPLITS: [&str; 3] = ["train", "validation", "test"];
 
-/// One row of a shard.
-#[derive(Debug, Clone, Default)]
+/// One row of a shard, or one example.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Row {
     /// Token ids.
     pub input_ids: Vec<i32>,
@@ -55,7 +64,7 @@ pub struct Row {
 }
 
 /// Where an example came from, and what it must decode to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Provenance {
     /// The dialogue's id.
     pub dialogue_id: String,
@@ -73,12 +82,53 @@ pub struct Provenance {
     pub text_hash: u64,
     /// Hash of the decoded targets.
     pub target_hash: u64,
+    /// How many tokens it has; filled in where it is written.
+    pub length: u64,
+    /// Its number in its split, from 0; filled in where it is written.
+    pub example: u64,
 }
 
 impl Row {
-    fn size(&self) -> Size {
+    /// What it adds to a shard.
+    pub(crate) fn size(&self, is_packed: bool) -> Size {
         let trained = self.labels.iter().filter(|&&label| label != UNTRAINED).count();
-        Size { rows: 1, tokens: self.input_ids.len() as u64, trained_tokens: trained as u64 }
+        let examples = if is_packed { self.provenance.len() as u64 } else { 0 };
+        Size { rows: 1, tokens: self.input_ids.len() as u64, trained_tokens: trained as u64, examples }
+    }
+
+    /// Examples as one row.
+    pub(crate) fn join(examples: Vec<Self>) -> Self {
+        let mut row = Self::default();
+        for example in examples {
+            row.input_ids.extend(example.input_ids);
+            row.labels.extend(example.labels);
+            row.provenance.extend(example.provenance);
+        }
+        row
+    }
+
+    /// Ids and labels of each example; where the lengths are those of another row, as far as there are any.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&[i32], &[i32], &Provenance)> {
+        let mut end = 0_usize;
+        self.provenance.iter().map(move |origin| {
+            let start = end;
+            end = start.saturating_add(usize::try_from(origin.length).unwrap_or(usize::MAX));
+            let of = |tokens: &'_ [i32]| start.min(tokens.len())..end.min(tokens.len());
+            (&self.input_ids[of(&self.input_ids)], &self.labels[of(&self.labels)], origin)
+        })
+    }
+
+    /// Its examples, each a row.
+    pub(crate) fn split(self) -> Vec<Self> {
+        if self.provenance.len() == 1 {
+            return vec![self];
+        }
+        let part = |(ids, labels, origin): (&[i32], &[i32], &Provenance)| Self {
+            input_ids: ids.to_vec(),
+            labels: labels.to_vec(),
+            provenance: vec![origin.clone()],
+        };
+        self.parts().map(part).collect()
     }
 }
 
@@ -101,6 +151,10 @@ pub struct WritePlan<'p> {
     pub shard_tokens: u64,
     /// Whether a dataset that is there may be replaced.
     pub overwrite: bool,
+    /// How examples share rows; with `bfd-global` rows come packed.
+    pub packing: Packing,
+    /// Token budget of a row.
+    pub max_length: Option<u64>,
     /// The tokenizer's files by name.
     pub tokenizer: &'p [(String, Vec<u8>)],
 }
@@ -109,9 +163,7 @@ pub struct WritePlan<'p> {
 pub struct DatasetWriter {
     root: PathBuf,
     run: String,
-    shard_tokens: u64,
-    schema: Arc<Schema>,
-    splits: BTreeMap<String, SplitWriter>,
+    splits: SplitsWriter,
     dialogues: dialogues::DialoguesWriter,
     rejects: dialogues::RejectsWriter,
     files: Vec<FileEntry>,
@@ -174,16 +226,13 @@ impl DatasetWriter {
         for (name, bytes) in plan.tokenizer {
             files.push(files::write(root, &format!("tokenizer/{name}"), bytes)?);
         }
-        let schema = columns::schema();
-        let mut splits: BTreeMap<_, _> = [("train".to_owned(), SplitWriter::create(root, "train", &schema))].into();
-        for (name, split) in checkpoint.iter().flat_map(|checkpoint| &checkpoint.splits) {
-            splits.insert(name.clone(), SplitWriter::resume(root, name, &schema, split)?);
+        let mut splits = SplitsWriter::create(plan);
+        if let Some(checkpoint) = checkpoint {
+            splits.resume(&checkpoint.splits)?;
         }
         Ok(Self {
             root: root.clone(),
             run: plan.run.clone(),
-            shard_tokens: plan.shard_tokens,
-            schema,
             splits,
             dialogues: dialogues::DialoguesWriter::create(root, checkpoint.map(|checkpoint| checkpoint.dialogues))?,
             rejects: dialogues::RejectsWriter::create(root, checkpoint.map(|checkpoint| checkpoint.rejects))?,
@@ -191,15 +240,12 @@ impl DatasetWriter {
         })
     }
 
-    /// Appends a row to a split.
+    /// Appends an example to a split.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] where the disk fails.
     pub fn row(&mut self, split: &str, row: Row) -> Result<()> {
-        if !self.splits.contains_key(split) {
-            self.splits.insert(split.to_owned(), SplitWriter::create(&self.root, split, &self.schema));
-        }
-        self.splits.get_mut(split).expect("inserted above").push(row)
+        self.splits.example(split, row)
     }
 
     /// Appends a row about a dialogue.
@@ -218,21 +264,13 @@ impl DatasetWriter {
         self.rejects.push(location, record, diagnostics)
     }
 
-    /// Closes the shards that have their size; whether there were any. To be asked at the end of a record only, so
-    /// that the rows of a record are never on both sides of a checkpoint.
+    /// Closes the shards that have their size; whether it is time for a checkpoint. To be asked at the end of a record
+    /// only, so that the rows of a record are never on both sides of a checkpoint.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] where the disk fails.
     pub fn close_full_shards(&mut self) -> Result<bool> {
-        let mut closed = false;
-        for writer in self.splits.values_mut() {
-            if writer.tokens() >= self.shard_tokens {
-                writer.flush()?;
-                writer.close()?;
-                closed = true;
-            }
-        }
-        Ok(closed)
+        self.splits.close_full_shards()
     }
 
     /// Makes everything so far durable, and notes that this compilation may go on from here; `state` is handed back
@@ -241,10 +279,7 @@ impl DatasetWriter {
     /// # Errors
     /// [`ErrorKind::Io`] where the disk fails.
     pub fn checkpoint(&mut self, state: serde_json::Value) -> Result<()> {
-        let mut splits = BTreeMap::new();
-        for (name, writer) in &mut self.splits {
-            splits.insert(name.clone(), writer.settle()?);
-        }
+        let splits = self.splits.settle()?;
         let (dialogues, rejects) = (self.dialogues.settle()?, self.rejects.settle()?);
         let checkpoint = Some(Checkpoint { splits, dialogues, rejects, state });
         Journal { run: self.run.clone(), checkpoint, committing: false }.save(&self.root)
@@ -255,19 +290,11 @@ impl DatasetWriter {
     /// # Errors
     /// [`ErrorKind::Io`] where the disk fails.
     pub fn finish(mut self) -> Result<Written> {
-        let mut shards = Vec::new();
-        let mut sizes = BTreeMap::new();
-        for (split, writer) in self.splits {
-            let mut size = Size::default();
-            let (written, files) = writer.finish()?;
-            written.iter().for_each(|shard| size.add(shard.size));
-            sizes.insert(split, size);
-            shards.extend(written);
-            self.files.extend(files);
-        }
+        let mut written = self.splits.finish()?;
+        self.files.append(&mut written.files);
         self.files.push(self.dialogues.finish()?);
         self.files.extend(self.rejects.finish()?);
-        Ok(Written { shards, files: self.files, splits: sizes })
+        Ok(Written { files: self.files, ..written })
     }
 }
 
@@ -287,6 +314,82 @@ pub fn commit(plan: &WritePlan<'_>, manifest: &Manifest) -> Result<()> {
     let marker = root.join(MARKER);
     fs::remove_file(&marker).map_err(|error| Error::io(&marker, error))?;
     files::sync_folder(root)
+}
+
+/// Takes the folder of a dataset whose rows are packed from those of another one.
+///
+/// # Errors
+/// As [`DatasetWriter::create`].
+pub(crate) fn claim(plan: &WritePlan<'_>) -> Result<()> {
+    let manifest = plan.root.join(MANIFEST);
+    match Journal::load(&plan.root) {
+        // It was interrupted. What it had packed is begun anew; the rows that it packs may be there.
+        Some(journal) if journal.run == plan.run && (journal.committing || !manifest.exists()) => {
+            if manifest.exists() {
+                fs::remove_file(&manifest).map_err(|error| Error::io(&manifest, error))?;
+            }
+            remove_folders(&plan.root, &[&SPLITS[..], &["rejects", "tokenizer", SCRATCH]].concat())
+        }
+        _ => prepare(plan),
+    }
+}
+
+/// The rows below a claimed folder that are yet to be packed.
+pub(crate) fn unpacked<'p>(plan: &WritePlan<'p>) -> WritePlan<'p> {
+    let root = plan.root.join(UNPACKED);
+    WritePlan { root, run: plan.run.clone(), packing: Packing::None, overwrite: true, ..*plan }
+}
+
+/// Removes the rows below a claimed folder.
+pub(crate) fn discard(plan: &WritePlan<'_>) -> Result<()> {
+    remove_folders(&plan.root, &[UNPACKED])
+}
+
+/// Where a claimed folder has room for what does not fit into memory.
+pub(crate) fn scratch(plan: &WritePlan<'_>) -> PathBuf {
+    plan.root.join(SCRATCH)
+}
+
+/// Begins the shards of a claimed folder.
+pub(crate) fn packed(plan: &WritePlan<'_>) -> SplitsWriter {
+    SplitsWriter::create(plan)
+}
+
+/// Closes the shards of a claimed folder and puts beside them the files of the dataset whose rows were packed.
+///
+/// # Errors
+/// [`ErrorKind::Shard`] where one of those is not what it was, [`ErrorKind::Io`] where the disk fails.
+pub(crate) fn complete(
+    plan: &WritePlan<'_>,
+    writer: SplitsWriter,
+    from: &Path,
+    files: &[FileEntry],
+) -> Result<Written> {
+    let mut written = writer.finish()?;
+    let of_splits = std::mem::take(&mut written.files);
+    let mut others = Vec::new();
+    let is_of_split = |entry: &&FileEntry| SPLITS.iter().any(|split| entry.path.starts_with(&format!("{split}/")));
+    for entry in files.iter().filter(|entry| !is_of_split(entry)) {
+        let copy = files::copy(from, &plan.root, &entry.path)?;
+        if copy.sha256 != entry.sha256 {
+            let message = format!("`{}` is not what was written with the dataset", from.join(&entry.path).display());
+            return Err(Error::new(ErrorKind::Shard, message).hint("`dlgc verify` lists what changed"));
+        }
+        others.push(copy);
+    }
+    // In the order of a dataset that is packed at once: first the tokenizer.
+    let tokenizer = others.iter().take_while(|entry| entry.path.starts_with("tokenizer/")).count();
+    let rest = others.split_off(tokenizer);
+    written.files = others.into_iter().chain(of_splits).chain(rest).collect();
+    remove_folders(&plan.root, &[UNPACKED, SCRATCH])?;
+    Ok(written)
+}
+
+fn remove_folders(root: &Path, names: &[&str]) -> Result<()> {
+    for folder in names.iter().map(|name| root.join(name)).filter(|folder| folder.is_dir()) {
+        fs::remove_dir_all(&folder).map_err(|error| Error::io(&folder, error))?;
+    }
+    Ok(())
 }
 
 fn prepare(plan: &WritePlan<'_>) -> Result<()> {
@@ -318,12 +421,7 @@ fn prepare(plan: &WritePlan<'_>) -> Result<()> {
             fs::remove_file(&manifest).map_err(|error| io(&manifest, error))?;
         }
         files::sync_folder(root)?;
-        for name in SPLITS.into_iter().chain(["rejects", "tokenizer"]) {
-            let folder = root.join(name);
-            if folder.is_dir() {
-                fs::remove_dir_all(&folder).map_err(|error| io(&folder, error))?;
-            }
-        }
+        remove_folders(root, &[&SPLITS[..], &["rejects", "tokenizer", UNPACKED, SCRATCH]].concat())?;
         for name in ["dialogues.arrow", MANIFEST] {
             for path in [root.join(name), root.join(format!("{name}{}", files::PARTIAL))] {
                 if path.exists() {
@@ -337,135 +435,4 @@ fn prepare(plan: &WritePlan<'_>) -> Result<()> {
         journal.save(root)?;
     }
     files::sync_folder(root)
-}
-
-/// A stream of batches into a file: a new one, or one that goes on behind so many bytes.
-fn stream(root: &Path, name: &str, schema: &Schema, resumed: Option<u64>) -> Result<StreamWriter<AtomicFile>> {
-    let file = match resumed {
-        None => AtomicFile::create(root, name)?,
-        Some(bytes) => AtomicFile::resume(root, name, bytes)?,
-    };
-    let mut writer = StreamWriter::try_new(file, schema).map_err(|error| arrow_error(root, name, error))?; // writes the schema, unless it is there
-    writer.get_mut().unmute();
-    Ok(writer)
-}
-
-/// Writes the shards of one split.
-struct SplitWriter {
-    root: PathBuf,
-    split: String,
-    schema: Arc<Schema>,
-    open: Option<StreamWriter<AtomicFile>>,
-    open_size: Size,
-    pending: Vec<Row>,
-    pending_tokens: usize,
-    shards: Vec<Shard>,
-}
-
-fn shard_name(split: &str, number: usize) -> String {
-    format!("{split}/data-{number:05}.arrow")
-}
-
-impl SplitWriter {
-    fn create(root: &Path, split: &str, schema: &Arc<Schema>) -> Self {
-        Self {
-            root: root.to_owned(),
-            split: split.to_owned(),
-            schema: Arc::clone(schema),
-            open: None,
-            open_size: Size::default(),
-            pending: Vec::new(),
-            pending_tokens: 0,
-            shards: Vec::new(),
-        }
-    }
-
-    /// Goes on where an interrupted run was.
-    fn resume(root: &Path, split: &str, schema: &Arc<Schema>, state: &SplitState) -> Result<Self> {
-        let mut writer = Self::create(root, split, schema);
-        writer.shards.clone_from(&state.shards);
-        if let Some((bytes, size)) = state.open {
-            writer.open = Some(stream(root, &shard_name(split, state.shards.len()), schema, Some(bytes))?);
-            writer.open_size = size;
-        }
-        Ok(writer)
-    }
-
-    /// Tokens of the shard that is open.
-    fn tokens(&self) -> u64 {
-        self.open_size.tokens + self.pending_tokens as u64
-    }
-
-    /// Makes the rows so far durable.
-    fn settle(&mut self) -> Result<SplitState> {
-        if !self.pending.is_empty() {
-            self.flush()?;
-        }
-        let open = match &mut self.open {
-            Some(writer) => Some((writer.get_mut().settle()?, self.open_size)),
-            None => None,
-        };
-        Ok(SplitState { shards: self.shards.clone(), open })
-    }
-
-    fn push(&mut self, row: Row) -> Result<()> {
-        self.pending_tokens += row.input_ids.len();
-        self.pending.push(row);
-        if self.pending.len() >= BATCH_ROWS || self.pending_tokens >= BATCH_TOKENS { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        if self.open.is_none() {
-            let name = shard_name(&self.split, self.shards.len());
-            self.open = Some(stream(&self.root, &name, &self.schema, None)?);
-        }
-        let rows = std::mem::take(&mut self.pending);
-        self.pending_tokens = 0;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let name = shard_name(&self.split, self.shards.len());
-        let batch = columns::batch(&self.schema, &rows).map_err(|error| arrow_error(&self.root, &name, error))?;
-        rows.iter().for_each(|row| self.open_size.add(row.size()));
-        let open = self.open.as_mut().expect("opened above");
-        open.write(&batch).map_err(|error| arrow_error(&self.root, &name, error))
-    }
-
-    fn close(&mut self) -> Result<()> {
-        if let Some(writer) = self.open.take() {
-            let name = shard_name(&self.split, self.shards.len());
-            let file = writer.into_inner().map_err(|error| arrow_error(&self.root, &name, error))?.commit()?;
-            self.shards.push(Shard { file, split: self.split.clone(), size: std::mem::take(&mut self.open_size) });
-        }
-        Ok(())
-    }
-
-    /// Closes the last shard and writes what `datasets.load_from_disk` needs.
-    fn finish(mut self) -> Result<(Vec<Shard>, [FileEntry; 2])> {
-        if !self.pending.is_empty() || self.shards.is_empty() {
-            self.flush()?; // an empty split still has one shard, with the schema
-        }
-        self.close()?;
-        let names: Vec<_> = self
-            .shards
-            .iter()
-            .map(|shard| json!({"filename": shard.file.path.rsplit('/').next().unwrap_or_default()}))
-            .collect();
-        // `datasets` only compares fingerprints; the digests of the shards make one that tells content.
-        let digests: String = self.shards.iter().map(|shard| shard.file.sha256.as_str()).collect();
-        let fingerprint = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(digests.as_bytes()));
-        let state = json!({
-            "_data_files": names, "_fingerprint": fingerprint, "_format_columns": null, "_format_kwargs": {},
-            "_format_type": null, "_output_all_columns": false, "_split": self.split,
-        });
-        let info =
-            json!({"citation": "", "description": "", "features": columns::features(), "homepage": "", "license": ""});
-        let write = |name: &str, value: &serde_json::Value| {
-            let mut bytes = serde_json::to_vec_pretty(value).expect("a JSON value is JSON");
-            bytes.push(b'\n');
-            files::write(&self.root, &format!("{}/{name}", self.split), &bytes)
-        };
-        let files = [write("state.json", &state)?, write("dataset_info.json", &info)?];
-        Ok((self.shards, files))
-    }
 }

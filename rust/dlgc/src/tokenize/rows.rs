@@ -398,6 +398,22 @@ impl Example {
         lost
     }
 
+    /// Whether its last target begins before so many tokens and ends after them, and no other one is touched.
+    pub fn ends_in_target_at(&self, length: usize) -> bool {
+        let runs = self.runs();
+        let is_last = |run: &Range<usize>| run.start < length && run.end > length;
+        runs.len() == self.trained_messages.len() && runs.last().is_some_and(is_last)
+    }
+
+    /// Cuts the row, and its last target with it, after so many tokens: the target has no stop then.
+    pub fn cut(&mut self, length: usize) {
+        self.endings.truncate(self.trained_messages.len().saturating_sub(1));
+        self.input_ids.truncate(length);
+        self.labels.truncate(length);
+        self.offsets.truncate(length);
+        self.text.truncate(self.offsets.last().map_or(0, |&(_, end)| end));
+    }
+
     /// Runs of trained tokens.
     fn runs(&self) -> Vec<Range<usize>> {
         let mut runs: Vec<Range<usize>> = Vec::new();

@@ -6,22 +6,19 @@
 //! model the same is in `drift`; whether the sources still give the same rows, in `source`.
 
 mod drift;
-mod rows;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, UInt8Type, UInt64Type};
+use arrow_array::types::UInt8Type;
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::shard::{Certificate, FileEntry, Manifest, Proof, Shard, Size};
+use crate::shard::{self, Certificate, Columns, FileEntry, Manifest, Proof, Row, Shard, Size};
 use crate::source::digest;
 use crate::tokenize::{Tokenizer, TokenizerFiles, UNTRAINED};
-
-use rows::Columns;
 
 pub use drift::{CanaryDrift, Change, Difference, Drift, Kind, Token, drift};
 pub use source::{Confirmation, confirm};
@@ -97,7 +94,8 @@ pub fn verify(folder: &Path) -> Result<Verdict> {
         return Ok(verdict);
     }
     let tokenizer = Tokenizer::load(&TokenizerFiles::load(&tokenizer_folder)?)?;
-    let mut measure = Measure { manifest: &manifest, tokenizer: &tokenizer, ends: Ends::of(&manifest) };
+    let (ends, numbers) = (Ends::of(&manifest), BTreeMap::new());
+    let mut measure = Measure { manifest: &manifest, tokenizer: &tokenizer, ends, numbers };
     let mut turns = 0;
     for shard in &manifest.shards {
         match verdict.shard(folder, shard, &mut measure) {
@@ -109,6 +107,7 @@ pub fn verify(folder: &Path) -> Result<Verdict> {
         let message = format!("the ledger has {} trained turns, the rows have {turns}", manifest.ledger.turns.trained);
         verdict.problem("manifest.json", message);
     }
+    verdict.numbers(&manifest, &measure.numbers);
     verdict.certificate(&manifest, &measure.ends);
     Ok(verdict)
 }
@@ -118,6 +117,8 @@ struct Measure<'m> {
     manifest: &'m Manifest,
     tokenizer: &'m Tokenizer,
     ends: Ends,
+    /// Of each split whose rows are packed, which examples have been seen.
+    numbers: BTreeMap<String, Vec<bool>>,
 }
 
 /// What targets may end in, and how many ended in each.
@@ -125,6 +126,10 @@ struct Ends {
     ids: BTreeMap<i32, u64>,
     texts: BTreeSet<String>,
     in_text: u64,
+    /// Whether the certificate has targets that are cut with their row.
+    may_be_cut: bool,
+    /// How many were.
+    cut: u64,
     /// Whether targets of one row stand side by side, so that they cannot be counted by their ends; only in rows of
     /// whole dialogues.
     merged: bool,
@@ -138,6 +143,8 @@ impl Ends {
                 ids: BTreeMap::new(),
                 texts: manifest.stops.iter().cloned().collect(),
                 in_text: 0,
+                may_be_cut: false,
+                cut: 0,
                 merged: false,
             };
         };
@@ -146,6 +153,8 @@ impl Ends {
             ids: tokens.into_iter().filter_map(|stop| stop.id).map(|id| (id.cast_signed(), 0)).collect(),
             texts: texts.into_iter().map(|stop| stop.text.clone()).collect(),
             in_text: 0,
+            may_be_cut: certificate.cut > 0,
+            cut: 0,
             merged: false,
         }
     }
@@ -224,10 +233,15 @@ impl Verdict {
         if certificate.proof != expected {
             self.problem("manifest.json", "the certificate says something else of the targets than the options");
         }
-        if certificate.rows != self.rows || certificate.targets != manifest.ledger.turns.trained {
+        let examples: u64 = manifest.splits.values().map(|size| size.examples).sum();
+        if (certificate.rows, certificate.examples) != (self.rows, examples)
+            || certificate.targets != manifest.ledger.turns.trained
+        {
             self.problem("manifest.json", "the certificate has other counts than the rows and the ledger");
         }
-        if is_proved && !ends.merged && (&ids, in_text) != (&ends.ids, ends.in_text) {
+        // What is cut may end in a stop that is text, by chance.
+        let others = (in_text + certificate.cut, ends.in_text + ends.cut);
+        if is_proved && !ends.merged && (ids != ends.ids || others.0 != others.1) {
             let message = format!("the certificate has stops by id {ids:?}, the rows have {:?}", ends.ids);
             self.problem("manifest.json", message);
         }
@@ -244,15 +258,24 @@ impl Verdict {
     fn shard(&mut self, folder: &Path, shard: &Shard, measure: &mut Measure<'_>) -> Result<u64> {
         let mut size = Size::default();
         let mut turns = 0;
-        for batch in rows::open(&folder.join(&shard.file.path))? {
-            let batch = batch.map_err(|error| rows::unreadable(&error))?;
-            let Some(columns) = Columns::of(&batch) else {
+        for batch in shard::open(&folder.join(&shard.file.path))? {
+            let batch = batch.map_err(|error| shard::unreadable(&error))?;
+            let is_packed = measure.manifest.is_packed();
+            let Some(columns) = Columns::of(&batch).filter(|columns| columns.is_packed() == is_packed) else {
                 self.problem(&shard.file.path, "the columns are not those of `specs/shard.md`");
                 return Ok(turns);
             };
             for index in 0..batch.num_rows() {
                 let place = format!("{} row {}", shard.file.path, size.rows);
-                turns += self.row(&place, &columns, index, measure, &mut size)?;
+                let row = columns.row(index);
+                size.add(row.size(is_packed));
+                self.rows += 1;
+                if self.row(&place, &columns, index, &row, measure) {
+                    turns += self.examples(&place, &row, measure)?;
+                }
+                if is_packed {
+                    self.note(&place, &shard.split, &row, measure);
+                }
             }
         }
         if size != shard.size {
@@ -262,32 +285,25 @@ impl Verdict {
         Ok(turns)
     }
 
-    fn row(
-        &mut self,
-        place: &str,
-        columns: &Columns<'_>,
-        index: usize,
-        measure: &mut Measure<'_>,
-        size: &mut Size,
-    ) -> Result<u64> {
-        let (manifest, tokenizer) = (measure.manifest, measure.tokenizer);
-        self.rows += 1;
-        let ids_array = columns.input_ids.value(index);
-        let labels_array = columns.labels.value(index);
+    /// Checks what a row is as a whole; whether its examples can be told apart and decoded.
+    fn row(&mut self, place: &str, columns: &Columns<'_>, index: usize, row: &Row, measure: &Measure<'_>) -> bool {
+        let manifest = measure.manifest;
+        let Row { input_ids: ids, labels, provenance } = row;
         let masks_array = columns.masks.value(index);
-        let (ids, labels) =
-            (ids_array.as_primitive::<Int32Type>().values(), labels_array.as_primitive::<Int32Type>().values());
         let masks = masks_array.as_primitive::<UInt8Type>().values();
-        size.rows += 1;
-        size.tokens += ids.len() as u64;
-        let trained = labels.iter().filter(|&&label| label != UNTRAINED).count();
-        size.trained_tokens += trained as u64;
         if ids.len() != labels.len() || ids.len() != masks.len() {
             self.problem(place, format!("{} ids, {} labels, {} masks", ids.len(), labels.len(), masks.len()));
-            return Ok(0);
+            return false;
         }
-        if trained == 0 {
-            self.problem(place, "no token is trained");
+        let counts = columns.counts(index);
+        if counts.iter().any(|&count| count != provenance.len() || count == 0) {
+            self.problem(place, format!("the columns of its examples have {counts:?} elements"));
+            return false;
+        }
+        let lengths: u64 = provenance.iter().map(|origin| origin.length).sum();
+        if lengths != ids.len() as u64 || provenance.iter().any(|origin| origin.length == 0) {
+            self.problem(place, format!("{} tokens, but `seq_lengths` of {lengths}", ids.len()));
+            return false;
         }
         if manifest.max_length.is_some_and(|max_length| ids.len() as u64 > max_length) {
             self.problem(place, format!("{} tokens, `max_length` is {:?}", ids.len(), manifest.max_length));
@@ -298,31 +314,82 @@ impl Verdict {
                 break;
             }
         }
-        if ids.iter().any(|&id| id < 0 || id as u64 >= manifest.vocabulary_size) {
+        let is_known = |id: i32| u64::try_from(id).is_ok_and(|id| id < manifest.vocabulary_size);
+        let are_known = ids.iter().all(|&id| is_known(id));
+        if !are_known {
             self.problem(place, format!("an id lies outside the vocabulary of {} entries", manifest.vocabulary_size));
-            return Ok(0);
         }
-        let hashes = tokenizer.hashes(ids, labels)?;
-        if Columns::first::<UInt64Type>(columns.text_hash, index) != hashes.0 {
-            self.problem(place, "the decoded ids do not have the text hash of the compilation");
-        }
-        if Columns::first::<UInt64Type>(columns.target_hash, index) != hashes.1 {
-            self.problem(place, "the decoded targets do not have the target hash of the compilation");
-        }
-        let turns = columns.messages(index).len() as u64;
-        if manifest.options["mask"] == "exact" {
-            self.stops(place, labels, turns, measure)?;
+        are_known
+    }
+
+    /// Checks each example of a row by itself; how many turns they train.
+    fn examples(&mut self, place: &str, row: &Row, measure: &mut Measure<'_>) -> Result<u64> {
+        let mut turns = 0;
+        for (number, (ids, labels, origin)) in row.parts().enumerate() {
+            let place = match row.provenance.len() {
+                1 => place.to_owned(),
+                _ => format!("{place} example {number}"),
+            };
+            if labels.iter().all(|&label| label == UNTRAINED) {
+                self.problem(&place, "no token is trained");
+            }
+            let hashes = measure.tokenizer.hashes(ids, labels)?;
+            if origin.text_hash != hashes.0 {
+                self.problem(&place, "the decoded ids do not have the text hash of the compilation");
+            }
+            if origin.target_hash != hashes.1 {
+                self.problem(&place, "the decoded targets do not have the target hash of the compilation");
+            }
+            let trained = origin.trained_messages.len() as u64;
+            if measure.manifest.options["mask"] == "exact" {
+                self.stops(&place, labels, trained, measure)?;
+            }
+            turns += trained;
         }
         Ok(turns)
+    }
+
+    /// Notes which examples a packed row holds: each may be in one row only.
+    fn note(&mut self, place: &str, split: &str, row: &Row, measure: &mut Measure<'_>) {
+        let expected = measure.manifest.splits.get(split).map_or(0, |size| size.examples);
+        let seen = measure.numbers.entry(split.to_owned()).or_insert_with(|| vec![false; expected as usize]);
+        for origin in &row.provenance {
+            match seen.get_mut(origin.example as usize) {
+                Some(seen) if !*seen => *seen = true,
+                Some(_) => self.problem(place, format!("example {} is in another row too", origin.example)),
+                None => self.problem(place, format!("example {} of {expected} in the split", origin.example)),
+            }
+        }
+    }
+
+    /// Each example of a packed split is somewhere, and the rows are as full as it says.
+    fn numbers(&mut self, manifest: &Manifest, numbers: &BTreeMap<String, Vec<bool>>) {
+        for (split, seen) in numbers {
+            let missing = seen.iter().filter(|seen| !**seen).count();
+            if missing > 0 {
+                self.problem("manifest.json", format!("{missing} examples of the split `{split}` are in no row"));
+            }
+        }
+        for (split, size) in &manifest.splits {
+            let (said, found) = (manifest.utilisation.get(split).copied(), size.utilisation(manifest.max_length));
+            if said != found {
+                let message = format!("the utilisation of `{split}` is said to be {said:?}, and is {found:?}");
+                self.problem("manifest.json", message);
+            }
+        }
     }
 
     /// Each run of trained tokens is a target, and ends in a stop.
     fn stops(&mut self, place: &str, labels: &[i32], turns: u64, measure: &mut Measure<'_>) -> Result<()> {
         let mut runs = 0;
+        let room = measure.manifest.max_length.unwrap_or(u64::MAX);
+        let is_at_end = |run: &[i32]| std::ptr::eq(run.as_ptr_range().end, labels.as_ptr_range().end);
         for run in labels.split(|&label| label == UNTRAINED).filter(|run| !run.is_empty()) {
             runs += 1;
             if measure.ends.count(run, measure.tokenizer)? {
                 self.targets += 1;
+            } else if measure.ends.may_be_cut && labels.len() as u64 == room && is_at_end(run) {
+                measure.ends.cut += 1;
             } else {
                 let text = measure.tokenizer.decode(run)?;
                 let end: String = text.chars().rev().take(20).collect::<Vec<_>>().into_iter().rev().collect();

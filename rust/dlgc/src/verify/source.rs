@@ -7,17 +7,17 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::Problems;
-use super::rows::Rows;
 use crate::compile::{self, CompileOptions, Compiler, Monitor, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::import::is_piece;
-use crate::shard::{Manifest, Row};
+use crate::shard::{self, Manifest, Row, Rows, Size};
 use crate::source::{self, InputDigest, Reader, Record, digest};
 
 /// What was compared with the sources, and what is not the same.
@@ -40,12 +40,13 @@ pub struct Confirmation {
     pub notes: Vec<String>,
 }
 
-/// Compiles the sources of a dataset again and compares, row by row.
+/// Compiles the sources of a dataset again and compares, row by row; where rows are packed, example by example. Those
+/// are first put back into the order of the sources; what does not fit into memory is written into `scratch`.
 ///
 /// # Errors
 /// [`ErrorKind::Shard`] where the folder holds no dataset, [`ErrorKind::Io`] and [`ErrorKind::Options`] where the
 /// sources cannot be read, and what the passes say of the dataset's own tokenizer and template.
-pub fn confirm(folder: &Path, sources: &[String], monitor: &mut dyn Monitor) -> Result<Confirmation> {
+pub fn confirm(folder: &Path, sources: &[String], scratch: &Path, monitor: &mut dyn Monitor) -> Result<Confirmation> {
     let manifest = Manifest::load(folder)?;
     let options = CompileOptions::of_dataset(folder, &manifest)?;
     let mut compiler = Compiler::load(&options)?;
@@ -56,7 +57,7 @@ pub fn confirm(folder: &Path, sources: &[String], monitor: &mut dyn Monitor) -> 
     let mut comparison = Comparison {
         names: inputs.iter().map(|(_, name)| Arc::clone(name)).collect(),
         missing: missing(&inputs, &manifest),
-        splits: splits(folder, &manifest),
+        splits: splits(folder, &manifest, scratch)?,
         at: 0,
         file: Arc::from(""),
         passed: BTreeSet::new(),
@@ -73,7 +74,7 @@ pub fn confirm(folder: &Path, sources: &[String], monitor: &mut dyn Monitor) -> 
     comparison.rest();
     let Comparison { rows, targets, mut problems, .. } = comparison;
     siblings(&compiler.importers.siblings(), &manifest, &mut problems);
-    if unchanged && manifest.certificate.as_ref().is_some_and(|certified| *certified != certificate) {
+    if unchanged && manifest.certificate.as_ref().is_some_and(|certified| certified.unpacked() != certificate) {
         problems.add("manifest.json", "the certificate is another than that of the sources");
     }
     if unchanged && (&ledger.records, &ledger.dialogues, &ledger.turns) != of_ledger(&manifest) {
@@ -84,7 +85,8 @@ pub fn confirm(folder: &Path, sources: &[String], monitor: &mut dyn Monitor) -> 
         notes.push(format!("the dataset was compiled by dlgc {version}, and compared by {}", crate::VERSION));
     }
     let confirmed = problems.is_empty();
-    let statement = confirmed.then(|| certificate.statement()).flatten();
+    let certified = manifest.certificate.as_ref().unwrap_or(&certificate);
+    let statement = confirmed.then(|| certified.statement()).flatten();
     Ok(Confirmation { confirmed, files, rows, targets, statement, found: problems, notes })
 }
 
@@ -170,10 +172,31 @@ fn missing(read: &[(PathBuf, Arc<str>)], manifest: &Manifest) -> Vec<String> {
     manifest.inputs.iter().filter(|input| !is_read(input)).map(|input| input.file.clone()).collect()
 }
 
-fn splits(folder: &Path, manifest: &Manifest) -> BTreeMap<String, Rows> {
-    let rows = |split: &String| Rows::of(folder, manifest.shards.iter().filter(|shard| shard.split == *split));
-    manifest.splits.keys().map(|split| (split.clone(), rows(split))).collect()
+fn splits(folder: &Path, manifest: &Manifest, scratch: &Path) -> Result<BTreeMap<String, Stored>> {
+    let stored = |(split, size): (&String, &Size)| {
+        let of_split = manifest.shards.iter().filter(|shard| shard.split == *split);
+        let rows = Rows::of(folder, of_split.map(|shard| shard.file.path.clone()));
+        if !manifest.is_packed() {
+            return Ok((split.clone(), boxed(rows)));
+        }
+        let examples = shard::sorted(shard::examples(rows), size.tokens, |example| example, &scratch.join(split))?;
+        let name = split.clone();
+        let placed = examples.map(move |row| {
+            let row = row?;
+            Ok((format!("{name} example {}", row.provenance[0].example), row))
+        });
+        Ok((split.clone(), boxed(placed)))
+    };
+    manifest.splits.iter().map(stored).collect()
 }
+
+fn boxed(rows: impl Iterator<Item = Result<(String, Row)>> + 'static) -> Stored {
+    let rows: Box<dyn Iterator<Item = Result<(String, Row)>>> = Box::new(rows);
+    rows.peekable()
+}
+
+/// What a dataset has in a split, in the order of the sources, each example with its place.
+type Stored = Peekable<Box<dyn Iterator<Item = Result<(String, Row)>>>>;
 
 /// Whether a record of `file` came out of the stored file `name`: the same, or a member of it.
 fn is_of(name: &str, file: &str) -> bool {
@@ -185,7 +208,7 @@ struct Comparison {
     /// Names of the files that are read, in order.
     names: Vec<Arc<str>>,
     missing: Vec<String>,
-    splits: BTreeMap<String, Rows>,
+    splits: BTreeMap<String, Stored>,
     /// Which file the sources have come to.
     at: usize,
     /// What it is called there: the file, or a member of it; and which members have been passed.
@@ -280,25 +303,26 @@ impl Comparison {
     }
 
     fn peek(&mut self, split: &str) -> Option<&(String, Row)> {
-        if let Err(error) = self.splits.get_mut(split)?.peek() {
-            self.close(split, &error);
+        if let Err(error) = self.splits.get_mut(split)?.peek()? {
+            let said = error.to_string();
+            self.close(split, said);
         }
-        self.splits.get_mut(split)?.peek().ok().flatten()
+        self.splits.get_mut(split)?.peek()?.as_ref().ok()
     }
 
     fn take(&mut self, split: &str) -> Option<(String, Row)> {
-        match self.splits.get_mut(split)?.take() {
-            Ok(row) => row,
+        match self.splits.get_mut(split)?.next()? {
+            Ok(row) => Some(row),
             Err(error) => {
-                self.close(split, &error);
+                self.close(split, error.to_string());
                 None
             }
         }
     }
 
     /// A split that cannot be read has no further rows.
-    fn close(&mut self, split: &str, error: &Error) {
-        self.problems.add(split, error.to_string());
+    fn close(&mut self, split: &str, said: String) {
+        self.problems.add(split, said);
         self.splits.remove(split);
     }
 }

@@ -9,6 +9,7 @@
 //! Which windows there are is decided in [`plan`] by lengths alone. What they show is a [`Dialogue`] again
 //! ([`Layout::view`]), which goes through the same passes as every other: a window's prompts are inference prompts.
 
+mod cache;
 mod extract;
 pub mod plan;
 mod summary;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dialogue::{Dialogue, Message, Role};
 
+pub use cache::{Cache, Request};
 pub use plan::{Lengths, Limits, Plan, Window};
 pub use summary::{SLOT, Summaries, SummaryOptions, SummaryPlace, SummarySource};
 
@@ -37,6 +39,17 @@ pub enum WindowMode {
     Truncate,
     /// It is rejected.
     Reject,
+}
+
+/// What becomes of a turn that fits no window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LongTurns {
+    /// It stays untrained.
+    #[default]
+    Leave,
+    /// As much of it is trained as fits, without its stop.
+    Cut,
 }
 
 /// A place where a window may begin.

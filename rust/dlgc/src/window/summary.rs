@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::extract::{Sentence, Words, select};
-use super::{Layout, View};
+use super::{Cache, Layout, Request, View};
 use crate::dialogue::{Dialogue, Message, Role};
+use crate::error::Result;
 use crate::json::{self, Json, Member, Node};
 
 /// Where summaries come from.
@@ -27,6 +28,8 @@ pub enum SummarySource {
     State,
     /// From the data, else sentences that were said.
     Extract,
+    /// From the data, else written by somebody else, who was asked; see [`Cache`].
+    Cache,
     /// There is none.
     None,
 }
@@ -54,12 +57,16 @@ pub struct SummaryOptions {
     pub wording: Option<String>,
     /// Most tokens of one.
     pub budget: u64,
+    /// Where those lie that somebody else writes.
+    pub cache: Option<Cache>,
 }
 
 /// Stands for the summary in its wording.
 pub const SLOT: &str = "{summary}";
 const ENGLISH: &str = "Summary of the conversation so far:\n{summary}";
 const CHINESE: &str = "此前对话的摘要：\n{summary}";
+/// Tokens that a summary may have in its place beyond what its parts have.
+const SLACK: u64 = 16;
 /// Messages of a block: the summary of what came before is made once for each.
 const BLOCK: usize = 32;
 
@@ -74,6 +81,8 @@ pub struct Summaries<'d, 'a> {
     made: BTreeMap<usize, Option<String>>,
     /// The state before a message, for the messages that were asked for.
     states: BTreeMap<usize, State>,
+    /// Those that somebody else is to write, and has not yet.
+    pub requests: Vec<Request>,
 }
 
 /// Intent and slots, as far as they were ever said.
@@ -94,6 +103,7 @@ impl<'d, 'a> Summaries<'d, 'a> {
             blocks: Vec::new(),
             made: BTreeMap::new(),
             states: BTreeMap::new(),
+            requests: Vec::new(),
         }
     }
 
@@ -107,7 +117,7 @@ impl<'d, 'a> Summaries<'d, 'a> {
         }
         let text = match self.options.source {
             SummarySource::None => None,
-            SummarySource::Data => self.given(at),
+            SummarySource::Data | SummarySource::Cache => self.given(at),
             SummarySource::State => self.state(at),
             SummarySource::Auto => self.given(at).or_else(|| self.state(at)),
             SummarySource::Extract => self.given(at).or_else(|| self.extracted(at, count)),
@@ -115,6 +125,36 @@ impl<'d, 'a> Summaries<'d, 'a> {
         let text = text.and_then(|text| shortened(&text, self.options.budget, count)).map(|text| self.worded(&text));
         self.made.insert(at, text.clone());
         text
+    }
+
+    /// Tokens that are kept for a summary that somebody else writes: which windows there are must not depend on what it
+    /// says, or somebody would have to be asked about windows that come to nothing.
+    pub fn reserve(&self, at: usize, count: &mut dyn FnMut(&str) -> u64) -> u64 {
+        if !self.is_asked(at) {
+            return 0;
+        }
+        let wording = self.options.wording.as_deref().unwrap_or(ENGLISH).replace(SLOT, "");
+        self.options.budget + count(&wording).max(count(&CHINESE.replace(SLOT, ""))) + SLACK
+    }
+
+    /// What somebody else wrote of the messages before `at`, in its wording and in at most `room` tokens; what is not
+    /// there yet is put among the requests.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) where it cannot be read, or is missing in a run that does not ask.
+    pub fn written(&mut self, at: usize, room: u64, count: &mut dyn FnMut(&str) -> u64) -> Result<Option<String>> {
+        let Some(cache) = self.options.cache.as_ref().filter(|_| self.is_asked(at)) else { return Ok(None) };
+        let request = Request::of(&self.dialogue.messages[self.head..at], self.options.budget);
+        let Some(text) = cache.find(&request)? else {
+            self.requests.push(request);
+            return Ok(None);
+        };
+        let text = shortened(text.trim(), room.min(self.options.budget), count);
+        Ok(text.filter(|text| !text.is_empty()).map(|text| self.worded(&text)))
+    }
+
+    fn is_asked(&self, at: usize) -> bool {
+        self.options.source == SummarySource::Cache && at > self.head && self.given(at).is_none()
     }
 
     /// The one of the data that says most of what came before.
