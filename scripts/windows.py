@@ -15,15 +15,17 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import real_tokenizers
 from scaling import dialogue
 
 import dlgc
 from dlgc import _dlgc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -74,12 +76,15 @@ def table(tokenizer: str, lengths: tuple[int, ...]) -> tuple[list[str], list[str
 def speed(tokenizer: str, rounds: int) -> tuple[list[str], list[str]]:
     """Tokens a second with windows and packing, beside the same data without, by turns.
 
-    Output tokens are those of the rows; source tokens those of the dialogues read. Where the head alone (system message,
-    tools) of most dialogues is longer than the budget there is next to no output, and the bound is on source tokens.
+    Output tokens are those of the rows; source tokens those of the dialogues read. Where the head alone (system
+    message, tools) of most dialogues is longer than the budget there is next to no output, and the bound is on source
+    tokens.
     """
     lines = [
-        "| set | budget | output tokens/s without | with windows and packing | share | source tokens/s without "
-        "| with | share | bound on |",
+        (
+            "| set | budget | output tokens/s without | with windows and packing | share | source tokens/s without "
+            "| with | share | bound on |"
+        ),
         "| --- | --: | --: | --: | --: | --: | --: | --: | --- |",
     ]
     wrong = []
