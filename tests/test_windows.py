@@ -249,6 +249,13 @@ def test_a_served_history_has_the_ids_of_the_compiled_prompt(model: dict[str, st
     assert served > 10
 
 
+# A template whose prompts nest, for any tokenizer that has a stop token.
+SIMPLE = (
+    "{% for message in messages %}{{ eos_token }}{{ message.role }}\n{{ message.content }}{{ eos_token }}\n"
+    "{% endfor %}{% if add_generation_prompt %}{{ eos_token }}assistant\n{% endif %}"
+)
+
+
 @pytest.mark.parametrize("name", ["qwen3", "llama2", "gemma3", "deepseek_v3", "gptoss"])
 def test_what_is_remembered_between_windows_has_the_ids_of_the_whole(
     name: str, real_tokenizer: Callable[[str], Path], tmp_path: Path
@@ -257,10 +264,7 @@ def test_what_is_remembered_between_windows_has_the_ids_of_the_whole(
     folder = real_tokenizer(name)
     reference = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     template = tmp_path / "simple.jinja"
-    template.write_text(
-        "{% for message in messages %}{{ eos_token }}{{ message.role }}\n{{ message.content }}{{ eos_token }}\n"
-        "{% endfor %}{% if add_generation_prompt %}{{ eos_token }}assistant\n{% endif %}"
-    )
+    template.write_text(SIMPLE)
     rows = 0
     for seed in range(12):
         record = {
@@ -277,17 +281,22 @@ def test_what_is_remembered_between_windows_has_the_ids_of_the_whole(
 
 
 @pytest.mark.parametrize("name", ["qwen3", "llama2", "gemma3", "deepseek_v3", "gptoss"])
-def test_a_large_dialogue_has_the_ids_of_its_text(name: str, real_tokenizer: Callable[[str], Path]) -> None:
+def test_a_large_dialogue_has_the_ids_of_its_text(
+    name: str, real_tokenizer: Callable[[str], Path], tmp_path: Path
+) -> None:
     tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
     folder = real_tokenizer(name)
     reference = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    template = tmp_path / "simple.jinja"
+    template.write_text(SIMPLE)
     draw = random.Random(1)  # noqa: S311
     messages = [
         {"role": role, "content": " ".join(sentence(draw, 30) for _ in range(40))}
         for _ in range(12)
         for role in ("user", "assistant")
     ]
-    (row,) = rendered({"messages": messages}, tokenizer=str(folder), max_length="none").rows
+    options = {"tokenizer": str(folder), "chat_template": str(template), "max_length": "none"}
+    (row,) = rendered({"messages": messages}, **options).rows
     assert len(row.text.encode()) > 1 << 16
     assert row.input_ids == reference.encode(row.text, add_special_tokens=False).ids
 

@@ -236,6 +236,10 @@ def _quiet() -> Iterator[list[str]]:
     bars, verbosity = not datasets.are_progress_bars_disabled(), transformers_logging.get_verbosity()
     propagates, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
+    # Which kernels a processor lacks, said as TRL imports it, has nothing to do with what TRL makes of a record.
+    kernels = logging.getLogger("bitsandbytes")
+    level = kernels.level
+    kernels.setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     transformers_logging.set_verbosity_error()
     try:
@@ -246,6 +250,7 @@ def _quiet() -> Iterator[list[str]]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             datasets.enable_progress_bars()
+        kernels.setLevel(level)
         logger.removeHandler(handler)
         logger.propagate = propagates
 
