@@ -12,10 +12,12 @@ import datetime as dt
 import hashlib
 import json
 import re
+import sys
 import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import jinja2.debug
 import tokenizers
 import transformers
 from conformance_fields import Words, canonical, forms, misprinted, printed
@@ -49,6 +51,9 @@ class _Clock(dt.datetime):
 
 
 chat_template_utils.datetime = _Clock
+
+# A template that raises is asked often, and Jinja takes a millisecond to make each traceback a pretty one.
+jinja2.debug.rewrite_traceback_stack = lambda source=None: sys.exc_info()[1]  # type: ignore[assignment]  # noqa: ARG005  # called by that name
 
 
 @dataclass

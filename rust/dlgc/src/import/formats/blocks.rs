@@ -24,11 +24,16 @@ impl<'a> Blocks<'a> {
         }
     }
 
+    /// Whether anything is said, called or thought.
+    pub(super) fn says(&self) -> bool {
+        !(self.parts.is_empty() && self.calls.is_empty() && self.reasoning.is_empty())
+    }
+
     /// A message and the results that it brings, which come before what the user adds to them; `more` are further native
     /// fields.
     pub(super) fn messages(self, range: &Range<usize>, role: String, mut more: Fields<'a>) -> Vec<Node<'a>> {
         let is_assistant = role == "assistant";
-        let says = !(self.parts.is_empty() && self.calls.is_empty() && self.reasoning.is_empty());
+        let says = self.says();
         let mut messages = self.results;
         if says || messages.is_empty() {
             let mut turn = Turn::new(range, role);

@@ -11,6 +11,7 @@ mod crosswoz;
 mod exchanges;
 mod gemini;
 mod hermes;
+mod langchain;
 mod loss;
 mod material;
 mod messages;
@@ -22,6 +23,7 @@ mod parlai;
 mod prompts;
 mod python;
 mod rendered;
+mod responses;
 mod rows;
 mod sgd;
 mod sharegpt;
@@ -33,6 +35,7 @@ mod tool_roles;
 mod toolbench;
 mod transcript;
 mod trees;
+mod ui_parts;
 mod verdicts;
 mod wildchat;
 mod xstest;
@@ -69,6 +72,9 @@ pub(super) const FIRST: &[Format] = &[
     hermes::FORMAT,
     tool_roles::FORMAT,
     loss::FORMAT,
+    responses::FORMAT,
+    langchain::FORMAT,
+    ui_parts::FORMAT,
     anthropic::FORMAT,
     messages::TRAJECTORY,
     messages::ROLES,

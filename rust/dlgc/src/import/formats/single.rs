@@ -43,11 +43,11 @@ const ANSWER: [&str; 17] = [
     "output",
     "completion",
     "response",
+    "solution", // where there is an `answer` too, that is its last line
     "answer",
     "targets",
     "target",
     "outputtext",
-    "solution",
     "reply",
     "assistant",
     "generation",
