@@ -49,10 +49,11 @@ SCRIPTS = Path(__file__).resolve().parent
 PAGE, PICTURE = ROOT / "specs" / "benchmark.md", ROOT / "docs" / "benchmark.svg"
 PARTS = ("pipeline", "tokenizers", "passes")
 TOKENIZERS = ("qwen3", "llama3_1", "gemma3", "llama2")
-QUICK = 3_000_000
+QUICK = 1_000_000
 """Bytes of a corpus in a trial."""
 ALONE = ("english", "chinese")
 """Corpora for tokenisers alone, and for passes."""
+OURSELVES = f"dlgc {dlgc.__version__}"
 OURS = ("dlgc, 1 thread", "dlgc, 2 threads")
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 TRAINED_AS_TRL = {**corpora.AS_TRL, "packing": "trl-bfd"}
@@ -155,8 +156,8 @@ class Bench:
             shutil.rmtree(ours)
             shutil.rmtree(theirs)
         packages = ("trl", "transformers", "tokenizers", "datasets", "pyarrow", "torch")
-        versions = {name: importlib.metadata.version(name) for name in packages}
-        return {"runs": runs, "equal": equal, "versions": {"dlgc": dlgc.__version__, **versions}}
+        versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+        return {"runs": runs, "equal": equal, "versions": [OURSELVES, *versions]}
 
     def tokenisers(self) -> dict[str, Any]:
         """Tokenisers alone."""
@@ -188,7 +189,7 @@ class Bench:
                     verdicts = {**against, **{name: said for name, said in verdicts.items() if against[name] == EQUAL}}
                 self.wrong += [f"{title}: ids of dlgc: {verdicts[name]}" for name in OURS if verdicts[name] != EQUAL]
                 ids[corpus.name][tokenizer] = verdicts
-        versions = {"dlgc": dlgc.__version__} | {peer.library: peer.version for peer in there}
+        versions = [OURSELVES, *(peer.name for peer in there)]
         return {"runs": runs, "ids": ids, "bytes": sizes, "missing": missing, "versions": versions}
 
     def passes(self) -> dict[str, Any]:
@@ -213,7 +214,7 @@ class Bench:
                     shutil.rmtree(out, ignore_errors=True)
                     shutil.rmtree(out.with_suffix(".whole"), ignore_errors=True)
                 runs[title][corpus.name] = reports
-        return {"runs": runs, "versions": {"dlgc": dlgc.__version__}}
+        return {"runs": runs, "versions": [OURSELVES]}
 
 
 def encoding(command: list[str], threads: int) -> Callable[[int], Run]:

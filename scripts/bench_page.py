@@ -314,8 +314,7 @@ def page(results: Mapping[str, Any], command: str) -> str:
         part = results["parts"].get(name)
         if part is None:
             continue
-        versions = ", ".join(f"{library} {version}" for library, version in part["versions"].items())
-        measured = f"Measured on {part['date']}: {versions}."
+        measured = f"Measured on {part['date']}: {', '.join(part['versions'])}."
         text += head.format(measured=measured, reference=REFERENCE)
         text += "\n".join(lines(part)) + "\n"
     return text

@@ -1,6 +1,7 @@
-//! Times the passes of a compilation, one by one: `cargo run --release --example passes -- OPTIONS`.
+//! Times the passes of a compilation, one by one: `cargo run --release --example passes -- OPTIONS [LAST]`.
 //!
-//! In: the options of a compilation as one JSON object, as `specs/options.schema.json` has them. Out: one JSON object:
+//! In: the options of a compilation as one JSON object, as `specs/options.schema.json` has them, and the last pass that
+//! is of interest, if that is not all of them: so a profile shows what comes before tokenising. Out: one JSON object:
 //! `seconds` by pass, the `load` of tokenizer and template, the `whole` of a real compilation with one worker, and what
 //! it was of (`bytes`, `dialogues`, `rows`, `tokens`, `trained`). Chunks go through the passes one after the other, each
 //! chunk through one pass at a time, so what a pass costs is what it costs in a run; what remains of the whole (split,
@@ -21,7 +22,11 @@ use dlgc::tokenize::{Example, Mask};
 use dlgc::validate::validate;
 use dlgc::window::WindowMode;
 
-/// Time by pass, in the order of the data.
+/// The passes, in the order of the data.
+const NAMES: [&str; 7] =
+    ["read", "parse", "import, validate", "render, prove", "tokenise", "decode, hash", "pack, write"];
+
+/// Time by pass.
 #[derive(Default)]
 struct Passes {
     read: Duration,
@@ -47,18 +52,26 @@ struct Counts {
 fn take(
     chunk: &Chunk,
     options: &CompileOptions,
+    last: &str,
     compiler: &Compiler,
     writer: &mut DatasetWriter,
     passes: &mut Passes,
     counts: &mut Counts,
 ) -> Result<()> {
+    let ends_after = |pass: &str| last == pass;
     counts.bytes += chunk.bytes.len() as u64;
+    if ends_after("read") {
+        return Ok(());
+    }
     let records: Vec<_> = chunk.iter().filter(|(_, fault)| fault.is_none()).map(|(record, _)| record).collect();
 
     let start = Instant::now();
     records.iter().for_each(|record| drop(json::parse(record.bytes)));
     let parse = start.elapsed();
     passes.parse += parse;
+    if ends_after("parse") {
+        return Ok(());
+    }
 
     // Validation parses once more: there is one door.
     let start = Instant::now();
@@ -67,6 +80,9 @@ fn take(
         .flat_map(|record| validate(record, &compiler.importers, &compiler.severities).dialogues)
         .collect();
     passes.import_and_validate += start.elapsed().saturating_sub(parse);
+    if ends_after("import, validate") {
+        return Ok(());
+    }
 
     let mode = match (options.mask, options.target) {
         (MaskOption::Exact, TargetOption::Inference) => Mode::Prove,
@@ -82,6 +98,9 @@ fn take(
         }
     }
     passes.render_and_prove += start.elapsed();
+    if ends_after("render, prove") {
+        return Ok(());
+    }
 
     let mask = match options.mask {
         MaskOption::Exact if options.target == TargetOption::Template => Mask::Whole,
@@ -96,6 +115,10 @@ fn take(
         examples.extend(found.into_iter().map(|example| (id.clone(), example)));
     }
     let tokenise = start.elapsed();
+    if ends_after("tokenise") {
+        passes.tokenise += tokenise;
+        return Ok(());
+    }
 
     // Tokenising hashes what it made; done once more, to tell the one from the other.
     let start = Instant::now();
@@ -116,6 +139,9 @@ fn take(
     }
     examples.retain(|(_, example)| example.labels.iter().any(|&label| label != dlgc::tokenize::UNTRAINED));
     passes.hash += start.elapsed();
+    if ends_after("decode, hash") {
+        return Ok(());
+    }
 
     counts.dialogues += examples.len() as u64;
     let start = Instant::now();
@@ -138,14 +164,20 @@ fn take(
     Ok(())
 }
 
-fn measure(options: &CompileOptions) -> Result<String> {
+fn measure(options: &CompileOptions, last: &str) -> Result<String> {
     let refuse = |message: &str| Err(Error::new(ErrorKind::Options, message.to_owned()));
     let Some(output) = &options.output else { return refuse("`output` is missing: the folder that is written") };
-    let whole_output = output.with_extension("whole");
-    let whole_options = CompileOptions { threads: 1, output: Some(whole_output), ..options.clone() };
-    let start = Instant::now();
-    compile(&whole_options, &mut Unwatched)?;
-    let whole = start.elapsed();
+    if !NAMES.contains(&last) {
+        return refuse(&format!("`{last}` is no pass; there are {}", NAMES.join("; ")));
+    }
+    let mut whole = None;
+    if last == NAMES[NAMES.len() - 1] {
+        let whole_output = output.with_extension("whole");
+        let whole_options = CompileOptions { threads: 1, output: Some(whole_output), ..options.clone() };
+        let start = Instant::now();
+        compile(&whole_options, &mut Unwatched)?;
+        whole = Some(start.elapsed().as_secs_f64());
+    }
 
     let start = Instant::now();
     let compiler = Compiler::load(options)?;
@@ -169,7 +201,7 @@ fn measure(options: &CompileOptions) -> Result<String> {
     reader.read(&mut |item| {
         passes.read += since.elapsed();
         if let Item::Chunk(chunk) = item {
-            failed = take(&chunk, options, &compiler, &mut writer, &mut passes, &mut counts).err();
+            failed = take(&chunk, options, last, &compiler, &mut writer, &mut passes, &mut counts).err();
         }
         since = Instant::now();
         if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -183,20 +215,13 @@ fn measure(options: &CompileOptions) -> Result<String> {
     passes.pack_and_write += start.elapsed();
     counts.rows = written.splits.values().map(|size| size.rows).sum();
 
-    let seconds = [
-        ("read", passes.read),
-        ("parse", passes.parse),
-        ("import, validate", passes.import_and_validate),
-        ("render, prove", passes.render_and_prove),
-        ("tokenise", passes.tokenise),
-        ("decode, hash", passes.hash),
-        ("pack, write", passes.pack_and_write),
-    ];
+    let Passes { read, parse, import_and_validate, render_and_prove, tokenise, hash, pack_and_write } = passes;
+    let times = [read, parse, import_and_validate, render_and_prove, tokenise, hash, pack_and_write];
     let seconds: serde_json::Map<_, _> =
-        seconds.into_iter().map(|(pass, time)| (pass.to_owned(), time.as_secs_f64().into())).collect();
+        NAMES.iter().zip(times).map(|(pass, time)| ((*pass).to_owned(), time.as_secs_f64().into())).collect();
     let Counts { bytes, dialogues, rows, tokens, trained } = counts;
     let report = serde_json::json!({
-        "seconds": seconds, "load": load.as_secs_f64(), "whole": whole.as_secs_f64(), "bytes": bytes,
+        "seconds": seconds, "load": load.as_secs_f64(), "whole": whole, "bytes": bytes,
         "dialogues": dialogues, "rows": rows, "tokens": tokens, "trained": trained,
     });
     Ok(report.to_string())
@@ -204,8 +229,10 @@ fn measure(options: &CompileOptions) -> Result<String> {
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the report is what the example is for")]
 fn main() -> ExitCode {
-    let options = std::env::args().nth(1).unwrap_or_default();
-    match CompileOptions::from_json(&options).and_then(|options| measure(&options)) {
+    let mut arguments = std::env::args().skip(1);
+    let options = arguments.next().unwrap_or_default();
+    let last = arguments.next().unwrap_or_else(|| NAMES[NAMES.len() - 1].to_owned());
+    match CompileOptions::from_json(&options).and_then(|options| measure(&options, &last)) {
         Ok(report) => {
             println!("{report}");
             ExitCode::SUCCESS
