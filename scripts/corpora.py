@@ -117,7 +117,7 @@ def corpus(name: str) -> Corpus:
         dlgc.convert(_source(name), converted, to="openai")
         plain = Path(work, "plain.jsonl")
         with plain.open("w", encoding="utf-8") as out:
-            for record in plain(converted):
+            for record in for_both(converted):
                 out.write(json.dumps(record, ensure_ascii=False) + "\n")
                 if out.tell() > LOOKED_AT:
                     break
@@ -151,7 +151,7 @@ def _source(name: str) -> list[Path]:
     return sorted(folder for folder in data.iterdir() if folder.is_dir() and folder.name not in NOT_MIXED)
 
 
-def plain(converted: Path) -> Iterator[dict[str, Any]]:
+def for_both(converted: Path) -> Iterator[dict[str, Any]]:
     """Dialogues with the fields that TRL knows, all of one type: Arrow has no other way to hold them."""
     with converted.open(encoding="utf-8") as lines:
         for line in lines:

@@ -206,7 +206,7 @@ def test_a_corpus_has_the_fields_that_trl_knows(tmp_path: Path) -> None:
         "tools": [{"type": "function"}],
     }
     (tmp_path / "c.jsonl").write_text(json.dumps(record) + "\n" + json.dumps({"messages": [], "tools": []}) + "\n")
-    assert list(corpora.plain(tmp_path / "c.jsonl")) == [
+    assert list(corpora.for_both(tmp_path / "c.jsonl")) == [
         {"messages": [{"role": "assistant", "content": "a"}], "tools": '[{"type": "function"}]'},
         {"messages": []},
     ]
