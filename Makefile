@@ -69,7 +69,7 @@ kill: build ## kill compilations at a hundred random moments; each goes on to th
 fuzz: build ## half an hour of random dialogues, their coverage, and planted bugs: specs/fuzz.md
 	$(BIN)/python scripts/fuzz_proof.py
 
-bench: build ## MB/s of compile beside TRL's own preparation, in one run
+bench: build ## dlgc beside TRL and beside tokenizers, in one run of two hours: specs/benchmark.md
 	$(BIN)/python scripts/scaling.py
 	$(BIN)/python scripts/bench.py
 

@@ -1,114 +1,311 @@
-"""Times `dlgc compile` beside TRL's own preparation of the same dialogues, in one run, alternating.
+"""The benchmark: dlgc beside TRL and beside tokenizers on real text, in one run, taking turns: `specs/benchmark.md`.
 
-Each figure is a whole process: from its start to its end, its peak memory as the system accounts it. Data is real and
-unrepeated: the first `--megabytes` of SMILE (Chinese) from the material beside the checkout. Qwen3's tokenizer with
-the template that TRL trains it with, on both sides; both keep whole dialogues, and the trained tokens are compared.
+    python scripts/bench.py                                  everything; about two hours on two processors
+    python scripts/bench.py --quick                          a few MB, once: to try it; its page stays in the cache
+    python scripts/bench.py --only tokenizers --corpora chinese --tokenizers qwen3
+
+Parts: `pipeline` (JSON lines to packed rows), `tokenizers` (alone), `passes` (of dlgc). What was measured is kept in
+the cache, so a part can be measured again by itself; a part holds the figures of one run only. Ends with status 1 where
+rows are not TRL's or ids not the reference's.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import datetime as dt
+import importlib.metadata
 import json
 import os
-import resource
-import statistics
+import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bench_page
+import corpora
+import real_tokenizers
+from bench_encode import said
+from bench_equal import compared
+from bench_page import EQUAL, Figures, Run
+from bench_peers import peers
+from bench_run import measure
+
+import dlgc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from corpora import Corpus
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
-CACHE = Path(os.environ.get("DLGC_CACHE", Path.home() / ".cache" / "dlgc"))
+SCRIPTS = Path(__file__).resolve().parent
+PAGE, PICTURE = ROOT / "specs" / "benchmark.md", ROOT / "docs" / "benchmark.svg"
+PARTS = ("pipeline", "tokenizers", "passes")
+TOKENIZERS = ("qwen3", "llama3_1", "gemma3", "llama2")
+QUICK = 1_000_000
+"""Bytes of a corpus in a trial."""
+ALONE = ("english", "chinese")
+"""Corpora for tokenisers alone, and for passes."""
+OURSELVES = f"dlgc {dlgc.__version__}"
+OURS = ("dlgc, 1 thread", "dlgc, 2 threads")
+ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+TRAINED_AS_TRL = {**corpora.AS_TRL, "packing": "trl-bfd"}
+DEFAULTS = {"chat_template": str(corpora.TEMPLATE), "control_tokens": "allow", "max_rejects": 1.0}
 
-TRL = """
-import json, sys, time
-path, tokenizer, template, out = sys.argv[1:]
-import datasets, transformers, trl
-datasets.disable_progress_bars()
-tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer)
-tokenizer.chat_template = open(template).read()
-config = transformers.Qwen3Config(vocab_size=151936, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
-    num_attention_heads=1, num_key_value_heads=1, head_dim=8)
-model = transformers.Qwen3ForCausalLM(config)
-start = time.monotonic()
-rows = datasets.load_dataset("json", data_files=path, split="train", cache_dir=out).select_columns(["messages"])
-arguments = trl.SFTConfig(output_dir=out, use_cpu=True, bf16=False, report_to="none", max_length=None, packing=False,
-    assistant_only_loss=True)
-prepared = trl.SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer).train_dataset
-seconds = time.monotonic() - start
-trained = sum(sum(label != -100 for label in row) for row in prepared["labels"])
-tokens = sum(map(len, prepared["input_ids"]))
-print(json.dumps({"seconds": seconds, "rows": len(prepared), "tokens": tokens, "trained": trained}))
-"""
+Runs = dict[str, list[dict[str, Any]]]
 
 
-def data(megabytes: float, folder: Path) -> Path:
-    """Writes the first whole dialogues of SMILE, as many as fit."""
-    import pyarrow as pa
+class Bench:
+    """What all parts share: the corpora, a folder, how often."""
 
-    source = SHARED / "data" / "smile" / "smile.jsonl.zst"
-    if not source.is_file():
-        sys.exit(f"skipped: the benchmark's data is not here ({source.relative_to(ROOT.parent)})")
-    with pa.input_stream(str(source), compression="zstd") as stream:
-        text = stream.read(int(megabytes * 1e6))
-    path = folder / "smile.jsonl"
-    path.write_bytes(text[: text.rindex(b"\n") + 1])
-    return path
+    def __init__(self, folder: Path, found: dict[str, Corpus], tokenizers: list[str], runs: int) -> None:
+        """Takes them as they are."""
+        self.folder = folder
+        self.corpora = found
+        self.tokenizers = tokenizers
+        self.runs = runs
+        self.wrong: list[str] = []
+
+    def turns(self, title: str, contenders: dict[str, Callable[[int], Run]], size: int) -> Runs:
+        """Runs the contenders by turns, and says how far it is."""
+        found: Runs = defaultdict(list)
+        for number in range(self.runs):
+            for name, run in contenders.items():
+                os.sync()  # nobody pays for what somebody else has written
+                found[name].append(dataclasses.asdict(run(number)))
+                figures = Figures.of(found[name], size)
+                print(f"{title}, {name}, {number + 1} of {self.runs}: {figures.rate:.1f} MB/s", flush=True)
+        return dict(found)
+
+    def dlgc(self, corpus: Corpus, options: dict[str, Any], threads: int, keep: Path | None, number: int) -> Run:
+        """A compilation, and the same of the first dialogue alone; the first time the dataset is kept."""
+        with corpus.path.open("rb") as lines:
+            first = self.folder / "first.jsonl"
+            first.write_bytes(lines.readline())
+        settings = {"tokenizer": str(real_tokenizers.folder("qwen3")), **options}
+        flags = [flag for name, value in settings.items() for flag in ("--" + name.replace("_", "-"), str(value))]
+        measured = []
+        for raw in (first, corpus.path):
+            out = self.folder / "shards"
+            command = [sys.executable, "-m", "dlgc", "compile", str(raw), "-o", str(out), *flags]
+            measured.append(measure([*command, "--threads", str(threads), "--json"], threads))
+            if keep and number == 0 and raw == corpus.path:
+                out.rename(keep)
+            else:
+                shutil.rmtree(out)
+        startup, whole = measured
+        report = json.loads(whole.printed)
+        return Run(
+            seconds=whole.wall - startup.wall,
+            startup=startup.wall,
+            processor=whole.processor,
+            peak=whole.peak,
+            tokens=report["tokens"],
+            trained=report["trained_tokens"],
+            rows=report["rows"],
+        )
+
+    def trl(self, corpus: Corpus, how: str, processes: int, keep: Path | None, number: int) -> Run:
+        """TRL's preparation, or the loop; the first time the rows are kept."""
+        work = self.folder / "trl"
+        command = [sys.executable, str(SCRIPTS / "bench_trl.py"), how, str(corpus.path), "--work", str(work)]
+        command += ["--tokenizer", str(real_tokenizers.folder("qwen3")), "--template", str(corpora.TEMPLATE)]
+        command += ["--max-length", str(corpora.MAX_LENGTH), "--processes", str(processes)]
+        command += ["--keep", str(keep)] if keep and number == 0 else []
+        environment = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        whole = measure(command, processes, several=processes > 1, environment=environment)
+        shutil.rmtree(work, ignore_errors=True)
+        report = json.loads(whole.printed.strip().splitlines()[-1])
+        return Run(
+            seconds=report["seconds"],
+            startup=report["startup"] - whole.began,
+            processor=whole.processor,
+            peak=whole.peak,
+            tokens=report["tokens"],
+            trained=report["trained"],
+            rows=report.get("rows"),
+        )
+
+    def pipeline(self) -> dict[str, Any]:
+        """Whole pipelines on equal output."""
+        runs, equal = {}, {}
+        for name, corpus in self.corpora.items():
+            ours, theirs = self.folder / "ours", self.folder / "theirs"
+
+            contenders: dict[str, Callable[[int], Run]] = {
+                OURS[0]: partial(self.dlgc, corpus, TRAINED_AS_TRL, 1, ours),
+                OURS[1]: partial(self.dlgc, corpus, TRAINED_AS_TRL, 2, None),
+                "dlgc, 1 thread, defaults": partial(self.dlgc, corpus, DEFAULTS, 1, None),
+                bench_page.TRL: partial(self.trl, corpus, "prepare", 1, theirs),
+                "TRL, 2 processes": partial(self.trl, corpus, "prepare", 2, None),
+                "apply_chat_template": partial(self.trl, corpus, "loop", 1, None),
+            }
+            runs[name] = self.turns(name, contenders, corpus.bytes)
+            found = compared(ours, theirs)
+            equal[name] = dataclasses.asdict(found)
+            print(f"{name}: {bench_page.equality(equal[name])}", flush=True)
+            if not found.is_equal:
+                self.wrong.append(f"{name}: rows are not TRL's")
+            shutil.rmtree(ours)
+            shutil.rmtree(theirs)
+        packages = ("trl", "transformers", "tokenizers", "datasets", "pyarrow", "torch")
+        versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+        return {"runs": runs, "equal": equal, "versions": [OURSELVES, *versions]}
+
+    def tokenisers(self) -> dict[str, Any]:
+        """Tokenisers alone."""
+        example = str(built("tokenize"))
+        runs: dict[str, dict[str, Runs]] = {}
+        ids: dict[str, dict[str, dict[str, str]]] = {}
+        sizes = {}
+        missing = {peer.name: peer.refusal for peer in peers() if peer.refusal}
+        there = [peer for peer in peers() if not peer.refusal]
+        for corpus in (found for name, found in self.corpora.items() if name in ALONE):
+            sizes[corpus.name] = sum(len(text.encode()) for text in said(corpus.path))
+            runs[corpus.name], ids[corpus.name] = {}, {}
+            for tokenizer in self.tokenizers:
+                folder = real_tokenizers.folder(tokenizer)
+                ours = [example, str(folder), str(corpus.path)]
+                contenders: dict[str, Callable[[int], Run]] = {
+                    "dlgc, 1 thread": encoding([*ours, "--threads", "1"], 1),
+                    "dlgc, 2 threads": encoding([*ours, "--threads", "2"], 2),
+                }
+                for peer in there:
+                    command = [str(peer.python), str(SCRIPTS / "bench_encode.py"), peer.library]
+                    contenders[peer.name] = encoding([*command, str(folder / "tokenizer.json"), str(corpus.path)], 1)
+                title = f"{corpus.name}, {tokenizer}"
+                found = runs[corpus.name][tokenizer] = self.turns(title, contenders, sizes[corpus.name])
+                figures = {name: Figures.of(ran, sizes[corpus.name]) for name, ran in found.items()}
+                verdicts = dict.fromkeys(OURS, checked(ours))
+                if reference := figures.get(bench_page.REFERENCE):
+                    against = {name: bench_page.ids_against(of, reference) for name, of in figures.items()}
+                    verdicts = {**against, **{name: said for name, said in verdicts.items() if against[name] == EQUAL}}
+                self.wrong += [f"{title}: ids of dlgc: {verdicts[name]}" for name in OURS if verdicts[name] != EQUAL]
+                ids[corpus.name][tokenizer] = verdicts
+        versions = [OURSELVES, *(peer.name for peer in there)]
+        return {"runs": runs, "ids": ids, "bytes": sizes, "missing": missing, "versions": versions}
+
+    def passes(self) -> dict[str, Any]:
+        """Passes of dlgc."""
+        example = built("passes")
+        runs: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        shown = {
+            "As TRL": TRAINED_AS_TRL,
+            "Defaults, without a budget": {**DEFAULTS, "max_length": "none"},
+        }
+        for title, options in shown.items():
+            runs[title] = {}
+            for corpus in (found for name, found in self.corpora.items() if name in ALONE):
+                out = self.folder / "passes"
+                settings = {"inputs": [str(corpus.path)], "output": str(out), "overwrite": True, **options}
+                settings["tokenizer"] = str(real_tokenizers.folder("qwen3"))
+                reports = []
+                for number in range(self.runs):
+                    os.sync()
+                    reports.append(json.loads(measure([str(example), json.dumps(settings)], 1).printed))
+                    print(f"{title}, {corpus.name}, passes, {number + 1} of {self.runs}", flush=True)
+                    shutil.rmtree(out, ignore_errors=True)
+                    shutil.rmtree(out.with_suffix(".whole"), ignore_errors=True)
+                runs[title][corpus.name] = reports
+        return {"runs": runs, "versions": [OURSELVES]}
 
 
-def timed(command: list[str]) -> tuple[float, float, str]:
-    """Runs a command; returns seconds, peak memory in MB, and what it printed."""
-    start = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    printed = process.stdout.read() if process.stdout else ""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        sys.exit(f"{command[0]} ended with {process.returncode}")
-    return time.monotonic() - start, usage.ru_maxrss / 1024, printed
+def encoding(command: list[str], threads: int) -> Callable[[int], Run]:
+    """A tokeniser alone, which times itself."""
+
+    def run(_: int) -> Run:
+        whole = measure(command, threads, environment=ONE_THREAD if threads == 1 else {})
+        report = json.loads(whole.printed.strip().splitlines()[-1])
+        return Run(
+            seconds=report["seconds"],
+            startup=report["load_seconds"],
+            processor=whole.processor,
+            peak=whole.peak,
+            tokens=report["tokens"],
+            digest=report.get("digest"),
+        )
+
+    return run
+
+
+def checked(command: list[str]) -> str:
+    """Whether dlgc's tokeniser gives every text the reference's ids and offsets, by comparing them one by one."""
+    done = subprocess.run([*command, "--check"], capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout.strip().splitlines()[-1])
+    different, texts = report["different"], report["texts"]
+    return EQUAL if different == 0 else f"**differ** in {different:,} of {texts:,} texts"
+
+
+def built(example: str) -> Path:
+    """An example of the core, built with optimisation."""
+    subprocess.run(["cargo", "build", "--release", "--quiet", "--package", "dlgc", "--example", example], check=True)  # noqa: S607  # cargo is where PATH says
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return target / "release" / "examples" / example
+
+
+def machine() -> dict[str, str]:
+    """What it runs on."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "processors": f"{os.cpu_count()} processors ({model})",
+        "memory": f"{memory:.0f} GiB",
+        "system": f"Linux {platform.release()}",
+        "python": f"Python {platform.python_version()}",
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=float, default=10, help="how much of the data (default: 10)")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each, alternating (default: 3)")
+    parser.add_argument("--quick", action="store_true", help="a few MB, once; nothing is written but in the cache")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="the other parts stay as they are")
+    parser.add_argument("--corpora", nargs="+", choices=corpora.NAMES, default=corpora.NAMES)
+    parser.add_argument("--tokenizers", nargs="+", choices=TOKENIZERS, default=TOKENIZERS)
+    parser.add_argument("--runs", type=int, default=5, help="of each contender (default: 5)")
+    parser.add_argument("--megabytes", type=float, help="of each corpus (default: all of it)")
     arguments = parser.parse_args()
-    tokenizer = CACHE / "tokenizers" / "qwen3"
-    template = SHARED / "templates" / "trl" / "qwen3_training.jinja"
-    if not tokenizer.is_dir():
-        sys.exit("skipped: Qwen3's tokenizer is not in the cache; `make test` fetches it")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if not corpora.TEMPLATE.is_file():
+        sys.exit("skipped: the real templates (../shared) are not here")
+    folder = corpora.CACHE / ("quick" if arguments.quick else "results")
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "results.json"
+    results: dict[str, Any] = {"parts": {}, "corpora": {}}
+    if kept.is_file():
+        results = json.loads(kept.read_text(encoding="utf-8"))
+    runs = 1 if arguments.quick else arguments.runs
+    size = QUICK if arguments.quick else (arguments.megabytes or float("inf")) * 1e6
+    found = {}
+    for name in arguments.corpora:
+        try:
+            found[name] = corpora.corpus(name).first(size)
+        except corpora.MissingError as error:
+            print(f"{name}: skipped: {error}", file=sys.stderr)
+    about = {name: dataclasses.asdict(corpus) for name, corpus in found.items()}
+    results |= {"machine": machine(), "runs": runs, "quick": arguments.quick, "corpora": results["corpora"] | about}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        raw = data(arguments.megabytes, folder)
-        size = raw.stat().st_size / 1e6
-        common = ["--tokenizer", str(tokenizer), "--chat-template", str(template), "--max-length", "none", "--json"]
-        dlgc = [sys.executable, "-m", "dlgc", "compile", str(raw), "-o", str(folder / "out"), "--overwrite", *common]
-        contenders = {
-            "dlgc, exact, 1 thread": [*dlgc, "--threads", "1"],
-            "dlgc, exact, 2 threads": [*dlgc, "--threads", "2"],
-            "dlgc, hf-compat, 1 thread": [*dlgc, "--threads", "1", "--mask", "hf-compat"],
-            "TRL, num_proc 1": [sys.executable, "-c", TRL, str(raw), str(tokenizer), str(template)],
-        }
-        results: dict[str, list[tuple[float, float, str]]] = {name: [] for name in contenders}
-        for run in range(arguments.runs):
-            for name, command in contenders.items():
-                last = [str(folder / f"trl{run}")] if name.startswith("TRL") else []
-                results[name].append(timed([*command, *last]))
-        print(f"{size:.1f} MB of Chinese dialogues, {arguments.runs} runs each, alternating, whole processes")
-        print(f"{'':<28}{'median s':>9}{'spread':>8}{'MB/s':>7}{'x TRL':>7}{'MB RSS':>8}{'tokens':>11}{'trained':>11}")
-        base = statistics.median(seconds for seconds, _, _ in results["TRL, num_proc 1"])
-        for name, runs in results.items():
-            seconds = [run[0] for run in runs]
-            median = statistics.median(seconds)
-            report = json.loads(runs[0][2].strip().splitlines()[-1])
-            tokens, trained = report["tokens"], report.get("trained_tokens", report.get("trained"))
-            print(
-                f"{name:<28}{median:>9.2f}{100 * (max(seconds) - min(seconds)) / median:>7.0f}%{size / median:>7.2f}"
-                f"{base / median:>7.2f}{max(run[1] for run in runs):>8.0f}{tokens:>11,}{trained:>11,}"
-            )
+        bench = Bench(Path(temporary), found, list(arguments.tokenizers), runs)
+        measures = {"pipeline": bench.pipeline, "tokenizers": bench.tokenisers, "passes": bench.passes}
+        for part in arguments.only:
+            began = time.monotonic()
+            results["parts"][part] = {"date": dt.datetime.now(dt.UTC).date().isoformat(), **measures[part]()}
+            kept.write_text(json.dumps(results, indent=1), encoding="utf-8")
+            print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
+    command = "make bench" if not sys.argv[1:] else f"scripts/bench.py {' '.join(sys.argv[1:])}"
+    page = bench_page.page(results, command)
+    target, picture = (folder / "benchmark.md", folder / "benchmark.svg") if arguments.quick else (PAGE, PICTURE)
+    target.write_text(page, encoding="utf-8")
+    picture.write_text(bench_page.picture(results), encoding="utf-8")
+    print(page)
+    if bench.wrong:
+        sys.exit("failed: " + "; ".join(bench.wrong))
 
 
 if __name__ == "__main__":

