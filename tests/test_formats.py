@@ -193,7 +193,7 @@ def test_what_is_not_recognised_says_what_it_looks_like_and_how_to_map_it(tmp_pa
 def test_preferences_of_all_kinds_are_told_and_not_trained() -> None:
     report = dlgc.check(FORMATS / "preferences.jsonl")
     assert report.rejected == report.ledger["records"]["read"] == report.diagnostics["preference-record"]["count"]
-    assert "`dlgc convert --preferences`" in report.diagnostics["preference-record"]["examples"][0]["help"]
+    assert "`--rows preference` compiles pairs" in report.diagnostics["preference-record"]["examples"][0]["help"]
 
 
 def test_a_label_that_is_a_class_is_no_verdict(tmp_path: Path) -> None:

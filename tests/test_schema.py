@@ -53,9 +53,12 @@ NEEDED_OPTIONS: dict[str, dict[str, object]] = {
 
 # Errors without a fixture, and why.
 LEFT_OUT = {
+    "answer-not-nested": "about preferences: see test_preferences.py",
     "broken-array": "about a file, not a record",
     "broken-container": "about a file, not a record",
     "file-changed": "about a file, not a record",
+    "identical-answers": "about preferences: see test_preferences.py",
+    "no-preference": "about preferences: see test_preferences.py",
     "field-lost": "depends on the template; the built-in one prints every field",
     "internal-error": "a bug",
     "no-stop-token": "depends on the template; the built-in one closes every turn",

@@ -22,14 +22,27 @@ LONG = 8
 RARE = 20
 """Dialogues of an intent below which it is hardly learnt."""
 
+ANSWERS = {"sft": (), "preference": ("chosen", "rejected"), "kto": ("completion",)}
+"""What follows the prompt of a row, by what the rows are."""
+
 LISTS = ("codes", "intents", "slots", "tools")
 
 
 def rows(shards: StrPath, split: str = "train") -> pl.LazyFrame:
-    """Returns one row for each row of a split: `tokens`, `trained_tokens`, `targets`."""
+    """Returns one row for each row of a split, in tokens.
+
+    `tokens`, `trained_tokens`, `targets`; of preferences `prompt`, and for each answer its tokens and `… trained`.
+    """
     import polars as pl
 
-    return shards_.scan(shards, split).select(
+    found = shards_.scan(shards, split)
+    answers = ANSWERS[shards_.rows(shards_.manifest(shards))]
+    if answers:
+        is_trained = pl.element() != terminal.IGNORED
+        trained = {f"{name} trained": pl.col(f"{name}_labels").list.eval(is_trained).list.sum() for name in answers}
+        tokens = {name: pl.col(f"{name}_ids").list.len() for name in ("prompt", *answers)}
+        return found.select(**tokens, **trained)
+    return found.select(
         tokens=pl.col("input_ids").list.len(),
         trained_tokens=pl.col("assistant_masks").list.sum(),
         targets=pl.col("trained_messages").list.eval(pl.element().list.len()).list.sum(),
@@ -41,7 +54,6 @@ def lengths(shards: StrPath, split: str = "train") -> pl.DataFrame:
     import polars as pl
 
     marks = {"min": 0.0, "25 %": 0.25, "50 %": 0.5, "75 %": 0.75, "90 %": 0.9, "99 %": 0.99, "max": 1.0}
-    columns = ["tokens", "trained_tokens", "targets"]
     frame = rows(shards, split).collect()
     return pl.DataFrame(
         [
@@ -50,7 +62,7 @@ def lengths(shards: StrPath, split: str = "train") -> pl.DataFrame:
                 **{label: int(frame[name].quantile(mark) or 0) for label, mark in marks.items()},
                 "mean": round(float(frame[name].mean() or 0), 1),  # type: ignore[arg-type]  # a mean of numbers
             }
-            for name in columns
+            for name in frame.columns
         ]
     )
 
@@ -144,6 +156,7 @@ def screen(shards: StrPath, rare_below: int = RARE) -> str:
         tbl_rows=6, tbl_cols=12, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, thousands_separator=","
     ):
         parts.append(str(lengths(shards)))
+        parts.extend("\n".join(lines) for lines in [terminal.answers(found.get("answers"))] if lines)
         tongues = "language" if by(shards, "language")["language"].drop_nulls().len() else "script"
         columns = ["type", tongues, "format", "split"]
         tables = [table for column in columns if (table := by(shards, column)).height > 1 or column == "type"]

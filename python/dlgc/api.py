@@ -39,6 +39,7 @@ class Report:
         source_tokens: Tokens of the compiled dialogues, each counted once: fewer where turns have rows of their own.
         trained_tokens: Tokens that are trained.
         windows: What windows cost and leave out, in counts; all zero where every dialogue fits.
+        answers: How long the answers of preferences are, in trained tokens, of both sides; None without preferences.
         certificate: What the rows are, in counts, as in the manifest; None where no rows are made.
         statement: The same in a sentence; None where nothing is trained.
         skipped: Files that were not read, each with the reason.
@@ -57,6 +58,7 @@ class Report:
     source_tokens: int
     trained_tokens: int
     windows: dict[str, int]
+    answers: dict[str, Any] | None
     certificate: dict[str, Any] | None
     statement: str | None
     skipped: list[tuple[str, str]]
@@ -96,7 +98,7 @@ class RenderedRow:
         labels: The id where it is trained, -100 elsewhere; length n.
         offsets: Byte range of each token in `text`; length n.
         trained_messages: Indices of the messages that are trained in it.
-        window: Which window of the dialogue it is of, from 0.
+        window: Which window of the dialogue it is of, from 0; of preferences, which of the answers it ends in.
     """
 
     text: str
@@ -125,6 +127,23 @@ class RenderedWindow:
 
 
 @dataclass(frozen=True)
+class RenderedAnswers:
+    """What the rows of preferences are to each other: the same prompt, and an answer each.
+
+    Attributes:
+        names: What the answers are called, row by row: `chosen` and `rejected`, or `completion`.
+        prompt: How many tokens the prompt has, with which each row begins.
+        divergence: The first token of the answers in which both differ; None of one with a verdict.
+        label: Whether the only answer is good; None of a pair.
+    """
+
+    names: list[str]
+    prompt: int
+    divergence: int | None
+    label: bool | None
+
+
+@dataclass(frozen=True)
 class Rendered:
     """A dialogue, rendered and tokenised.
 
@@ -138,6 +157,7 @@ class Rendered:
         dialogues: How many dialogues the record has, of which this is one.
         windows: What its windows show; `text`, `spans` and `messages` are those of the first.
         format: The format that the record had, `messages` for the native one.
+        answers: What its rows are to each other, if it is one of preferences: one row for each answer.
     """
 
     text: str
@@ -149,6 +169,7 @@ class Rendered:
     dialogues: int
     windows: list[RenderedWindow]
     format: str
+    answers: RenderedAnswers | None
 
     @property
     def row(self) -> RenderedRow:
@@ -197,6 +218,7 @@ class Rendered:
         windows = [{**window, "messages": json.loads(window["messages"])} for window in found["windows"]]
         names = RenderedWindow.__dataclass_fields__
         found["windows"] = [RenderedWindow(**{name: window[name] for name in names}) for window in windows]
+        found["answers"] = RenderedAnswers(**found["answers"]) if found["answers"] else None
         del found["record"], found["requests"]
         return cls(**found)
 

@@ -29,6 +29,7 @@ examples:
   dlgc show raw/chats.jsonl:17 --against trl                 the same beside what TRL itself would train
   dlgc convert raw/ -o chats.jsonl --to openai               any known format to one
   dlgc compile raw/ -o shards/ --where "reward = 1" --split validation=0.05
+  dlgc compile pairs/ -o shards/ --rows preference           better and worse answers to rows for DPO
   dlgc repack shards/ -o packed/ --packing bfd               the same examples in fuller rows, without tokenising
   dlgc stats shards/                                         one screen of tables
   dlgc verify shards/                                        is this dataset what it was when it was compiled?
@@ -185,6 +186,12 @@ def _rendering(parser: argparse.ArgumentParser) -> None:
     add("--template-path", metavar="DIR", help="folder in which templates are found by name")
     add("--template-kwargs", metavar="JSON", help='template arguments, such as {"enable_thinking": false}')
     add("--date", metavar="YYYY-MM-DD", help="the day that templates print; the clock is never read")
+    add(
+        "--rows",
+        choices=get_args(options.Rows),
+        help="sft: sequences (default); preference: prompts with a better and a worse answer, for DPO; kto: prompts "
+        "with one that is good or bad",
+    )
     add("--max-length", metavar="N", help="token budget of a row, or `none` (default: 4096, or less if the model's is)")
     add(
         "--window",
@@ -338,6 +345,8 @@ def _show(arguments: argparse.Namespace) -> int:
     if not arguments.against:
         terminal.show(rendered, f"{path}:{number}", color)
         return 0
+    if rendered.answers:
+        raise dlgc.OptionsError("`--against` compares what is trained of a dialogue, not of preferences")
     compared = against.compare(rendered, json.loads(json.loads(found)["record"]), arguments.against, **chosen)
     if arguments.json:
         json.dump(dataclasses.asdict(compared), sys.stdout, ensure_ascii=False)

@@ -20,6 +20,7 @@ Mask = Literal["exact", "template", "hf-compat"]
 State = Literal["ignore", "json-before", "json-after", "context"]
 Severity = Literal["note", "warning", "error"]
 TrainOn = Literal["all_assistant", "last_turn"]
+Rows = Literal["sft", "preference", "kto"]
 Packing = Literal["none", "bfd", "bfd-global", "trl-bfd"]
 Format = Literal["native", "openai", "sharegpt"]
 
@@ -53,6 +54,9 @@ class CompileOptions:
             Chinese.
         summary_share: Most of `max_length` that a summary may take.
         summary_cache: Folder of what a callable has written; each summary is asked for once.
+        rows: What the rows are: `sft` are sequences for supervised fine-tuning; `preference` are prompts with a better
+            and a worse answer each, as for DPO; `kto` are prompts with an answer that is good or bad, and each pair is
+            two of them. Records that hold something else are rejected.
         packing: How examples share rows of up to `max_length` tokens: `none`, each has its own; `bfd`, best fit in one
             pass; `bfd-global`, best fit over all rows of a split; `trl-bfd`, exactly as TRL packs.
         target: What a proved target is measured against: the prompt that a server sends (a turn whose prompt does not
@@ -96,6 +100,7 @@ class CompileOptions:
     summary_wording: str | None = None
     summary_share: float = 0.25
     summary_cache: str | None = None
+    rows: Rows = "sft"
     packing: Packing = "none"
     target: Target = "inference"
     mask: Mask = "exact"

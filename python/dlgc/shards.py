@@ -42,6 +42,11 @@ def manifest(shards: StrPath) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
+def rows(manifest: dict[str, Any]) -> str:
+    """Returns what the rows of a dataset are: `sft`, `preference` or `kto`; earlier builds only made the first."""
+    return str(manifest["options"].get("rows", "sft"))
+
+
 def paths(shards: StrPath, split: str = "train") -> list[Path]:
     """Returns the Arrow files of a split, in order.
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dlgc.against import Compared, Piece
-    from dlgc.api import Confirmation, Drift, Rendered, RenderedRow, Report, Verdict
+    from dlgc.api import Confirmation, Drift, Rendered, RenderedAnswers, RenderedRow, Report, Verdict
 
 GREEN, RED, YELLOW, CYAN, BOLD, DIM, RESET = (f"\033[{code}m" for code in ("32", "31", "33", "36", "1", "2", "0"))
 IGNORED = -100
@@ -22,6 +22,8 @@ MOST_EXAMPLES = 9
 """On a page."""
 EDGES = {"=": (GREEN, "[[", "]]"), "+": (RED, "{+", "+}"), "-": (RED, "{-", "-}")}
 """Around what is trained: by all who are asked, only by another, only by dlgc; in colour, and without."""
+MARK = "▶"
+"""Before the first token in which two answers differ."""
 
 
 def talk(text: str) -> None:
@@ -125,6 +127,7 @@ def summary(report: Report, output: str | None) -> list[str]:
         lines.append(
             f"amplified  {amplification:>11.1f}x {report.source_tokens:,} tokens of dialogues, shown again as prompts"
         )
+    lines.extend(answers(report.answers))
     lines.extend(_windows(report.windows))
     if amplification > TOO_MUCH:
         lines.append(
@@ -155,6 +158,22 @@ def _windows(counts: dict[str, int]) -> list[str]:
     if counts["short"]:
         parts.append(f"{counts['short']:,} begin with less context than asked for")
     return [f"windows    {of}", *(f"           {part}" for part in parts)]
+
+
+def answers(lengths: dict[str, Any] | None) -> list[str]:
+    """Returns how long the answers of both sides are: who is shown longer ones as the better learns to write more."""
+    if not lengths:
+        return []
+    lines = []
+    for name in ("chosen", "rejected"):
+        side = lengths[name]
+        tokens = f"{side['mean']:,.1f} trained tokens on average, median {side['median']:,.1f}"
+        lines.append(f"{name:<10} {side['answers']:>12,} answers of {tokens}")
+    longer, shorter = lengths["chosen_longer"], lengths["chosen_shorter"]
+    if longer is not None:
+        pairs = f"longer in {100 * longer:.1f} % of the pairs, shorter in {100 * shorter:.1f} %"
+        lines.append(f"           chosen is {pairs}")
+    return lines
 
 
 def splits(manifest: dict[str, Any]) -> list[str]:
@@ -245,6 +264,9 @@ def show(rendered: Rendered, name: str, color: bool) -> None:  # noqa: FBT001  #
     token is written as the sign for it; characters that take several tokens are followed by their number.
     """
     write = sys.stdout.write
+    if rendered.answers:
+        _answers(rendered, rendered.answers, name, color)
+        return
     for number, row in enumerate(rendered.rows, start=1):
         trained = sum(label != IGNORED for label in row.labels)
         which = f", row {number} of {len(rendered.rows)}" if len(rendered.rows) > 1 else ""
@@ -255,9 +277,33 @@ def show(rendered: Rendered, name: str, color: bool) -> None:  # noqa: FBT001  #
     for turn in rendered.turns:
         if "code" in turn:
             write(f"\nmessage {turn['message']} is not trained: {turn['code']}: {turn['reason']}\n")
+    _warnings(rendered)
+
+
+def _warnings(rendered: Rendered) -> None:
     findings = [item for item in rendered.diagnostics if item["severity"] == "warning"]
     for item in findings:
-        write(f"\n{item['severity']}[{item['code']}]: {item['message']}\n")
+        sys.stdout.write(f"\n{item['severity']}[{item['code']}]: {item['message']}\n")
+
+
+def _answers(rendered: Rendered, answers: RenderedAnswers, name: str, color: bool) -> None:  # noqa: FBT001  # private
+    """Writes a prompt once, then each answer; of a pair a sign stands before the first token that differs."""
+    write, prompt = sys.stdout.write, answers.prompt
+    same = ", the same for both answers" if len(answers.names) > 1 else ""
+    write(f"{name}: a prompt of {prompt:,} tokens{same}\n\n")
+    _show_row(((piece, "") for piece, _ in _pieces(rendered.rows[0], range(prompt))), color)
+    verdict = {None: "", True: " (good)", False: " (bad)"}[answers.label]
+    marked, differs = None, ""
+    if answers.divergence is not None:
+        marked = prompt + answers.divergence
+        differs = f"; the first {answers.divergence:,} are those of the other answer, up to {MARK}"
+    for side, row in zip(answers.names, rendered.rows, strict=True):
+        tokens = range(prompt, len(row.input_ids))
+        trained = sum(label != IGNORED for label in row.labels)
+        shown = "(green)" if color else "in [[ ]]"
+        write(f"{side}{verdict}: {len(tokens):,} tokens, {trained:,} trained, {shown}{differs}\n\n")
+        _show_row(((piece, "=" if trained else "") for piece, trained in _pieces(row, tokens, marked)), color)
+    _warnings(rendered)
 
 
 def against(compared: Compared, name: str, color: bool) -> None:  # noqa: FBT001  # private to the command line
@@ -361,18 +407,20 @@ def _edge(sign: str, color: bool, *, opens: bool) -> str:  # noqa: FBT001  # pri
     return f"{paint}{named}" if opens else RESET
 
 
-def _pieces(row: RenderedRow) -> Iterator[tuple[str, bool]]:
-    """Yields tokens as text; tokens that share characters come as one, with their number."""
+def _pieces(row: RenderedRow, tokens: range | None = None, marked: int | None = None) -> Iterator[tuple[str, bool]]:
+    """Yields tokens as text; tokens that share characters come as one, with their number; a sign stands before one."""
     text = row.text.encode()
-    index = 0
-    while index < len(row.offsets):
+    tokens = range(len(row.offsets)) if tokens is None else tokens
+    index = tokens.start
+    while index < tokens.stop:
         start, end = row.offsets[index]
         last = index
-        while last + 1 < len(row.offsets) and row.offsets[last + 1][0] < end:
+        while last + 1 < tokens.stop and row.offsets[last + 1][0] < end:
             last += 1
             end = max(end, row.offsets[last][1])
         piece = text[start:end].decode("utf-8", "replace")
-        yield _numbered(piece, last - index + 1), row.labels[index] != IGNORED
+        mark = MARK if marked is not None and index <= marked <= last else ""
+        yield mark + _numbered(piece, last - index + 1), row.labels[index] != IGNORED
         index = last + 1
 
 

@@ -167,6 +167,24 @@ pub struct Dialogue<'a> {
     pub running: Option<Node<'a>>,
 }
 
+/// What a record of preferences says of an answer, with which its dialogue ends.
+#[derive(Debug, Clone)]
+pub struct Judged<'a> {
+    /// How many messages of the dialogue come before the answer.
+    pub asked: usize,
+    /// What it says.
+    pub verdict: Verdict<'a>,
+}
+
+/// What is said of an answer.
+#[derive(Debug, Clone)]
+pub enum Verdict<'a> {
+    /// It is better than the one with which this dialogue ends; what comes before both is the same.
+    BetterThan(Box<Dialogue<'a>>),
+    /// Whether it is good.
+    Label(bool),
+}
+
 /// What the messages from the first one on said.
 #[derive(Debug, Clone)]
 pub struct Summary<'a> {

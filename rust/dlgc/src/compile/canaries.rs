@@ -62,14 +62,14 @@ impl Compiler {
             let found = found.expect("a record without a dialogue has an error");
             return Ok(Sighting { refused: Some(found.code.name()), prompt: Err(found), rows: Vec::new() });
         };
-        self.select_turns(&mut dialogue, &mut BTreeMap::new());
+        self.select_turns(&mut dialogue.messages, &mut BTreeMap::new());
         let (rows, refused) = match self.lower(&mut dialogue, None, &mut diagnostics)? {
             Ok(lowered) => (lowered.rows().map(|(_, example)| example).collect(), None),
             Err(Unlowered::Rejected(code)) => (Vec::new(), Some(code.name())),
             Err(Unlowered::Dropped) => unreachable!("a dialogue without a budget is not too long"),
         };
         let prompt = match self.templates.of(&dialogue).prompt(&dialogue) {
-            Ok((text, suppressed)) => Ok(self.tokenizer.untrained(&text, &suppressed)?),
+            Ok((text, suppressed)) => Ok(self.tokenizer.untrained(&text, &suppressed, None)?),
             Err(diagnostic) => Err(diagnostic),
         };
         Ok(Sighting { prompt, rows, refused })

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::answers::{Answered, Sides};
 use super::options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
 use super::templates::Templates;
 use super::windows::{Lowered, Shot, Unlowered, WindowOptions, asked};
 use crate::diagnostic::{Code, Diagnostic, Severities, Severity};
-use crate::dialogue::{Dialogue, Location, Message, Role};
+use crate::dialogue::{Dialogue, Judged, Location, Message, Role, Verdict as Said};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filter, Known};
-use crate::import::{Importers, Wanted};
+use crate::import::{Importers, Wanted, preference_record};
 use crate::json::{self, Json, Node};
-use crate::shard::{DialogueRow, Proof, Provenance, Row, WindowCounts};
+use crate::shard::{DialogueRow, Proof, Provenance, Row, RowKind, WindowCounts};
 use crate::source::Record;
 use crate::split::{Splits, Stratum};
 use crate::template::{Date, Mode, Template, TemplateOptions, Turn};
@@ -46,6 +47,7 @@ pub struct Compiler {
     filter: Option<Filter>,
     pub(super) splits: Splits,
     stratify: Option<Filter>,
+    pub(super) rows: RowKind,
     target: TargetOption,
     mask: MaskOption,
     train_on: TrainOn,
@@ -155,6 +157,43 @@ impl Compiled {
         self.rows.iter_mut().flat_map(|row| &mut row.provenance).for_each(|origin| origin.fold = fold);
     }
 
+    /// Enters its trainable turns in the ledger with the reason for which nothing came of it.
+    fn leave_out(&mut self, unlowered: &Unlowered, trainable: u64) {
+        let code = match unlowered {
+            Unlowered::Rejected(code) => *code,
+            Unlowered::Dropped => {
+                self.excluded = true;
+                let message = "the dialogue is longer than `max_length`";
+                self.diagnostics.push(Diagnostic::new(Code::DialogueDropped, message));
+                Code::DialogueDropped
+            }
+        };
+        *self.untrained.entry(code.name()).or_default() += trainable;
+    }
+
+    /// Enters each trainable turn in the ledger, as trained or with its code.
+    fn account<'e>(
+        &mut self,
+        turns: impl Iterator<Item = &'e Turn>,
+        examples: impl Iterator<Item = &'e Example>,
+        trainable: u64,
+    ) {
+        let trained: HashSet<usize> = examples.flat_map(|example| example.trained_messages.iter().copied()).collect();
+        let mut entered = 0;
+        for turn in turns {
+            match &turn.target {
+                Ok(_) if trained.contains(&turn.message) => self.trained += 1,
+                Ok(_) => *self.untrained.entry(Code::NothingToTrain.name()).or_default() += 1,
+                Err(diagnostic) => *self.untrained.entry(diagnostic.code.name()).or_default() += 1,
+            }
+            entered += 1;
+        }
+        // Merged messages are one turn for the template; each further one of them is entered as merged.
+        if trainable > entered {
+            *self.untrained.entry(Code::MergedMessages.name()).or_default() += trainable - entered;
+        }
+    }
+
     /// The split of its rows.
     pub(crate) fn split(&self) -> &str {
         self.dialogue.as_ref().map_or("", |dialogue| &dialogue.split)
@@ -164,7 +203,7 @@ impl Compiled {
 /// A record, seen from inside: for `dlgc show` and `dlgc.render`.
 #[derive(Debug)]
 pub struct Shown {
-    /// Its windows with their rows; one for a dialogue that fits.
+    /// Its windows with their rows; one for a dialogue that fits, or for each answer of preferences.
     pub windows: Vec<Shot>,
     /// A verdict for each message that is to be trained.
     pub turns: Vec<Turn>,
@@ -174,6 +213,37 @@ pub struct Shown {
     pub of: usize,
     /// Summaries that somebody else is to write.
     pub requests: Vec<Request>,
+    /// What its windows are to each other, if it is one of preferences.
+    pub answers: Option<ShownAnswers>,
+}
+
+/// Answers to one prompt, seen from inside.
+#[derive(Debug)]
+pub struct ShownAnswers {
+    /// What they are called.
+    pub names: &'static [&'static str],
+    /// Tokens of the prompt, with which each of their rows begins.
+    pub prompt: usize,
+    /// The first token of the answers in which both differ; none of one with a verdict.
+    pub divergence: Option<usize>,
+    /// Whether the only one is good; none of a pair.
+    pub label: Option<bool>,
+}
+
+impl Shown {
+    fn of(lowered: Lowered) -> Self {
+        let turns = lowered.turns().cloned().collect();
+        let (windows, requests) = (lowered.windows, lowered.requests);
+        Self { windows, turns, diagnostics: Vec::new(), of: 1, requests, answers: None }
+    }
+
+    fn of_answers(sides: &Sides<'_>, answered: Answered) -> Self {
+        let (prompt, divergence) = (answered.prompt, answered.divergence());
+        let turns = answered.shots.iter().flat_map(|shot| &shot.rendered.turns).cloned().collect();
+        let answers = Some(ShownAnswers { names: sides.names(), prompt, divergence, label: sides.label });
+        let (windows, requests) = (answered.shots, answered.requests);
+        Self { windows, turns, diagnostics: Vec::new(), of: 1, requests, answers }
+    }
 }
 
 impl Compiler {
@@ -218,11 +288,12 @@ impl Compiler {
             }
         };
         let severities = Severities::new(&options.severity)?;
-        let importers = Importers::new(&options.formats, options.assistant.as_deref(), Wanted::Dialogues)?;
+        let wanted = if options.rows.is_sft() { Wanted::Dialogues } else { Wanted::Pairs };
+        let importers = Importers::new(&options.formats, options.assistant.as_deref(), wanted)?;
         let filter = options.condition.as_deref().map(Filter::parse).transpose()?;
         let splits = Splits::new(&options.split, options.folds)?;
         let stratify = options.stratify.as_deref().map(Filter::parse).transpose()?;
-        let CompileOptions { target, mask, train_on, .. } = *options;
+        let CompileOptions { rows, target, mask, train_on, .. } = *options;
         let takes_system = templates.iter().all(|(_, template)| takes_system(template));
         let windows = WindowOptions {
             mode: options.window,
@@ -247,6 +318,7 @@ impl Compiler {
             filter,
             splits,
             stratify,
+            rows,
             target,
             mask,
             train_on,
@@ -304,34 +376,36 @@ impl Compiler {
         {
             return Ok(Compiled { excluded: true, ..Compiled::default() });
         }
-        self.select_turns(&mut dialogue, &mut outcome.untrained);
+        let judged = match self.judged(checked.judged) {
+            Ok(judged) => judged,
+            Err(refused) => {
+                outcome.diagnostics.push(refused);
+                return Ok(outcome);
+            }
+        };
         if let Some(stratify) = self.stratify.as_ref().filter(|_| dialogue.split.is_none()) {
             let value = stratify.text(&Known { dialogue: &dialogue, location, format });
             outcome.stratum = Some(Stratum::of(value.as_deref(), dialogue.group.as_deref()));
         }
         let fold = self.place(&mut dialogue, checked.is_named, record, index);
-        outcome.dialogue = Some(about(&dialogue, location, format, fold));
-        let trainable = dialogue.messages.iter().filter(|message| message.train).count() as u64;
-        match self.lower(&mut dialogue, self.max_length, &mut outcome.diagnostics)? {
-            Err(Unlowered::Rejected(code)) => *outcome.untrained.entry(code.name()).or_default() += trainable,
-            Err(Unlowered::Dropped) => {
-                outcome.excluded = true;
-                *outcome.untrained.entry(Code::DialogueDropped.name()).or_default() += trainable;
-                let message = "the dialogue is longer than `max_length`";
-                outcome.diagnostics.push(Diagnostic::new(Code::DialogueDropped, message));
-            }
-            Ok(mut lowered) => {
-                outcome.requests = std::mem::take(&mut lowered.requests);
-                Self::account(&lowered, trainable, &mut outcome);
-                outcome.source_tokens = lowered.tokens;
-                outcome.windows = lowered.counts;
-                let rows = lowered.rows().map(|(window, mut example)| {
-                    outcome.endings.append(&mut example.endings);
-                    row(&dialogue, location, fold, window, example)
-                });
-                outcome.rows = rows.collect();
+        let origin = Provenance {
+            dialogue_id: dialogue.id.clone().into_owned(),
+            file: location.file.to_string(),
+            line: location.position.number(),
+            fold,
+            ..Provenance::default()
+        };
+        let mut about = about(&dialogue, location, format, fold);
+        match judged {
+            None => self.sequences(dialogue, &origin, &mut outcome)?,
+            Some(judged) => {
+                let sides = Sides::of(dialogue, judged);
+                let (messages, turns) = sides.counts();
+                (about.counts[0], about.counts[1]) = (messages as i64, turns as i64);
+                self.preferences(sides, &origin, &mut outcome)?;
             }
         }
+        outcome.dialogue = Some(about);
         self.reject_what_was_raised(&mut outcome);
         let codes: std::collections::BTreeSet<_> =
             outcome.diagnostics.iter().map(|diagnostic| diagnostic.code.name().to_owned()).collect();
@@ -345,6 +419,65 @@ impl Compiler {
             }
         }
         Ok(outcome)
+    }
+
+    /// Makes sequences of a dialogue.
+    fn sequences(&self, mut dialogue: Dialogue<'_>, origin: &Provenance, outcome: &mut Compiled) -> Result<()> {
+        self.select_turns(&mut dialogue.messages, &mut outcome.untrained);
+        let trainable = dialogue.messages.iter().filter(|message| message.train).count() as u64;
+        match self.lower(&mut dialogue, self.max_length, &mut outcome.diagnostics)? {
+            Err(unlowered) => outcome.leave_out(&unlowered, trainable),
+            Ok(mut lowered) => {
+                outcome.requests = std::mem::take(&mut lowered.requests);
+                let examples = lowered.windows.iter().flat_map(|window| &window.examples);
+                outcome.account(lowered.turns(), examples, trainable);
+                outcome.source_tokens = lowered.tokens;
+                outcome.windows = lowered.counts;
+                let rows = lowered.rows().map(|(window, mut example)| {
+                    outcome.endings.append(&mut example.endings);
+                    row(origin, window, example)
+                });
+                outcome.rows = rows.collect();
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes rows of preferences of the answers of a record.
+    fn preferences(&self, mut sides: Sides<'_>, origin: &Provenance, outcome: &mut Compiled) -> Result<()> {
+        self.select_answers(&mut sides, &mut outcome.untrained);
+        let trainable: Vec<u64> = sides.trainable().collect();
+        match self.answer(&mut sides, &mut outcome.diagnostics)? {
+            Err(unlowered) => outcome.leave_out(&unlowered, trainable.iter().sum()),
+            Ok(mut answered) => {
+                outcome.requests = std::mem::take(&mut answered.requests);
+                for (shot, trainable) in answered.shots.iter().zip(trainable) {
+                    outcome.account(shot.rendered.turns.iter(), shot.examples.iter(), trainable);
+                }
+                outcome.source_tokens = answered.tokens;
+                outcome.windows = answered.counts;
+                outcome.rows = self.preference_rows(self.rows, &sides, &answered, origin)?;
+                outcome.endings = answered.examples().flat_map(|example| example.endings.iter().cloned()).collect();
+            }
+        }
+        Ok(())
+    }
+
+    /// What is said of the answer of a record, where it holds what the rows are made of.
+    fn judged<'a>(&self, judged: Option<Judged<'a>>) -> std::result::Result<Option<Judged<'a>>, Diagnostic> {
+        match (self.rows, judged) {
+            (RowKind::Sft, Some(_)) => Err(preference_record()),
+            (RowKind::Sft, None) => Ok(None),
+            (_, None) => {
+                let message = "a dialogue in a compilation of preferences: it has neither two answers nor a verdict";
+                Err(Diagnostic::new(Code::NoPreference, message).help("`--rows sft` compiles dialogues"))
+            }
+            (RowKind::Preference, Some(Judged { verdict: Said::Label(_), .. })) => {
+                let message = "one answer with a verdict in a compilation of pairs";
+                Err(Diagnostic::new(Code::NoPreference, message).help("`--rows kto` compiles both"))
+            }
+            (_, Some(judged)) => Ok(Some(judged)),
+        }
     }
 
     /// Gives a dialogue its split, unless it asks for one, and tells its fold; -1 where there are none.
@@ -386,14 +519,29 @@ impl Compiler {
         let Some(mut dialogue) = checked.dialogue else {
             return Ok(Err(diagnostics));
         };
-        self.select_turns(&mut dialogue, &mut BTreeMap::new());
-        let lowered = self.lower(&mut dialogue, self.max_length, &mut diagnostics)?;
-        self.severities.apply(&mut diagnostics);
-        match lowered {
-            Ok(lowered) if raised(&diagnostics).is_none() => {
-                let turns = lowered.turns().cloned().collect();
-                Ok(Ok(Shown { windows: lowered.windows, turns, diagnostics, of, requests: lowered.requests }))
+        let judged = match self.judged(checked.judged) {
+            Ok(judged) => judged,
+            Err(refused) => {
+                diagnostics.push(refused);
+                return Ok(Err(diagnostics));
             }
+        };
+        let shown = match judged {
+            None => {
+                self.select_turns(&mut dialogue.messages, &mut BTreeMap::new());
+                let lowered = self.lower(&mut dialogue, self.max_length, &mut diagnostics)?;
+                lowered.map(Shown::of)
+            }
+            Some(judged) => {
+                let mut sides = Sides::of(dialogue, judged);
+                self.select_answers(&mut sides, &mut BTreeMap::new());
+                let answered = self.answer(&mut sides, &mut diagnostics)?;
+                answered.map(|answered| Shown::of_answers(&sides, answered))
+            }
+        };
+        self.severities.apply(&mut diagnostics);
+        match shown {
+            Ok(shown) if raised(&diagnostics).is_none() => Ok(Ok(Shown { diagnostics, of, ..shown })),
             _ => Ok(Err(diagnostics)),
         }
     }
@@ -411,9 +559,9 @@ impl Compiler {
     }
 
     /// Leaves `train` set on the messages that are to be trained, and counts the others.
-    pub(super) fn select_turns(&self, dialogue: &mut Dialogue<'_>, untrained: &mut BTreeMap<&'static str, u64>) {
-        let last = dialogue.messages.iter().rposition(|message| message.train);
-        for (index, message) in dialogue.messages.iter_mut().enumerate() {
+    pub(super) fn select_turns(&self, messages: &mut [Message<'_>], untrained: &mut BTreeMap<&'static str, u64>) {
+        let last = messages.iter().rposition(|message| message.train);
+        for (index, message) in messages.iter_mut().enumerate() {
             if message.role != Role::Assistant {
                 continue;
             }
@@ -449,27 +597,6 @@ impl Compiler {
     pub(super) fn is_exact(&self) -> bool {
         self.mask == MaskOption::Exact
     }
-
-    /// Enters each trainable turn in the ledger, as trained or with its code.
-    fn account(lowered: &Lowered, trainable: u64, outcome: &mut Compiled) {
-        let examples = lowered.windows.iter().flat_map(|window| &window.examples);
-        let trained: HashSet<usize> = examples.flat_map(|example| example.trained_messages.iter().copied()).collect();
-        let mut entered = 0;
-        for turn in lowered.turns() {
-            match &turn.target {
-                Ok(_) if trained.contains(&turn.message) => {
-                    outcome.trained += 1;
-                }
-                Ok(_) => *outcome.untrained.entry(Code::NothingToTrain.name()).or_default() += 1,
-                Err(diagnostic) => *outcome.untrained.entry(diagnostic.code.name()).or_default() += 1,
-            }
-            entered += 1;
-        }
-        // Merged messages are one turn for the template; each further one of them is entered as merged.
-        if trainable > entered {
-            *outcome.untrained.entry(Code::MergedMessages.name()).or_default() += trainable - entered;
-        }
-    }
 }
 
 /// A finding that is no error in the catalogue, and one by the user's wish.
@@ -503,19 +630,15 @@ fn kwargs(value: &Value) -> Result<Node<'static>> {
     Ok(parsed.root.into_owned_at(&(0..0)))
 }
 
-fn row(dialogue: &Dialogue<'_>, location: &Location, fold: i32, window: usize, example: Example) -> Row {
+fn row(origin: &Provenance, window: usize, example: Example) -> Row {
     let provenance = Provenance {
-        dialogue_id: dialogue.id.clone().into_owned(),
-        file: location.file.to_string(),
-        line: location.position.number(),
         window: window as i32,
-        fold,
         trained_messages: example.trained_messages,
         text_hash: example.text_hash,
         target_hash: example.target_hash,
-        ..Provenance::default()
+        ..origin.clone()
     };
-    Row { input_ids: example.input_ids, labels: example.labels, provenance: vec![provenance] }
+    Row { input_ids: example.input_ids, labels: example.labels, provenance: vec![provenance], preference: None }
 }
 
 /// The script that most letters of a dialogue are of, as far as a few thousand of them tell; `None` without letters.
@@ -627,7 +750,14 @@ impl Shown {
             "dialogues": self.of,
             "windows": windows,
             "requests": asked(&self.requests),
+            "answers": self.answers.as_ref().map(ShownAnswers::to_json),
         })
+    }
+}
+
+impl ShownAnswers {
+    fn to_json(&self) -> Value {
+        json!({"names": self.names, "prompt": self.prompt, "divergence": self.divergence, "label": self.label})
     }
 }
 

@@ -5,9 +5,11 @@
 //! is that of the input, so one thread and many give the same bytes. Whenever a shard is whole, how far the run has come is
 //! written down beside it (`resume`), and the same compilation goes on from there if it was interrupted.
 
+mod answers;
 mod canaries;
 mod compiler;
 mod convert;
+mod lengths;
 mod options;
 mod repack;
 mod report;
@@ -41,7 +43,7 @@ use resume::{Skip, Skipping, Start};
 pub(crate) use canaries::Sighting;
 pub(crate) use compiler::Outcome;
 
-pub use compiler::{Compiler, Shown};
+pub use compiler::{Compiler, Shown, ShownAnswers};
 pub use convert::{Target, convert};
 pub use options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
 pub use repack::{RepackOptions, repack};
@@ -87,6 +89,7 @@ pub fn compile(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Co
         run: resume::digest(options, &compiler, &listing.files),
         shard_tokens: options.shard_tokens,
         overwrite: options.overwrite,
+        rows: options.rows,
         packing: options.packing,
         max_length: compiler.max_length,
         tokenizer: &compiler.files.files,
@@ -626,6 +629,7 @@ fn manifest(
         faults: tallies.faults.clone(),
         certificate: Some(tallies.certificate(compiler).in_rows(Size::sum(written.splits.values()))),
         utilisation: utilisation(written, compiler.max_length),
+        answers: tallies.answers.lengths(),
         diagnostics: tallies.tally.counts().into_iter().map(|(code, count)| (code.to_owned(), count)).collect(),
         canaries: compiler.canaries()?,
     })

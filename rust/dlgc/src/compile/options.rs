@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::repack::NOT_PACKED;
 use crate::diagnostic::Severity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pack::Packing;
-use crate::shard::{Manifest, SHARD_TOKENS};
+use crate::shard::{Manifest, RowKind, SHARD_TOKENS};
 use crate::template::StateMode;
 use crate::window::{LongTurns, SLOT, SummaryPlace, SummarySource, WindowMode};
 
@@ -50,6 +51,8 @@ pub struct CompileOptions {
     pub summary_share: f64,
     /// Folder of those that somebody else writes; see [`Cache`](crate::window::Cache).
     pub summary_cache: Option<PathBuf>,
+    /// What the rows are.
+    pub rows: RowKind,
     /// How examples share rows.
     pub packing: Packing,
     /// What a proved target is measured against.
@@ -165,6 +168,7 @@ impl Default for CompileOptions {
             summary_wording: None,
             summary_share: 0.25,
             summary_cache: None,
+            rows: RowKind::default(),
             packing: Packing::default(),
             target: TargetOption::default(),
             mask: MaskOption::default(),
@@ -186,6 +190,12 @@ impl Default for CompileOptions {
             assistant: None,
         }
     }
+}
+
+/// The name of an option's value.
+fn name_of(value: impl Serialize) -> String {
+    let name = serde_json::to_value(value).expect("the values of options are JSON");
+    name.as_str().unwrap_or_default().to_owned()
 }
 
 /// Names the option that is wrong; the place in the JSON is of no use to who never saw it.
@@ -232,6 +242,7 @@ impl CompileOptions {
         if options.max_length == MaxLength::Named(MaxLengthName::None) {
             options.packing.room(None)?;
         }
+        options.refuse_for_preferences()?;
         if options.max_record_bytes < 1024 {
             return Err(Error::new(ErrorKind::Options, "`max_record_bytes` must be at least 1024"));
         }
@@ -239,6 +250,27 @@ impl CompileOptions {
             return Err(Error::new(ErrorKind::Options, "`shard_tokens` must be at least 1024"));
         }
         Ok(options)
+    }
+
+    /// Refuses what makes no sense for rows of preferences.
+    fn refuse_for_preferences(&self) -> Result<()> {
+        const PROVED: &str = "both answers follow one proved prompt: leave it at `exact` and `inference`";
+        const WHOLE: &str = "an answer without its end cannot be compared with a whole one";
+        if self.rows.is_sft() {
+            return Ok(());
+        }
+        let refused = [
+            ("packing", self.packing.name().to_owned(), self.packing != Packing::None, NOT_PACKED),
+            ("mask", name_of(self.mask), self.mask != MaskOption::Exact, PROVED),
+            ("target", name_of(self.target), self.target != TargetOption::Inference, PROVED),
+            ("window", name_of(self.window), self.window == WindowMode::Truncate, WHOLE),
+            ("long_turns", name_of(self.long_turns), self.long_turns == LongTurns::Cut, WHOLE),
+        ];
+        let Some((option, value, _, why)) = refused.into_iter().find(|(.., is_refused, _)| *is_refused) else {
+            return Ok(());
+        };
+        let message = format!("`{option}` is `{value}`, which rows of `{}` cannot have", self.rows.name());
+        Err(Error::new(ErrorKind::Options, message).hint(why))
     }
 
     /// The options with which a dataset was made; tokenizer and template are those that lie beside its shards.
@@ -262,7 +294,7 @@ impl CompileOptions {
             "window": self.window, "long_turns": self.long_turns, "min_context": self.min_context, "summary": self.summary,
             "summary_place": self.summary_place, "summary_wording": self.summary_wording,
             "summary_share": self.summary_share, "summary_cache": self.summary_cache,
-            "packing": self.packing, "max_record_bytes": self.max_record_bytes, "severity": self.severity,
+            "rows": self.rows, "packing": self.packing, "max_record_bytes": self.max_record_bytes, "severity": self.severity,
             "formats": self.formats, "assistant": self.assistant,
             "split": self.split, "folds": self.folds, "stratify": self.stratify,
             "where": self.condition,

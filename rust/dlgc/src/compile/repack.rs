@@ -14,7 +14,13 @@ use sha2::{Digest, Sha256};
 use super::{Monitor, Progress, interrupted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pack::{Packing, fewest_rows};
-use crate::shard::{self, FileEntry, Manifest, Row, Rows, SHARD_TOKENS, Shard, Size, SplitsWriter, WritePlan, Written};
+use crate::shard::{
+    self, FileEntry, Manifest, Row, RowKind, Rows, SHARD_TOKENS, Shard, Size, SplitsWriter, WritePlan, Written,
+};
+
+/// Why rows of preferences are not packed.
+pub(super) const NOT_PACKED: &str =
+    "a trainer compares both answers of a prompt, each after it: nothing else may stand in their row";
 
 /// What a user can ask of packing again.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -60,6 +66,11 @@ impl RepackOptions {
 /// replaced; [`ErrorKind::Options`] where both are the same, or rows have no limit; [`ErrorKind::Io`].
 pub fn repack(options: &RepackOptions, monitor: &mut dyn Monitor) -> Result<Manifest> {
     let mut manifest = Manifest::load(&options.shards)?;
+    if !manifest.rows().is_sft() {
+        let message =
+            format!("`{}` holds rows of `{}`, which are not packed", options.shards.display(), manifest.rows().name());
+        return Err(Error::new(ErrorKind::Options, message).hint(NOT_PACKED));
+    }
     options.packing.room(manifest.max_length)?;
     refuse_overlap(&options.shards, &options.output)?;
     let mut run = Sha256::new();
@@ -70,6 +81,7 @@ pub fn repack(options: &RepackOptions, monitor: &mut dyn Monitor) -> Result<Mani
         run: crate::hex(&run.finalize()),
         shard_tokens: options.shard_tokens,
         overwrite: options.overwrite,
+        rows: RowKind::Sft,
         packing: options.packing,
         max_length: manifest.max_length,
         tokenizer: &[],

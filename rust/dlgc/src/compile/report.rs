@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::CompileOptions;
 use super::compiler::{Compiled, Compiler, Outcome, Verdict};
+use super::lengths::AnswerCounts;
 use crate::diagnostic::{Code, Diagnostic, Located, Severity, Tally, locate};
 use crate::dialogue::{Location, Position};
-use crate::shard::{Certificate, CertifiedStop, FileFault, Ledger, Manifest, Size, WindowCounts};
+use crate::shard::{AnswerLengths, Certificate, CertifiedStop, FileFault, Ledger, Manifest, Size, WindowCounts};
 use crate::source::{Fault, Record, Skipped};
 use crate::split::Strata;
 use crate::tokenize::Ending;
@@ -63,6 +64,9 @@ pub(super) struct Tallies {
     /// Targets that are cut before they end.
     #[serde(default)]
     cut: u64,
+    /// How long answers are.
+    #[serde(default)]
+    pub(super) answers: AnswerCounts,
     /// Where the next dialogue of each stratum goes.
     #[serde(default)]
     pub(super) strata: Strata,
@@ -121,6 +125,7 @@ impl Tallies {
             return;
         }
         ledger.dialogues.compiled += 1;
+        compiled.rows.iter().for_each(|row| self.answers.enter(row));
         self.windows.add(&compiled.windows);
         let is_control_text = |found: &Diagnostic| found.code == Code::ControlTokenAsText;
         let count = |code: Code| compiled.diagnostics.iter().filter(|found| found.code == code).count() as u64;
@@ -166,6 +171,7 @@ impl Tallies {
             proof: compiler.proof(),
             targets: self.ledger.turns.trained,
             rows: self.rows,
+            kind: compiler.rows,
             examples: 0,
             stops: self.endings.iter().map(stop).collect(),
             differing: self.differing,
@@ -200,6 +206,8 @@ pub struct CompileReport {
     pub trained_tokens: u64,
     /// What windows cost and leave out.
     pub windows: WindowCounts,
+    /// How long answers are; `None` without preferences.
+    pub answers: Option<AnswerLengths>,
     /// What the rows are, in counts; none where no rows are made.
     pub certificate: Option<Certificate>,
     /// The same in a sentence; none where nothing is trained.
@@ -216,6 +224,7 @@ impl CompileReport {
     /// Of a run that makes no rows.
     pub(super) fn of(options: &CompileOptions, tallies: Tallies, skipped: Vec<Skipped>) -> Self {
         let failure = failure(options, &tallies);
+        let answers = tallies.answers.lengths();
         let skipped =
             skipped.into_iter().map(|file| (file.path.to_string_lossy().into_owned(), file.reason.to_owned()));
         Self {
@@ -230,6 +239,7 @@ impl CompileReport {
             source_tokens: tallies.source_tokens,
             trained_tokens: tallies.trained_tokens,
             windows: tallies.windows,
+            answers,
             statement: None,
             certificate: None,
             skipped: skipped.collect(),

@@ -58,6 +58,16 @@ pub struct Shot {
     pub summary: Option<String>,
 }
 
+impl Shot {
+    /// Counts the messages before the trained turns, and how many of them it shows.
+    pub(super) fn count_history(&self, counts: &mut WindowCounts) {
+        for &message in self.examples.iter().flat_map(|example| &example.trained_messages) {
+            counts.history += message as u64;
+            counts.shown += self.sources.iter().flatten().filter(|&&source| source < message).count() as u64;
+        }
+    }
+}
+
 /// Why nothing came of a dialogue.
 pub(super) enum Unlowered {
     /// It is rejected, for the error with this code.
@@ -219,7 +229,7 @@ impl Compiler {
                     return Ok(Err(diagnostics));
                 }
             };
-            let prompt = self.tokenizer.untrained(&text, &suppressed)?;
+            let prompt = self.tokenizer.untrained(&text, &suppressed, None)?;
             let over = (prompt.input_ids.len() as u64 + room).saturating_sub(budget);
             if over > 0 && rows.is_written(cut) && written > 0 {
                 written = written.min(self.windows.summary.budget).saturating_sub(over);
@@ -378,31 +388,56 @@ impl Compiler {
 
     /// Renders and tokenises a window, however long its rows are.
     fn take_shot(&self, rows: &mut Rows<'_, '_>, window: &Window, diagnostics: &mut Vec<Diagnostic>) -> Result<Shot> {
-        let end = rows.layout.turns[window.turns.end - 1].end;
         let mut written = u64::MAX;
-        let (view, summary, mut rendered, mut examples) = loop {
-            let (view, summary) = rows.shown(window.cut, end, window.turns.clone(), written)?;
-            let mut found = Vec::new();
-            let (rendered, examples) = match self.lower_one(&view.dialogue, Some(rows.memory), &mut found)? {
-                Ok(done) => done,
-                Err(refused) => (untrained(&view.dialogue, &refused), Vec::new()),
-            };
-            let longest = examples.iter().map(|example| example.input_ids.len() as u64).max().unwrap_or_default();
-            let over = longest.saturating_sub(rows.limits.budget);
-            if over > 0 && summary.is_some() && rows.is_written(window.cut) {
-                // Who wrote it cannot know how it joins what stands around it.
-                written = written.min(self.windows.summary.budget).saturating_sub(over);
-                continue;
+        loop {
+            let (shot, mut found) = self.shown_at(rows, window, written)?;
+            match self.less_written(rows, window, std::slice::from_ref(&shot), written) {
+                Some(less) => written = less,
+                None => {
+                    diagnostics.append(&mut found);
+                    return Ok(shot);
+                }
             }
-            diagnostics.append(&mut found);
-            break (view, summary, rendered, examples);
+        }
+    }
+
+    /// Renders and tokenises a window with so many tokens of what somebody else wrote of what it leaves out.
+    pub(super) fn shown_at(
+        &self,
+        rows: &mut Rows<'_, '_>,
+        window: &Window,
+        written: u64,
+    ) -> Result<(Shot, Vec<Diagnostic>)> {
+        let end = rows.layout.turns[window.turns.end - 1].end;
+        let (view, summary) = rows.shown(window.cut, end, window.turns.clone(), written)?;
+        let mut found = Vec::new();
+        let (mut rendered, mut examples) = match self.lower_one(&view.dialogue, Some(rows.memory), &mut found)? {
+            Ok(done) => done,
+            Err(refused) => (untrained(&view.dialogue, &refused), Vec::new()),
         };
         let record = |message: usize| view.sources[message].expect("a summary is never trained");
         rendered.turns.iter_mut().for_each(|turn| turn.message = record(turn.message));
         for example in &mut examples {
             example.trained_messages.iter_mut().for_each(|message| *message = record(*message));
         }
-        Ok(Shot { rendered, examples, sources: view.sources, summary })
+        Ok((Shot { rendered, examples, sources: view.sources, summary }, found))
+    }
+
+    /// How many tokens of a written summary are left to a window whose rows are too long with it: who wrote it cannot
+    /// know how it joins what stands around it. `None` where the rows fit, or nothing was written.
+    pub(super) fn less_written(
+        &self,
+        rows: &mut Rows<'_, '_>,
+        window: &Window,
+        shots: &[Shot],
+        written: u64,
+    ) -> Option<u64> {
+        let examples = shots.iter().flat_map(|shot| &shot.examples);
+        let longest = examples.map(|example| example.input_ids.len() as u64).max().unwrap_or_default();
+        let over = longest.saturating_sub(rows.limits.budget);
+        let has_summary = shots.iter().any(|shot| shot.summary.is_some());
+        (over > 0 && has_summary && rows.is_written(window.cut))
+            .then(|| written.min(self.windows.summary.budget).saturating_sub(over))
     }
 
     /// Cuts rows at the budget, as trainers do.
@@ -467,14 +502,14 @@ impl Lowered {
 }
 
 /// What the windows of a dialogue would measure, each measured once.
-struct Rows<'r, 'a> {
+pub(super) struct Rows<'r, 'a> {
     compiler: &'r Compiler,
-    template: &'r Template,
-    dialogue: &'r Dialogue<'a>,
-    memory: &'r Memory,
-    layout: Layout,
-    limits: Limits,
-    summaries: Summaries<'r, 'a>,
+    pub(super) template: &'r Template,
+    pub(super) dialogue: &'r Dialogue<'a>,
+    pub(super) memory: &'r Memory,
+    pub(super) layout: Layout,
+    pub(super) limits: Limits,
+    pub(super) summaries: Summaries<'r, 'a>,
     /// The first turn that the next window trains.
     first: usize,
     rows: HashMap<(usize, usize), u64>,
@@ -485,12 +520,12 @@ struct Rows<'r, 'a> {
     bytes: Vec<u64>,
     /// Tokens and bytes of the last rendering that was measured: for guesses.
     seen: (u64, u64),
-    refused: Option<Diagnostic>,
+    pub(super) refused: Option<Diagnostic>,
     error: Option<Error>,
 }
 
 impl<'r, 'a> Rows<'r, 'a> {
-    fn new(compiler: &'r Compiler, dialogue: &'r Dialogue<'a>, memory: &'r Memory, budget: u64) -> Self {
+    pub(super) fn new(compiler: &'r Compiler, dialogue: &'r Dialogue<'a>, memory: &'r Memory, budget: u64) -> Self {
         let layout = Layout::of(dialogue);
         let options = &compiler.windows;
         let context = (options.min_context * budget as f64).ceil() as u64;
@@ -518,7 +553,7 @@ impl<'r, 'a> Rows<'r, 'a> {
     }
 
     /// The first failure of the tokenizer.
-    fn failed(&mut self) -> Result<()> {
+    pub(super) fn failed(&mut self) -> Result<()> {
         self.error.take().map_or(Ok(()), Err)
     }
 
@@ -534,7 +569,7 @@ impl<'r, 'a> Rows<'r, 'a> {
     }
 
     /// What is shown, with what somebody else wrote, in so many tokens, of what is left out.
-    fn shown(
+    pub(super) fn shown(
         &mut self,
         cut: usize,
         end: usize,
@@ -552,7 +587,7 @@ impl<'r, 'a> Rows<'r, 'a> {
     }
 
     /// Whether somebody else writes what is said of what this cut leaves out.
-    fn is_written(&mut self, cut: usize) -> bool {
+    pub(super) fn is_written(&mut self, cut: usize) -> bool {
         self.reserve(cut) > 0
     }
 
@@ -593,7 +628,7 @@ impl<'r, 'a> Rows<'r, 'a> {
         }
     }
 
-    fn rendering(&mut self, cut: usize, turn: usize) -> u64 {
+    pub(super) fn rendering(&mut self, cut: usize, turn: usize) -> u64 {
         if let Some(&known) = self.rows.get(&(cut, turn)) {
             return known;
         }
@@ -616,7 +651,7 @@ impl<'r, 'a> Rows<'r, 'a> {
     }
 
     /// Whether every row fits; learns how long those are that do not.
-    fn all_fit(&mut self, window: &Window, examples: &[Example]) -> bool {
+    pub(super) fn all_fit(&mut self, window: &Window, examples: &[Example]) -> bool {
         let budget = self.limits.budget;
         let mut fit = true;
         for example in examples.iter().filter(|example| example.input_ids.len() as u64 > budget) {
@@ -656,7 +691,7 @@ impl<'r, 'a> Rows<'r, 'a> {
     }
 
     /// What every window shows, where even the shortest exchange does not fit after it.
-    fn head_too_long(&self) -> Result<Option<Diagnostic>> {
+    pub(super) fn head_too_long(&self) -> Result<Option<Diagnostic>> {
         let head = self.layout.head;
         if head == 0 && self.dialogue.tools.is_none() && self.dialogue.documents.is_none() {
             return Ok(None);
@@ -674,7 +709,7 @@ impl<'r, 'a> Rows<'r, 'a> {
     }
 
     /// Counts what a window shows and leaves out.
-    fn count(&self, window: &Window, shot: &Shot, lowered: &mut Lowered) -> Result<()> {
+    pub(super) fn count(&self, window: &Window, shot: &Shot, lowered: &mut Lowered) -> Result<()> {
         let counts = &mut lowered.counts;
         counts.windows += 1;
         counts.short += u64::from(window.is_short);
@@ -682,10 +717,7 @@ impl<'r, 'a> Rows<'r, 'a> {
             counts.summaries += 1;
             counts.summary_tokens += self.compiler.tokenizer.count(summary, &[], self.memory)? as u64;
         }
-        for &message in shot.examples.iter().flat_map(|example| &example.trained_messages) {
-            counts.history += message as u64;
-            counts.shown += shot.sources.iter().flatten().filter(|&&source| source < message).count() as u64;
-        }
+        shot.count_history(counts);
         Ok(())
     }
 }
@@ -742,7 +774,7 @@ fn said(message: &Message<'_>) -> u64 {
 }
 
 /// Bytes that a dialogue says.
-fn spoken(dialogue: &Dialogue<'_>) -> u64 {
+pub(super) fn spoken(dialogue: &Dialogue<'_>) -> u64 {
     dialogue.messages.iter().map(said).sum()
 }
 
@@ -759,7 +791,7 @@ fn whole_length(
     }
 }
 
-fn too_long(examples: &[Example], budget: u64) -> Diagnostic {
+pub(super) fn too_long(examples: &[Example], budget: u64) -> Diagnostic {
     let length = examples.iter().map(|example| example.input_ids.len()).max().unwrap_or_default();
     let message = format!("the dialogue has {length} tokens, `max_length` is {budget}");
     Diagnostic::new(Code::DialogueTooLong, message).help("raise `--max-length`, or leave `--window` at `cover`")

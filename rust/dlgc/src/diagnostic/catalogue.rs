@@ -198,8 +198,15 @@ catalogue! {
                   `label` that is true or false).",
         why: "Compiling it for supervised fine-tuning would train the rejected answers.",
         example: "{\"messages\": […], \"label\": false}",
-        remedy: "Leave it out of this compilation. `dlgc convert --preferences` writes the pairs; compiling them is not built \
-                 yet.",
+        remedy: "`--rows preference` compiles pairs, `--rows kto` single answers with a verdict too; `dlgc convert --preferences` \
+                 writes them in the native format.",
+    }
+    NoPreference "no-preference" Error {
+        meaning: "Rows of preferences are made, and a record holds none that they could be made of: it is a dialogue, or one \
+                  answer with a verdict where pairs are wanted.",
+        why: "Nothing says which answer is better; to guess it would train the wrong one.",
+        example: "{\"messages\": […]} with `--rows preference`",
+        remedy: "Compile dialogues by themselves with `--rows sft`, and answers with a verdict with `--rows kto`.",
     }
     WrongType "wrong-type" Error {
         meaning: "A field has a value of the wrong type, or lacks a part that it must have.",
@@ -308,6 +315,20 @@ catalogue! {
         why: "A model that never saw the stop trained does not stop.",
         example: "a template that prints the end of turn with the next user message",
         remedy: "Use a template that closes the assistant's turn.",
+    }
+    AnswerNotNested "answer-not-nested" Error {
+        meaning: "An answer of preferences is not, id by id, one continuation of its prompt in which each turn follows its own: \
+                  the template shows a turn otherwise once others follow it, or the answer does not begin where a server \
+                  would ask for it.",
+        why: "A pair has one row; no row holds every turn as the model will be asked for it.",
+        example: "a template that drops the reasoning of earlier turns, and an answer of several exchanges",
+        remedy: "Let the answers part at their last exchange, or take `--train-on last_turn`.",
+    }
+    IdenticalAnswers "identical-answers" Error {
+        meaning: "Both answers of a pair are the same, or train the same tokens.",
+        why: "Nothing is preferred; as good and bad, the same tokens would be trained both ways.",
+        example: "{\"chosen\": \"Yes.\", \"rejected\": \"Yes.\"}",
+        remedy: "Leave it out; where both differ in the source, see what the template or the importer makes of them.",
     }
     DialogueTooLong "dialogue-too-long" Error {
         meaning: "A dialogue has more tokens than `max_length`, and `--window reject` refuses it.",

@@ -226,6 +226,15 @@ impl Importer {
     }
 }
 
+/// Why a record of preferences becomes no dialogue that is trained.
+pub(crate) fn preference_record() -> Diagnostic {
+    let message = "preference data in a compilation for supervised fine-tuning";
+    Diagnostic::new(Code::PreferenceRecord, message).help(
+        "its rejected answers would be trained: `--rows preference` compiles pairs, `--rows kto` single answers with a \
+         verdict too; `dlgc convert --preferences` writes them in the native format",
+    )
+}
+
 /// Pictures, sounds or films that a record has: lists of them, or one that a mark in the text stands for (LLaVA), which in
 /// the native shape is any text.
 fn media<'n, 'a>(record: &'n Node<'a>, is_native: bool) -> Option<(&'static str, &'n Node<'a>)> {

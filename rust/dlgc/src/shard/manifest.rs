@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::RowKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::InputDigest;
 
@@ -66,6 +67,9 @@ pub struct Manifest {
     /// Share of the tokens for which the rows of each split have room that they hold; only of packed rows.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub utilisation: BTreeMap<String, f64>,
+    /// How long answers are; only of rows of preferences.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<AnswerLengths>,
     /// How often each diagnostic was made.
     pub diagnostics: BTreeMap<String, u64>,
     /// Small fixed dialogues and what they become, so that drift can be told.
@@ -232,6 +236,31 @@ impl WindowCounts {
     }
 }
 
+/// How long answers are, in trained tokens: a model learns from preferences to write longer where the better answer mostly
+/// is the longer one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerLengths {
+    /// The better ones, or those that are good.
+    pub chosen: SideLengths,
+    /// The worse ones, or those that are bad.
+    pub rejected: SideLengths,
+    /// Share of the pairs whose better answer is longer; `None` without pairs.
+    pub chosen_longer: Option<f64>,
+    /// Share of the pairs whose better answer is shorter; `None` without pairs.
+    pub chosen_shorter: Option<f64>,
+}
+
+/// How long the answers of one side are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SideLengths {
+    /// How many there are.
+    pub answers: u64,
+    /// Trained tokens on average, to a tenth; 0 where there are none.
+    pub mean: f64,
+    /// As many as half of them have at most; 0 where there are none.
+    pub median: f64,
+}
+
 impl Ledger {
     /// Whether the three lines close.
     pub fn closes(&self) -> bool {
@@ -252,6 +281,9 @@ pub struct Certificate {
     pub targets: u64,
     /// Rows.
     pub rows: u64,
+    /// What the rows are.
+    #[serde(default, skip_serializing_if = "RowKind::is_sft")]
+    pub kind: RowKind,
     /// Examples, where rows are packed; else 0, and absent: a row is an example.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub examples: u64,
@@ -298,13 +330,13 @@ impl Certificate {
     /// What the counts say; `None` where nothing is trained.
     ///
     /// ```
-    /// use dlgc::shard::{Certificate, CertifiedStop, Proof};
+    /// use dlgc::shard::{Certificate, CertifiedStop, Proof, RowKind};
     /// let stop = CertifiedStop {
     ///     text: "<|im_end|>".into(), id: Some(1), ends_generation: true, appended: false, targets: 5,
     /// };
     /// let certificate = Certificate {
-    ///     proof: Proof::Prompt, targets: 5, rows: 3, examples: 0, stops: vec![stop], differing: 0, control_texts: 0,
-    ///     cut: 0,
+    ///     proof: Proof::Prompt, targets: 5, rows: 3, kind: RowKind::Sft, examples: 0, stops: vec![stop], differing: 0,
+    ///     control_texts: 0, cut: 0,
     /// };
     /// assert_eq!(
     ///     certificate.statement().expect("something is trained"),
@@ -321,12 +353,14 @@ impl Certificate {
         let counts = |name: &str| {
             let counted =
                 |count: u64, name: &str| format!("{} {name}{}", grouped(count), if count == 1 { "" } else { "s" });
-            let rows = counted(self.rows, "row");
-            match self.examples {
-                0 => format!("{} in {rows}", counted(self.targets, name)),
-                examples => {
-                    format!("{} in {}, packed in {rows}", counted(self.targets, name), counted(examples, "example"))
+            let (targets, rows) = (counted(self.targets, name), counted(self.rows, "row"));
+            match (self.kind, self.examples) {
+                (RowKind::Sft, 0) => format!("{targets} in {rows}"),
+                (RowKind::Sft, examples) => format!("{targets} in {}, packed in {rows}", counted(examples, "example")),
+                (RowKind::Preference, _) => {
+                    format!("{} with {targets}, both sides after the same prompt", counted(self.rows, "pair"))
                 }
+                (RowKind::Kto, _) => format!("{} with {targets}", counted(self.rows, "judged answer")),
             }
         };
         let mut statement = match self.proof {
@@ -416,6 +450,11 @@ pub struct Canary {
 }
 
 impl Manifest {
+    /// What the rows are; sequences in datasets of earlier builds.
+    pub fn rows(&self) -> RowKind {
+        RowKind::deserialize(&self.options["rows"]).unwrap_or_default()
+    }
+
     /// Whether a row holds several examples.
     pub fn is_packed(&self) -> bool {
         self.options["packing"].as_str().is_some_and(|packing| packing != "none")
@@ -462,7 +501,8 @@ mod tests {
         };
         let targets = stops.iter().map(|stop| stop.3).sum();
         let stops = stops.iter().map(stop).collect();
-        Certificate { proof, targets, rows: 1, examples: 0, stops, differing: 0, cut: 0, control_texts }
+        let kind = RowKind::Sft;
+        Certificate { proof, targets, rows: 1, kind, examples: 0, stops, differing: 0, cut: 0, control_texts }
     }
 
     #[test]
@@ -497,6 +537,18 @@ mod tests {
             "2 targets in 1 row, each as its whole dialogue is rendered, ending in its stop token; targets that are \
              not what follows the prompt of a server: 1"
         );
+        let of_kind = |kind: RowKind, rows: u64| {
+            let stops = [(Some(1), true, false, 4)];
+            Certificate { kind, rows, ..certificate(Proof::Prompt, &stops, 0) }.statement()
+        };
+        assert_eq!(
+            of_kind(RowKind::Preference, 2).as_deref(),
+            Some(
+                "2 pairs with 4 targets, both sides after the same prompt, each the exact continuation of its \
+                 inference prompt, ending in its stop token"
+            )
+        );
+        assert_eq!(of_kind(RowKind::Kto, 1), Some(format!("1 judged answer with 4 targets, {prompt} stop token")));
         let marks = Certificate { targets: 2, ..certificate(Proof::None, &[], 0) };
         let said = "2 turns in 1 row, trained where the template's own marks say so: no prompt and no stop is proved";
         assert_eq!(marks.statement().as_deref(), Some(said));

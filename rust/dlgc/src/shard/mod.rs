@@ -9,6 +9,7 @@ mod dialogues;
 mod files;
 mod journal;
 mod manifest;
+mod preferences;
 mod rows;
 mod sorted;
 mod splits;
@@ -30,8 +31,8 @@ use journal::{Checkpoint, Journal, sweep};
 pub use dialogues::DialogueRow;
 pub(crate) use files::AtomicFile;
 pub use manifest::{
-    Canary, Certificate, CertifiedStop, DialogueLine, FORMAT, FORMAT_VERSION, FileEntry, FileFault, Ledger, MANIFEST,
-    Manifest, Proof, RecordLine, Shard, Size, TurnLine, WindowCounts,
+    AnswerLengths, Canary, Certificate, CertifiedStop, DialogueLine, FORMAT, FORMAT_VERSION, FileEntry, FileFault,
+    Ledger, MANIFEST, Manifest, Proof, RecordLine, Shard, SideLengths, Size, TurnLine, WindowCounts,
 };
 pub(crate) use rows::{Columns, Rows, examples, open, unreadable};
 pub(crate) use sorted::sorted;
@@ -52,15 +53,72 @@ const SCRATCH: &str = ".scratch";
 /// Names of the splits.
 const SPLITS: [&str; 3] = ["train", "validation", "test"];
 
+/// What the rows of a dataset are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RowKind {
+    /// Sequences, for supervised fine-tuning.
+    #[default]
+    Sft,
+    /// Prompts, each with a better and a worse answer.
+    Preference,
+    /// Prompts, each with an answer that is good or bad.
+    Kto,
+}
+
+impl RowKind {
+    /// Its name, as options and manifest have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sft => "sft",
+            Self::Preference => "preference",
+            Self::Kto => "kto",
+        }
+    }
+
+    /// Whether they are sequences.
+    pub fn is_sft(&self) -> bool {
+        *self == Self::Sft
+    }
+}
+
 /// One row of a shard, or one example.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Row {
-    /// Token ids.
+    /// Token ids; of preferences those of the prompt, then those of each answer.
     pub input_ids: Vec<i32>,
     /// The id where it is trained, −100 elsewhere.
     pub labels: Vec<i32>,
-    /// One entry for each example.
+    /// One entry for each example, or for each answer.
     pub provenance: Vec<Provenance>,
+    /// What answers are to each other; `None` where the row is a sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preference: Option<Preference>,
+}
+
+/// What makes a row one of preferences.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preference {
+    /// Tokens of the prompt, with which the row begins.
+    pub prompt: u64,
+    /// Hash of the decoded prompt.
+    pub prompt_hash: u64,
+    /// What is said of the answers.
+    pub judgement: Judgement,
+    /// The kind of negative that the worse answer is; empty where nobody says so.
+    pub negative: String,
+}
+
+/// What is said of answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Judgement {
+    /// The first one is better than the second.
+    Pair {
+        /// The first token in which they differ.
+        divergence: u64,
+    },
+    /// Whether the only one is good.
+    Label(bool),
 }
 
 /// Where an example came from, and what it must decode to.
@@ -82,7 +140,7 @@ pub struct Provenance {
     pub text_hash: u64,
     /// Hash of the decoded targets.
     pub target_hash: u64,
-    /// How many tokens it has; filled in where it is written.
+    /// How many tokens it has; of a sequence filled in where it is written.
     pub length: u64,
     /// Its number in its split, from 0; filled in where it is written.
     pub example: u64,
@@ -107,9 +165,32 @@ impl Row {
         row
     }
 
-    /// Ids and labels of each example; where the lengths are those of another row, as far as there are any.
+    /// What its kind of dataset is called.
+    pub(crate) fn kind(&self) -> RowKind {
+        match &self.preference {
+            None => RowKind::Sft,
+            Some(Preference { judgement: Judgement::Pair { .. }, .. }) => RowKind::Preference,
+            Some(Preference { judgement: Judgement::Label(_), .. }) => RowKind::Kto,
+        }
+    }
+
+    /// Tokens before its first answer; none in a sequence.
+    pub(crate) fn prompt_ids(&self) -> &[i32] {
+        let length = self.preference.as_ref().map_or(0, |preference| preference.prompt);
+        &self.input_ids[..usize::try_from(length).unwrap_or(usize::MAX).min(self.input_ids.len())]
+    }
+
+    /// Tokens that a model sees at once: all of a sequence, of preferences the prompt and the longest answer.
+    pub(crate) fn longest(&self) -> usize {
+        match &self.preference {
+            None => self.input_ids.len(),
+            Some(_) => self.prompt_ids().len() + self.parts().map(|(ids, ..)| ids.len()).max().unwrap_or_default(),
+        }
+    }
+
+    /// Ids and labels of each example, or answer; where the lengths are those of another row, as far as there are any.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (&[i32], &[i32], &Provenance)> {
-        let mut end = 0_usize;
+        let mut end = self.prompt_ids().len();
         self.provenance.iter().map(move |origin| {
             let start = end;
             end = start.saturating_add(usize::try_from(origin.length).unwrap_or(usize::MAX));
@@ -127,9 +208,16 @@ impl Row {
             input_ids: ids.to_vec(),
             labels: labels.to_vec(),
             provenance: vec![origin.clone()],
+            preference: None,
         };
         self.parts().map(part).collect()
     }
+}
+
+/// The first place in which two lists of tokens differ, the end of the shorter one included; `None` if they are the same.
+pub(crate) fn first_difference(left: &[i32], right: &[i32]) -> Option<usize> {
+    let at = left.iter().zip(right).take_while(|(left, right)| left == right).count();
+    (at < left.len().max(right.len())).then_some(at)
 }
 
 /// An error of the writer of a file below `root`.
@@ -151,6 +239,8 @@ pub struct WritePlan<'p> {
     pub shard_tokens: u64,
     /// Whether a dataset that is there may be replaced.
     pub overwrite: bool,
+    /// What the rows are.
+    pub rows: RowKind,
     /// How examples share rows; with `bfd-global` rows come packed.
     pub packing: Packing,
     /// Token budget of a row.

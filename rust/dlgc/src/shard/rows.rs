@@ -12,14 +12,78 @@ use arrow_array::types::{ArrowPrimitiveType, Int32Type, Int64Type, UInt8Type, UI
 use arrow_array::{Array, ListArray, RecordBatch};
 use arrow_ipc::reader::StreamReader;
 
-use super::{Provenance, Row};
+use super::preferences::Preferences;
+use super::{Provenance, Row, RowKind};
 use crate::error::{Error, ErrorKind, Result};
+use crate::tokenize::UNTRAINED;
 
 /// The columns of a batch.
-pub(crate) struct Columns<'b> {
-    pub(crate) input_ids: &'b ListArray,
-    pub(crate) labels: &'b ListArray,
-    pub(crate) masks: &'b ListArray,
+pub(crate) enum Columns<'b> {
+    Sequences(Sequences<'b>),
+    Preferences(Preferences<'b>),
+}
+
+impl<'b> Columns<'b> {
+    /// `None` where they are not those of `specs/shard.md`.
+    pub(crate) fn of(batch: &'b RecordBatch) -> Option<Self> {
+        match batch.column_by_name("prompt_ids") {
+            None => Sequences::of(batch).map(Self::Sequences),
+            Some(_) => Preferences::of(batch).map(Self::Preferences),
+        }
+    }
+
+    /// What its rows are.
+    pub(crate) fn kind(&self) -> RowKind {
+        match self {
+            Self::Sequences(_) => RowKind::Sft,
+            Self::Preferences(columns) => columns.kind(),
+        }
+    }
+
+    /// Whether rows are packed.
+    pub(crate) fn is_packed(&self) -> bool {
+        matches!(self, Self::Sequences(Sequences { packed: Some(_), .. }))
+    }
+
+    /// A row; where columns do not fit together, what can be had of it.
+    pub(crate) fn row(&self, index: usize) -> Row {
+        match self {
+            Self::Sequences(columns) => columns.row(index),
+            Self::Preferences(columns) => columns.row(index),
+        }
+    }
+
+    /// Why the parts of a row cannot be told apart.
+    pub(crate) fn misfit(&self, index: usize, row: &Row) -> Option<String> {
+        match self {
+            Self::Sequences(columns) => columns.misfit(index, row),
+            Self::Preferences(columns) => columns.misfit(index),
+        }
+    }
+
+    /// A token that is trained as another, or whose mask says something else than its label.
+    pub(crate) fn mislabelled(&self, index: usize, row: &Row) -> Option<String> {
+        let masks = match self {
+            Self::Sequences(columns) => Some(numbers::<UInt8Type>(columns.masks, index)),
+            Self::Preferences(_) => None,
+        };
+        let mask = |at: usize| masks.as_ref().map(|masks| masks[at]);
+        let is_wrong = |at: &usize| {
+            let (id, label) = (row.input_ids[*at], row.labels[*at]);
+            let is_trained = label != UNTRAINED;
+            is_trained && label != id || mask(*at).is_some_and(|mask| u8::from(is_trained) != mask)
+        };
+        let at = (0..row.input_ids.len()).find(is_wrong)?;
+        let mask = mask(at).map_or_else(String::new, |mask| format!(", mask {mask}"));
+        Some(format!("token {at}: id {}, label {}{mask}", row.input_ids[at], row.labels[at]))
+    }
+}
+
+/// The columns of sequences.
+pub(crate) struct Sequences<'b> {
+    input_ids: &'b ListArray,
+    labels: &'b ListArray,
+    masks: &'b ListArray,
     dialogue_id: &'b ListArray,
     file: &'b ListArray,
     line: &'b ListArray,
@@ -32,9 +96,8 @@ pub(crate) struct Columns<'b> {
     packed: Option<(&'b ListArray, &'b ListArray)>,
 }
 
-impl<'b> Columns<'b> {
-    /// `None` where they are not those of `specs/shard.md`.
-    pub(crate) fn of(batch: &'b RecordBatch) -> Option<Self> {
+impl<'b> Sequences<'b> {
+    fn of(batch: &'b RecordBatch) -> Option<Self> {
         let list = |name: &str| batch.column_by_name(name)?.as_list_opt::<i32>();
         let of_int32 = |list: &&ListArray| list.values().as_primitive_opt::<Int32Type>().is_some();
         let of_int64 = |list: &&ListArray| list.values().as_primitive_opt::<Int64Type>().is_some();
@@ -61,13 +124,22 @@ impl<'b> Columns<'b> {
         })
     }
 
-    /// Whether rows are packed.
-    pub(crate) fn is_packed(&self) -> bool {
-        self.packed.is_some()
+    fn misfit(&self, index: usize, row: &Row) -> Option<String> {
+        let [ids, labels, masks] = [self.input_ids, self.labels, self.masks].map(|list| list.value(index).len());
+        if ids != labels || ids != masks {
+            return Some(format!("{ids} ids, {labels} labels, {masks} masks"));
+        }
+        let counts = self.counts(index);
+        if counts.iter().any(|&count| count != row.provenance.len() || count == 0) {
+            return Some(format!("the columns of its examples have {counts:?} elements"));
+        }
+        let lengths: u64 = row.provenance.iter().map(|origin| origin.length).sum();
+        let is_empty = row.provenance.iter().any(|origin| origin.length == 0);
+        (lengths != ids as u64 || is_empty).then(|| format!("{ids} tokens, but `seq_lengths` of {lengths}"))
     }
 
     /// How many examples each column says that a row holds; one where they agree and rows are not packed.
-    pub(crate) fn counts(&self, index: usize) -> Vec<usize> {
+    fn counts(&self, index: usize) -> Vec<usize> {
         let packed = self.packed.iter().flat_map(|(lengths, examples)| [*lengths, *examples]);
         [
             self.dialogue_id,
@@ -86,7 +158,7 @@ impl<'b> Columns<'b> {
     }
 
     /// A row; where a column has too few elements, theirs is 0 or empty. In rows that are not packed `example` is 0.
-    pub(crate) fn row(&self, index: usize) -> Row {
+    fn row(&self, index: usize) -> Row {
         let input_ids = numbers::<Int32Type>(self.input_ids, index);
         let (texts, files) = (self.dialogue_id.value(index), self.file.value(index));
         let text = |values: &dyn Array, at: usize| {
@@ -114,7 +186,7 @@ impl<'b> Columns<'b> {
             example: examples.get(at).and_then(|&example| u64::try_from(example).ok()).unwrap_or_default(),
         };
         let labels = numbers::<Int32Type>(self.labels, index);
-        Row { input_ids, labels, provenance: (0..lengths.len()).map(provenance).collect() }
+        Row { input_ids, labels, provenance: (0..lengths.len()).map(provenance).collect(), preference: None }
     }
 
     /// Indices of the messages that are trained in an example of a row.
@@ -129,7 +201,8 @@ impl<'b> Columns<'b> {
     }
 }
 
-fn numbers<T: ArrowPrimitiveType>(list: &ListArray, index: usize) -> Vec<T::Native> {
+/// The numbers of a list.
+pub(super) fn numbers<T: ArrowPrimitiveType>(list: &ListArray, index: usize) -> Vec<T::Native> {
     list.value(index).as_primitive::<T>().values().to_vec()
 }
 

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use arrow_ipc::writer::StreamWriter;
 
+use super::columns::{self, Layout};
 use super::rows::Rows;
-use super::{Row, arrow_error, columns};
+use super::{Row, RowKind, arrow_error};
 use crate::error::{Error, Result};
 
 /// Tokens that are sorted in memory.
@@ -68,10 +69,11 @@ fn write(scratch: &Path, name: &str, mut rows: Vec<Row>, key: &impl Fn(&Row) -> 
     let path: PathBuf = scratch.join(name);
     let fail = |error| arrow_error(scratch, name, error);
     let file = BufWriter::new(File::create(&path).map_err(|error| Error::io(&path, error))?);
-    let schema = columns::schema(true);
+    let layout = Layout { rows: RowKind::Sft, is_packed: true };
+    let schema = columns::schema(layout);
     let mut writer = StreamWriter::try_new(file, &schema).map_err(fail)?;
     for rows in rows.chunks(BATCH) {
-        let batch = columns::batch(&schema, rows, true).map_err(fail)?;
+        let batch = columns::batch(&schema, rows, layout).map_err(fail)?;
         writer.write(&batch).map_err(fail)?;
     }
     writer.finish().map_err(fail)
@@ -128,6 +130,7 @@ mod tests {
             input_ids: vec![example as i32; 1 + example as usize % 5],
             labels: vec![-100; 1 + example as usize % 5],
             provenance: vec![Provenance { example, length: 1 + example % 5, ..Provenance::default() }],
+            preference: None,
         };
         let place = |example: u64| example * 389 % 1000; // 389 and 1,000 have no common divisor
         let scratch = tempfile::tempdir().expect("a temporary folder can be made");

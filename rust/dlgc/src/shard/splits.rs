@@ -12,9 +12,10 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::Schema;
 use serde_json::json;
 
+use super::columns::{self, Layout};
 use super::files::{self, AtomicFile};
 use super::journal::SplitState;
-use super::{BATCH_ROWS, BATCH_TOKENS, FileEntry, Row, Shard, Size, WritePlan, Written, arrow_error, columns};
+use super::{BATCH_ROWS, BATCH_TOKENS, FileEntry, Row, Shard, Size, WritePlan, Written, arrow_error};
 use crate::error::Result;
 use crate::pack::{Packer, Packing};
 
@@ -24,13 +25,8 @@ struct Common {
     shard_tokens: u64,
     packing: Packing,
     max_length: Option<u64>,
+    layout: Layout,
     schema: Arc<Schema>,
-}
-
-impl Common {
-    fn is_packed(&self) -> bool {
-        self.packing != Packing::None
-    }
 }
 
 /// Writes the splits of a dataset.
@@ -42,13 +38,14 @@ pub struct SplitsWriter {
 impl SplitsWriter {
     /// Begins the splits; `train` is always there.
     pub(super) fn create(plan: &WritePlan<'_>) -> Self {
-        let schema = columns::schema(plan.packing != Packing::None);
+        let layout = Layout { rows: plan.rows, is_packed: plan.packing != Packing::None };
         let common = Arc::new(Common {
             root: plan.root.clone(),
             shard_tokens: plan.shard_tokens,
             packing: plan.packing,
             max_length: plan.max_length,
-            schema,
+            layout,
+            schema: columns::schema(layout),
         });
         let train = SplitWriter::create(&common, "train");
         Self { common, splits: [("train".to_owned(), train)].into() }
@@ -222,7 +219,9 @@ impl SplitWriter {
     /// Takes the next example.
     fn push(&mut self, mut row: Row) -> Result<()> {
         let length = row.input_ids.len() as u64;
-        row.provenance.iter_mut().for_each(|origin| (origin.length, origin.example) = (length, self.examples));
+        if row.preference.is_none() {
+            row.provenance.iter_mut().for_each(|origin| (origin.length, origin.example) = (length, self.examples));
+        }
         self.examples += 1;
         self.taken += length;
         match &mut self.packer {
@@ -242,7 +241,7 @@ impl SplitWriter {
             self.flush()?;
         }
         // Rows that are packed come many at once, and are of no single record.
-        if self.common.is_packed() {
+        if self.common.layout.is_packed {
             self.close_if_full()?;
         }
         Ok(())
@@ -259,9 +258,9 @@ impl SplitWriter {
         if rows.is_empty() {
             return Ok(());
         }
-        let is_packed = self.common.is_packed();
-        let batch = columns::batch(schema, &rows, is_packed).map_err(|error| arrow_error(root, &name, error))?;
-        rows.iter().for_each(|row| self.open_size.add(row.size(is_packed)));
+        let layout = self.common.layout;
+        let batch = columns::batch(schema, &rows, layout).map_err(|error| arrow_error(root, &name, error))?;
+        rows.iter().for_each(|row| self.open_size.add(row.size(layout.is_packed)));
         let open = self.open.as_mut().expect("opened above");
         open.write(&batch).map_err(|error| arrow_error(root, &name, error))
     }
@@ -295,7 +294,7 @@ impl SplitWriter {
             "_data_files": names, "_fingerprint": fingerprint, "_format_columns": null, "_format_kwargs": {},
             "_format_type": null, "_output_all_columns": false, "_split": self.split,
         });
-        let features = columns::features(self.common.is_packed());
+        let features = columns::features(self.common.layout);
         let info = json!({"citation": "", "description": "", "features": features, "homepage": "", "license": ""});
         let write = |name: &str, value: &serde_json::Value| {
             let mut bytes = serde_json::to_vec_pretty(value).expect("a JSON value is JSON");

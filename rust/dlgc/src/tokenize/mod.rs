@@ -163,12 +163,13 @@ impl Tokenizer {
         Ok(self.encode(text, &[])?.ids.into_iter().map(u32::cast_signed).collect())
     }
 
-    /// A text with its ids, none of them trained; before the places in `suppressed` no added token begins.
+    /// A text with its ids, none of them trained; before the places in `suppressed` no added token begins. Where much of
+    /// it was encoded before, `memory` saves doing so again.
     ///
     /// # Errors
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
-    pub fn untrained(&self, text: &str, suppressed: &[usize]) -> Result<Example> {
-        Ok(Example::of(text, &self.encode(text, suppressed)?))
+    pub fn untrained(&self, text: &str, suppressed: &[usize], memory: Option<&Memory>) -> Result<Example> {
+        Ok(Example::of(text, &self.encode_with(text, suppressed, memory)?))
     }
 
     /// How many tokens a text has; before the places in `suppressed` no added token begins.

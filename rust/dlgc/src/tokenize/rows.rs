@@ -398,6 +398,39 @@ impl Example {
         lost
     }
 
+    /// One row for what several rows of a dialogue train: the one that reaches furthest, if it begins, on ids, as each of
+    /// the others does up to the end of its targets. It ends with its last target.
+    ///
+    /// # Errors
+    /// The message of a target that it does not show so.
+    pub fn nested(mut examples: Vec<Self>) -> Result<Self, usize> {
+        let reach = |example: &Self| example.trained_messages.last().copied().unwrap_or_default();
+        let furthest = (0..examples.len()).max_by_key(|&index| reach(&examples[index])).ok_or(0_usize)?;
+        let mut whole = examples.swap_remove(furthest);
+        for other in examples {
+            let runs = other.runs();
+            let end = runs.last().map_or(0, |run| run.end);
+            if whole.input_ids.get(..end) != Some(&other.input_ids[..end]) {
+                return Err(reach(&other));
+            }
+            for (run, (&message, ending)) in runs.iter().zip(other.trained_messages.iter().zip(other.endings)) {
+                let is_trained = |at: usize| whole.labels.get(at).is_some_and(|&label| label != UNTRAINED);
+                // Two targets side by side would be one run of trained tokens.
+                if run.start > 0 && is_trained(run.start - 1) || is_trained(run.end) {
+                    return Err(message);
+                }
+                whole.train(message, run, ending);
+            }
+        }
+        let targets = whole.trained_messages.into_iter().zip(whole.endings);
+        let mut targets: Vec<(usize, Ending)> = targets.collect();
+        targets.sort_by_key(|(message, _)| *message);
+        (whole.trained_messages, whole.endings) = targets.into_iter().unzip();
+        let end = whole.runs().last().map_or(0, |run| run.end);
+        whole.truncate(end, true);
+        Ok(whole)
+    }
+
     /// Whether its last target begins before so many tokens and ends after them, and no other one is touched.
     pub fn ends_in_target_at(&self, length: usize) -> bool {
         let runs = self.runs();

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::diagnostic::{Code, Diagnostic, Severities, Severity};
-use crate::dialogue::Dialogue;
+use crate::dialogue::{Dialogue, Judged, Verdict};
 use crate::import::Importers;
 use crate::json::{self, Json, JsonError, JsonErrorKind, Node};
 use crate::source::Record;
@@ -32,8 +32,10 @@ pub struct Validated<'a> {
 /// One dialogue of a record.
 #[derive(Debug)]
 pub struct Checked<'a> {
-    /// The dialogue; `None` if a diagnostic is an error.
+    /// The dialogue, of preferences with the better answer; `None` if a diagnostic is an error.
     pub dialogue: Option<Dialogue<'a>>,
+    /// What is said of its answer, if it is one of preferences.
+    pub judged: Option<Judged<'a>>,
     /// Everything found about it.
     pub diagnostics: Vec<Diagnostic>,
     /// Whether it has an id of its own, and not its place for one.
@@ -114,32 +116,33 @@ fn import<'a>(
 
 /// Checks preferences: what was said before, with each of the answers, must be a dialogue.
 fn check_preference<'a>(native: &Node<'a>, id: &Cow<'a, str>, severities: &Severities) -> Option<Checked<'a>> {
-    let has = |fields: [&str; 2]| fields.iter().all(|field| native.get_some(field).is_some());
-    if !has(["chosen", "rejected"]) && !has(["completion", "label"]) {
-        return None;
-    }
-    let mut checked: Option<Checked<'a>> = None;
-    for field in ["chosen", "rejected", "completion"] {
-        let Some(answer) = native.get(field).and_then(Node::as_array) else { continue };
+    let answer = |field: &str| native.get(field).and_then(Node::as_array);
+    let whole = |answer: &[Node<'a>]| {
         let mut whole = native.clone();
-        let Json::Object(members) = &mut whole.value else { continue };
-        members.retain(|member| !["chosen", "rejected", "completion", "label"].contains(&&*member.key));
-        for member in members.iter_mut().filter(|member| member.key == "messages") {
-            if let Json::Array(messages) = &mut member.node.value {
-                messages.extend(answer.iter().cloned());
+        if let Json::Object(members) = &mut whole.value {
+            members.retain(|member| !["chosen", "rejected", "completion", "label"].contains(&&*member.key));
+            for member in members.iter_mut().filter(|member| member.key == "messages") {
+                if let Json::Array(messages) = &mut member.node.value {
+                    messages.extend(answer.iter().cloned());
+                }
             }
         }
-        let found = check(whole, id.clone(), severities);
-        checked = Some(match checked {
-            None => found,
-            Some(mut checked) => {
-                checked.diagnostics.extend(found.diagnostics);
-                checked.dialogue = checked.dialogue.filter(|_| found.dialogue.is_some());
-                checked
-            }
-        });
+        check(whole, id.clone(), severities)
+    };
+    let asked = answer("messages").map_or(0, <[_]>::len);
+    if let (Some(chosen), Some(rejected)) = (answer("chosen"), answer("rejected")) {
+        let (mut checked, other) = (whole(chosen), whole(rejected));
+        // What is found of the messages before the answers is found twice.
+        let further: Vec<_> =
+            other.diagnostics.into_iter().filter(|found| !checked.diagnostics.contains(found)).collect();
+        checked.diagnostics.extend(further);
+        checked.dialogue = checked.dialogue.filter(|_| other.dialogue.is_some());
+        checked.judged = other.dialogue.map(|worse| Judged { asked, verdict: Verdict::BetterThan(Box::new(worse)) });
+        return Some(checked);
     }
-    checked
+    let label = native.get("label").and_then(Node::as_bool)?;
+    let checked = whole(answer("completion")?);
+    Some(Checked { judged: Some(Judged { asked, verdict: Verdict::Label(label) }), ..checked })
 }
 
 fn check<'a>(native: Node<'a>, id: Cow<'a, str>, severities: &Severities) -> Checked<'a> {
@@ -160,7 +163,7 @@ fn check<'a>(native: Node<'a>, id: Cow<'a, str>, severities: &Severities) -> Che
     }
     severities.apply(&mut diagnostics);
     let refused = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-    Checked { dialogue: dialogue.filter(|_| !refused), diagnostics, is_named }
+    Checked { dialogue: dialogue.filter(|_| !refused), judged: None, diagnostics, is_named }
 }
 
 fn syntax(error: JsonError, bytes: &[u8]) -> Diagnostic {

@@ -11,12 +11,13 @@ mod source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::UInt8Type;
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::shard::{self, Certificate, Columns, FileEntry, Manifest, Proof, Row, Shard, Size};
+use crate::shard::{
+    self, Certificate, Columns, FileEntry, Judgement, Manifest, Preference, Proof, Row, RowKind, Shard, Size,
+    first_difference,
+};
 use crate::source::digest;
 use crate::tokenize::{Tokenizer, TokenizerFiles, UNTRAINED};
 
@@ -58,6 +59,8 @@ pub struct Problems {
 }
 
 const LISTED: usize = 100;
+/// What the answers of a pair are called.
+const SIDES: [&str; 2] = ["chosen", "rejected"];
 
 impl Problems {
     /// Whether there is none.
@@ -236,6 +239,7 @@ impl Verdict {
         let examples: u64 = manifest.splits.values().map(|size| size.examples).sum();
         if (certificate.rows, certificate.examples) != (self.rows, examples)
             || certificate.targets != manifest.ledger.turns.trained
+            || certificate.kind != manifest.rows()
         {
             self.problem("manifest.json", "the certificate has other counts than the rows and the ledger");
         }
@@ -260,8 +264,9 @@ impl Verdict {
         let mut turns = 0;
         for batch in shard::open(&folder.join(&shard.file.path))? {
             let batch = batch.map_err(|error| shard::unreadable(&error))?;
-            let is_packed = measure.manifest.is_packed();
-            let Some(columns) = Columns::of(&batch).filter(|columns| columns.is_packed() == is_packed) else {
+            let (kind, is_packed) = (measure.manifest.rows(), measure.manifest.is_packed());
+            let is_right = |columns: &Columns<'_>| columns.kind() == kind && columns.is_packed() == is_packed;
+            let Some(columns) = Columns::of(&batch).filter(is_right) else {
                 self.problem(&shard.file.path, "the columns are not those of `specs/shard.md`");
                 return Ok(turns);
             };
@@ -288,34 +293,19 @@ impl Verdict {
     /// Checks what a row is as a whole; whether its examples can be told apart and decoded.
     fn row(&mut self, place: &str, columns: &Columns<'_>, index: usize, row: &Row, measure: &Measure<'_>) -> bool {
         let manifest = measure.manifest;
-        let Row { input_ids: ids, labels, provenance } = row;
-        let masks_array = columns.masks.value(index);
-        let masks = masks_array.as_primitive::<UInt8Type>().values();
-        if ids.len() != labels.len() || ids.len() != masks.len() {
-            self.problem(place, format!("{} ids, {} labels, {} masks", ids.len(), labels.len(), masks.len()));
+        if let Some(misfit) = columns.misfit(index, row) {
+            self.problem(place, misfit);
             return false;
         }
-        let counts = columns.counts(index);
-        if counts.iter().any(|&count| count != provenance.len() || count == 0) {
-            self.problem(place, format!("the columns of its examples have {counts:?} elements"));
-            return false;
+        let longest = row.longest();
+        if manifest.max_length.is_some_and(|max_length| longest as u64 > max_length) {
+            self.problem(place, format!("{longest} tokens, `max_length` is {:?}", manifest.max_length));
         }
-        let lengths: u64 = provenance.iter().map(|origin| origin.length).sum();
-        if lengths != ids.len() as u64 || provenance.iter().any(|origin| origin.length == 0) {
-            self.problem(place, format!("{} tokens, but `seq_lengths` of {lengths}", ids.len()));
-            return false;
-        }
-        if manifest.max_length.is_some_and(|max_length| ids.len() as u64 > max_length) {
-            self.problem(place, format!("{} tokens, `max_length` is {:?}", ids.len(), manifest.max_length));
-        }
-        for (at, ((id, label), mask)) in ids.iter().zip(labels).zip(masks).enumerate() {
-            if *label != UNTRAINED && label != id || u8::from(*label != UNTRAINED) != *mask {
-                self.problem(place, format!("token {at}: id {id}, label {label}, mask {mask}"));
-                break;
-            }
+        if let Some(mislabelled) = columns.mislabelled(index, row) {
+            self.problem(place, mislabelled);
         }
         let is_known = |id: i32| u64::try_from(id).is_ok_and(|id| id < manifest.vocabulary_size);
-        let are_known = ids.iter().all(|&id| is_known(id));
+        let are_known = row.input_ids.iter().all(|&id| is_known(id));
         if !are_known {
             self.problem(place, format!("an id lies outside the vocabulary of {} entries", manifest.vocabulary_size));
         }
@@ -325,9 +315,13 @@ impl Verdict {
     /// Checks each example of a row by itself; how many turns they train.
     fn examples(&mut self, place: &str, row: &Row, measure: &mut Measure<'_>) -> Result<u64> {
         let mut turns = 0;
+        if let Some(preference) = &row.preference {
+            self.preference(place, row, preference, measure)?;
+        }
         for (number, (ids, labels, origin)) in row.parts().enumerate() {
-            let place = match row.provenance.len() {
-                1 => place.to_owned(),
+            let place = match (row.kind(), row.provenance.len()) {
+                (RowKind::Preference, _) => format!("{place} {}", SIDES[number]),
+                (_, 1) => place.to_owned(),
                 _ => format!("{place} example {number}"),
             };
             if labels.iter().all(|&label| label == UNTRAINED) {
@@ -347,6 +341,27 @@ impl Verdict {
             turns += trained;
         }
         Ok(turns)
+    }
+
+    /// Checks what answers are to their prompt and to each other.
+    fn preference(&mut self, place: &str, row: &Row, preference: &Preference, measure: &Measure<'_>) -> Result<()> {
+        let prompt = row.prompt_ids();
+        if measure.tokenizer.hashes(prompt, &[])?.0 != preference.prompt_hash {
+            self.problem(place, "the decoded prompt does not have the hash of the compilation");
+        }
+        if row.parts().any(|(_, labels, _)| labels.last() == Some(&UNTRAINED)) {
+            self.problem(place, "an answer goes on after its last target");
+        }
+        let Judgement::Pair { divergence } = preference.judgement else { return Ok(()) };
+        let answers: Vec<&[i32]> = row.parts().map(|(ids, ..)| ids).collect();
+        match first_difference(answers[0], answers[1]) {
+            None => self.problem(place, "both sides are the same"),
+            Some(found) if found as u64 != divergence => {
+                self.problem(place, format!("both sides differ first in token {found}, `divergence` is {divergence}"));
+            }
+            Some(_) => {}
+        }
+        Ok(())
     }
 
     /// Notes which examples a packed row holds: each may be in one row only.

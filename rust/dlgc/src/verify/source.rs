@@ -17,7 +17,7 @@ use super::Problems;
 use crate::compile::{self, CompileOptions, Compiler, Monitor, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::import::is_piece;
-use crate::shard::{self, Manifest, Row, Rows, Size};
+use crate::shard::{self, Manifest, Provenance, Row, Rows, Size, first_difference};
 use crate::source::{self, InputDigest, Reader, Record, digest};
 
 /// What was compared with the sources, and what is not the same.
@@ -265,7 +265,8 @@ impl Comparison {
             match difference(&stored, row) {
                 None => {
                     self.rows += 1;
-                    self.targets += row.provenance[0].trained_messages.len() as u64;
+                    self.targets +=
+                        row.provenance.iter().map(|origin| origin.trained_messages.len() as u64).sum::<u64>();
                 }
                 Some(message) => self.problems.add(place, format!("{stored_at}: {message}")),
             }
@@ -329,28 +330,31 @@ impl Comparison {
 
 /// How a row of the dataset differs from the one that came out of the sources.
 fn difference(stored: &Row, again: &Row) -> Option<String> {
-    let first = |stored: &[i32], again: &[i32]| {
-        let at = stored.iter().zip(again).take_while(|(stored, again)| stored == again).count();
-        (at < stored.len().max(again.len())).then_some(at)
-    };
     let said = |values: &[i32], at: usize| values.get(at).map_or_else(|| "the end".to_owned(), ToString::to_string);
-    if let Some(at) = first(&stored.input_ids, &again.input_ids) {
+    if let Some(at) = first_difference(&stored.input_ids, &again.input_ids) {
         let (was, now) = (said(&stored.input_ids, at), said(&again.input_ids, at));
         return Some(format!("token {at} is {was}, the source gives {now}"));
     }
-    if let Some(at) = first(&stored.labels, &again.labels) {
+    if let Some(at) = first_difference(&stored.labels, &again.labels) {
         let (was, now) = (said(&stored.labels, at), said(&again.labels, at));
         return Some(format!("the label of token {at} is {was}, the source gives {now}"));
     }
-    let (stored, again) = (&stored.provenance[0], &again.provenance[0]);
-    let differs = [
-        ("dialogue_id", stored.dialogue_id != again.dialogue_id),
-        ("window", stored.window != again.window),
-        ("fold", stored.fold != again.fold),
-        ("trained_messages", stored.trained_messages != again.trained_messages),
-        ("text_hash", stored.text_hash != again.text_hash),
-        ("target_hash", stored.target_hash != again.target_hash),
-    ];
-    let (name, _) = differs.iter().find(|(_, differs)| *differs)?;
+    if stored.preference != again.preference || stored.provenance.len() != again.provenance.len() {
+        return Some("what is said of the answers is another than the source gives".to_owned());
+    }
+    let differs = |(stored, again): (&Provenance, &Provenance)| {
+        let columns = [
+            ("dialogue_id", stored.dialogue_id != again.dialogue_id),
+            ("window", stored.window != again.window),
+            ("fold", stored.fold != again.fold),
+            ("trained_messages", stored.trained_messages != again.trained_messages),
+            ("text_hash", stored.text_hash != again.text_hash),
+            ("target_hash", stored.target_hash != again.target_hash),
+            // Of a sequence it is filled in where it is written.
+            ("length", again.length != 0 && stored.length != again.length),
+        ];
+        columns.iter().find(|(_, differs)| *differs).map(|(name, _)| *name)
+    };
+    let name = stored.provenance.iter().zip(&again.provenance).find_map(differs)?;
     Some(format!("`{name}` is another than the source gives"))
 }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::super::draft::{Draft, Turn, plain};
-use super::super::{Context, Format, Wanted, When};
+use super::super::{Context, Format, Wanted, When, preference_record};
 use super::asked::{self, role, says_same};
 use super::verdicts::{self, Ranked, Verdict};
 use super::{messages, sharegpt, transcript};
@@ -24,11 +24,7 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
     let verdict = verdicts::of(&record).expect("recognised by it");
     let place = record.get(verdict.field()).unwrap_or(&record).range.clone();
     if context.wanted == Wanted::Dialogues {
-        let message = "preference data in a compilation for supervised fine-tuning";
-        return Err(Diagnostic::new(Code::PreferenceRecord, message).at(&place).help(
-            "its rejected answers would be trained: leave it out; `dlgc convert --preferences` writes the pairs \
-             (compiling them is not built yet)",
-        ));
+        return Err(preference_record().at(&place));
     }
     let compared = match &verdict {
         Verdict::Compared(compared) => compared.sides(&record),
