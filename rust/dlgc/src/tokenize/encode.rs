@@ -19,6 +19,7 @@ use tokenizers::{
     PostProcessorWrapper, Tokenizer as Reference,
 };
 
+use super::fast::Fast;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Stands for "an added token" before a piece of text that follows one. No record holds it.
@@ -43,11 +44,18 @@ struct Borders {
     is_border: Vec<bool>,
 }
 
+/// The reference, and what encodes as it does where that is known.
+struct Engine {
+    reference: Reference,
+    /// Or why the reference does all the work.
+    fast: std::result::Result<Fast, String>,
+}
+
 /// The reference, and what must be known about it.
 pub(super) struct Encoder {
-    reference: Reference,
+    engine: Engine,
     /// The same, but the texts of control tokens are text to it; made when a text must not become one.
-    bare: OnceLock<Reference>,
+    bare: OnceLock<Engine>,
     json: Vec<u8>,
     added: HashMap<u32, AddedToken>,
     borders: Option<Borders>,
@@ -92,12 +100,24 @@ impl Encoder {
         let added = reference.get_added_tokens_decoder().into_iter().collect();
         let lossless = is_lossless(&reference);
         let borders = Borders::of(&added);
-        Ok(Self { reference, bare: OnceLock::new(), json: json.to_vec(), added, borders, post_processor, lossless })
+        let engine = Engine::new(reference, json);
+        Ok(Self { engine, bare: OnceLock::new(), json: json.to_vec(), added, borders, post_processor, lossless })
+    }
+
+    /// The same tokenizer, but the reference does all the work.
+    pub(super) fn without_fast_path(mut self, why: &str) -> Self {
+        self.engine.fast = Err(why.to_owned());
+        self
+    }
+
+    /// The name of the fast path, or why there is none.
+    pub(super) fn path(&self) -> std::result::Result<String, String> {
+        self.engine.fast.as_ref().map(Fast::name).map_err(Clone::clone)
     }
 
     /// The reference itself.
     pub(super) fn reference(&self) -> &Reference {
-        &self.reference
+        &self.engine.reference
     }
 
     /// The added token of an id.
@@ -139,12 +159,12 @@ impl Encoder {
             NormalizerWrapper::Sequence(steps) => steps.as_ref().is_empty(),
             _ => false,
         };
-        self.reference.get_normalizer().filter(|normalizer| !empty(normalizer))
+        self.engine.reference.get_normalizer().filter(|normalizer| !empty(normalizer))
     }
 
     /// Ids of a text. Texts of `control` tokens that begin at `suppressed` places stay text.
     pub(super) fn encode(&self, text: &str, suppressed: &[usize], control: &[String]) -> Result<Encoded> {
-        let whole = Encoded::of(&self.reference.encode(text, false).map_err(fail)?);
+        let whole = self.engine.encode(text)?;
         let is_added = |index: usize| self.added_at(&whole, index, text).is_some();
         // A token may have swallowed white space before its text.
         let is_hit = |index: usize| {
@@ -171,8 +191,7 @@ impl Encoder {
             let end = if next < whole.ids.len() { whole.offsets[next].0 } else { text.len() };
             if (index..next).any(is_hit) {
                 let mark = if index == 0 { String::new() } else { MARK.to_string() };
-                let piece = bare.encode(format!("{mark}{}", &text[start..end]), false).map_err(fail)?;
-                let piece = Encoded::of(&piece);
+                let piece = bare.encode(&format!("{mark}{}", &text[start..end]))?;
                 let skip = usize::from(!mark.is_empty());
                 for (&id, &(from, to)) in piece.ids.iter().zip(&piece.offsets).skip(skip) {
                     out.push(id, (from + start - mark.len(), to + start - mark.len()));
@@ -196,8 +215,7 @@ impl Encoder {
         let mut at = 0;
         for piece in self.pieces(text) {
             let encoded = self.remembered(piece, memory)?;
-            out.ids.extend_from_slice(&encoded.ids);
-            out.offsets.extend(encoded.offsets.iter().map(|&(start, end)| (start + at, end + at)));
+            out.append(&encoded, at);
             at += piece.len();
         }
         Ok(out)
@@ -212,7 +230,7 @@ impl Encoder {
         if let Some(known) = memory.0.borrow().get(piece) {
             return Ok(Rc::clone(known));
         }
-        let encoded = Rc::new(Encoded::of(&self.reference.encode(piece, false).map_err(fail)?));
+        let encoded = Rc::new(self.engine.encode(piece)?);
         memory.0.borrow_mut().insert(piece.into(), Rc::clone(&encoded));
         Ok(encoded)
     }
@@ -235,14 +253,14 @@ impl Encoder {
 
     /// Ids of a text, with the offsets that transformers sees.
     pub(super) fn encode_as_transformers(&self, text: &str) -> Result<Encoded> {
-        let encoding = self.reference.encode(text, false).map_err(fail)?;
-        let Some(post_processor) = &self.post_processor else { return Ok(Encoded::of(&encoding)) };
+        let Some(post_processor) = &self.post_processor else { return self.engine.encode(text) };
+        let encoding = self.engine.reference.encode(text, false).map_err(fail)?;
         Ok(Encoded::of(&post_processor.process(encoding, None, false).map_err(fail)?))
     }
 
     /// The text of ids, special tokens kept.
     pub(super) fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.reference.decode(ids, false).map_err(fail)
+        self.engine.reference.decode(ids, false).map_err(fail)
     }
 
     /// Whether ids say what the text says, as far as the tokenizer can: white space and what its normaliser changes
@@ -289,7 +307,7 @@ impl Encoder {
 
     /// The reference with nothing found in text before it is split, and with names for control tokens that no text
     /// has: some models know their vocabulary by name.
-    fn bare(&self, control: &[String]) -> Result<&Reference> {
+    fn bare(&self, control: &[String]) -> Result<&Engine> {
         if let Some(bare) = self.bare.get() {
             return Ok(bare);
         }
@@ -328,9 +346,29 @@ impl Encoder {
                 })
             });
         }
-        let mut bare = read(&serde_json::to_vec(&json).map_err(fail)?)?;
+        let json = serde_json::to_vec(&json).map_err(fail)?;
+        let mut bare = read(&json)?;
         bare.with_post_processor(None::<PostProcessorWrapper>);
+        let bare = match &self.engine.fast {
+            Ok(_) => Engine::new(bare, &json),
+            Err(why) => Engine { reference: bare, fast: Err(why.clone()) },
+        };
         Ok(self.bare.get_or_init(|| bare))
+    }
+}
+
+impl Engine {
+    fn new(reference: Reference, json: &[u8]) -> Self {
+        let fast = Fast::of(json, &reference);
+        Self { reference, fast }
+    }
+
+    fn encode(&self, text: &str) -> Result<Encoded> {
+        let by_reference = |text: &str| Ok(Encoded::of(&self.reference.encode(text, false).map_err(fail)?));
+        let Ok(fast) = &self.fast else { return by_reference(text) };
+        let mut out = Encoded::default();
+        fast.encode(text, &by_reference, &mut out)?;
+        Ok(out)
     }
 }
 
@@ -405,5 +443,11 @@ impl Encoded {
     pub(super) fn push(&mut self, id: u32, offsets: (usize, usize)) {
         self.ids.push(id);
         self.offsets.push(offsets);
+    }
+
+    /// Adds what was encoded of a text that begins at a place.
+    pub(super) fn append(&mut self, other: &Self, at: usize) {
+        self.ids.extend_from_slice(&other.ids);
+        self.offsets.extend(other.offsets.iter().map(|&(start, end)| (start + at, end + at)));
     }
 }

@@ -7,6 +7,7 @@
 
 mod control;
 mod encode;
+mod fast;
 mod files;
 mod gguf;
 mod rows;
@@ -80,6 +81,15 @@ impl Tokenizer {
         let mut tokenizer = Self { encoder, control: ControlTokens::default() };
         tokenizer.set_control(tokenizer.special_tokens(), ControlPolicy::default());
         Ok(tokenizer)
+    }
+
+    /// The same tokenizer with all of its work left to the reference.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn load_reference(files: &TokenizerFiles) -> Result<Self> {
+        let Self { encoder, control } = Self::load(files)?;
+        Ok(Self { encoder: encoder.without_fast_path("it was asked for"), control })
     }
 
     /// Names further control tokens and what becomes of their text in content.
@@ -161,6 +171,22 @@ impl Tokenizer {
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
     pub fn ids(&self, text: &str) -> Result<Vec<i32>> {
         Ok(self.encode(text, &[])?.ids.into_iter().map(u32::cast_signed).collect())
+    }
+
+    /// How many ids a text has; ids and offsets are made, as for a row.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
+    pub fn encode_timed(&self, text: &str) -> Result<usize> {
+        Ok(std::hint::black_box(self.encode(text, &[])?).ids.len())
+    }
+
+    /// Which way text becomes ids: the name of a fast path, or why the reference does the work.
+    pub fn path(&self) -> String {
+        match self.encoder.path() {
+            Ok(name) => name,
+            Err(why) => format!("reference: {why}"),
+        }
     }
 
     /// A text with its ids, none of them trained; before the places in `suppressed` no added token begins. Where much of

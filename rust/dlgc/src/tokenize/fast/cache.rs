@@ -1,0 +1,169 @@
+//! Pieces that were merged before, with their tokens. Each worker has its own; it is bounded, and what comes out of it
+//! was put there by the merge.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Pieces of up to so many bytes are kept by value.
+pub(super) const SHORT: usize = 15;
+/// Longer pieces than this are merged each time.
+const LONG: usize = 256;
+/// Slots for short pieces, at first and at most; half of them are used.
+const FIRST_SLOTS: usize = 1 << 13;
+const MOST_SLOTS: usize = 1 << 20;
+/// Long pieces that are kept.
+const MOST_LONG: usize = 1 << 16;
+
+/// A short piece and its tokens: up to three here, more of them in the arena.
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    key: u128,
+    tokens: [u32; 3],
+    count: u32,
+}
+
+/// A piece by value: its bytes, and its length in the last one. Never zero.
+pub(super) type Key = u128;
+
+/// The key of a short piece of a text.
+#[inline]
+pub(super) fn key(text: &[u8], start: usize, end: usize) -> Key {
+    let length = end - start;
+    let bytes = match text.get(start..start + 16) {
+        Some(bytes) => u128::from_le_bytes(bytes.try_into().expect("sixteen bytes")),
+        None => {
+            let mut bytes = [0; 16];
+            bytes[..length].copy_from_slice(&text[start..end]);
+            u128::from_le_bytes(bytes)
+        }
+    };
+    let kept = bytes & ((1_u128 << (8 * length)) - 1);
+    kept | (length as u128) << 120
+}
+
+#[inline]
+pub(super) fn hash(key: Key) -> u64 {
+    let low = key as u64 ^ 0x9E37_79B9_7F4A_7C15;
+    let high = (key >> 64) as u64 ^ 0xD6E8_FEB8_6659_FD93;
+    let product = u128::from(low) * u128::from(high);
+    (product >> 64) as u64 ^ product as u64
+}
+
+/// The cache of one worker.
+pub(super) struct Cache {
+    short: Vec<Entry>,
+    used: usize,
+    /// Tokens of pieces that have more of them than an entry holds.
+    arena: Vec<u32>,
+    long: HashMap<Box<[u8]>, Box<[u32]>, BuildHasherDefault<Xxh3>>,
+}
+
+#[derive(Default)]
+struct Xxh3(u64);
+
+impl Hasher for Xxh3 {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.0);
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+}
+
+const EMPTY: Entry = Entry { key: 0, tokens: [0; 3], count: 0 };
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { short: vec![EMPTY; FIRST_SLOTS], used: 0, arena: Vec::new(), long: HashMap::default() }
+    }
+}
+
+impl Entry {
+    /// Its only token.
+    #[inline]
+    pub(super) fn only(&self) -> Option<u32> {
+        (self.count == 1).then_some(self.tokens[0])
+    }
+}
+
+impl Cache {
+    #[inline]
+    fn slot(&self, key: Key) -> usize {
+        let mask = self.short.len() - 1;
+        let mut at = hash(key) as usize & mask;
+        loop {
+            let found = self.short[at].key;
+            if found == key || found == 0 {
+                return at;
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// The entry of a short piece.
+    #[inline]
+    pub(super) fn find(&self, key: Key) -> Option<&Entry> {
+        let entry = &self.short[self.slot(key)];
+        (entry.key == key).then_some(entry)
+    }
+
+    /// The tokens of an entry.
+    #[inline]
+    pub(super) fn tokens<'c>(&'c self, entry: &'c Entry) -> &'c [u32] {
+        let count = entry.count as usize;
+        if count <= entry.tokens.len() {
+            return &entry.tokens[..count];
+        }
+        let start = entry.tokens[0] as usize;
+        &self.arena[start..start + count]
+    }
+
+    pub(super) fn insert(&mut self, key: Key, tokens: &[u32]) {
+        if self.used * 2 >= self.short.len() {
+            self.grow();
+        }
+        let mut entry = Entry { key, tokens: [0; 3], count: tokens.len() as u32 };
+        if let Some(places) = entry.tokens.get_mut(..tokens.len()) {
+            places.copy_from_slice(tokens);
+        } else {
+            entry.tokens[0] = self.arena.len() as u32;
+            self.arena.extend_from_slice(tokens);
+        }
+        let at = self.slot(key);
+        self.used += usize::from(self.short[at].key == 0);
+        self.short[at] = entry;
+    }
+
+    /// Twice the room, or none of what was there.
+    fn grow(&mut self) {
+        if self.short.len() == MOST_SLOTS {
+            self.short.fill(EMPTY);
+            self.arena.clear();
+            self.used = 0;
+            return;
+        }
+        let larger = vec![EMPTY; self.short.len() * 4];
+        for entry in std::mem::replace(&mut self.short, larger).into_iter().filter(|entry| entry.key != 0) {
+            let at = self.slot(entry.key);
+            self.short[at] = entry;
+        }
+    }
+
+    /// The tokens of a longer piece.
+    pub(super) fn find_long(&self, piece: &[u8]) -> Option<&[u32]> {
+        self.long.get(piece).map(AsRef::as_ref)
+    }
+
+    pub(super) fn insert_long(&mut self, piece: &[u8], tokens: &[u32]) {
+        if piece.len() > LONG {
+            return;
+        }
+        if self.long.len() >= MOST_LONG {
+            self.long.clear();
+        }
+        self.long.insert(piece.into(), tokens.into());
+    }
+}

@@ -1,0 +1,178 @@
+//! Borders inside a piece that no merge ever crosses: what lies on both sides is merged each by itself.
+//!
+//! A merge of two symbols crosses the border between them. So where no symbol of the list that ends as the left side
+//! does is ever merged with one that begins as the right side does, the border stays, whatever else is merged. Pieces of
+//! Chinese, which are sentences, fall into words so, and words come again.
+
+use std::ops::RangeInclusive;
+
+/// Pairs of characters between which a merge may happen: all of those, and by chance some others.
+pub(super) struct Joins {
+    /// For each ASCII character the ones that may follow.
+    ascii: Vec<u128>,
+    /// All others by hash.
+    bits: Vec<u64>,
+    /// For each first byte of a character of three the last bytes of others before it, where a merge knows no more of
+    /// either.
+    leads: [u64; 16],
+}
+
+const BITS: u32 = 20;
+
+/// Characters of three bytes, the only ones between which pieces of bytes are cut.
+pub(super) const THREE_BYTES: RangeInclusive<u32> = 0x800..=0xFFFF;
+
+fn place(left: u32, right: u32) -> usize {
+    let pair = u64::from(left) << 32 | u64::from(right);
+    (pair.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - BITS)) as usize
+}
+
+impl Joins {
+    pub(super) fn new() -> Self {
+        Self { ascii: vec![0; 128], bits: vec![0; 1 << (BITS - 6)], leads: [0; 16] }
+    }
+
+    /// Adds a pair of characters.
+    pub(super) fn add(&mut self, left: u32, right: u32) {
+        if left < 128 && right < 128 {
+            self.ascii[left as usize] |= 1 << right;
+            return;
+        }
+        let place = place(left, right);
+        self.bits[place / 64] |= 1 << (place % 64);
+    }
+
+    /// Whether a merge may happen between two characters, all pairs of which were added.
+    #[inline]
+    pub(super) fn may_join(&self, left: u32, right: u32) -> bool {
+        if left < 128 && right < 128 {
+            return self.ascii[left as usize] >> right & 1 != 0;
+        }
+        let place = place(left, right);
+        self.bits[place / 64] >> (place % 64) & 1 != 0
+    }
+
+    /// Whether a merge may happen between two characters of three bytes, by [`Joins::add_bytes`].
+    #[inline]
+    pub(super) fn may_join_bytes(&self, left: u32, right: u32) -> bool {
+        let place = place(left, right);
+        let known = self.bits[place / 64] >> (place % 64) | self.leads[(right >> 12) as usize & 15] >> (left & 63);
+        known & 1 != 0
+    }
+
+    /// Adds what a merge of two symbols, which are bytes, joins as far as both characters have three of them.
+    pub(super) fn add_bytes(&mut self, left: &[u8], right: &[u8]) {
+        let known = right.len().min(3);
+        let Some(&lead @ 0xE0..0xF0) = right.first() else { return };
+        if right[1..known].iter().any(|byte| byte & 0xC0 != 0x80) {
+            return;
+        }
+        let Some(lefts) = Ending::of(left) else { return };
+        if known == 1 {
+            self.leads[usize::from(lead & 15)] |= 1 << lefts.last_bits();
+            return;
+        }
+        let first = u32::from(lead & 15) << 12 | u32::from(right[1] & 63) << 6;
+        let rights = match right.get(2) {
+            Some(last) => first | u32::from(last & 63)..=first | u32::from(last & 63),
+            None => first..=first | 63,
+        };
+        for left in lefts.characters() {
+            rights.clone().for_each(|right| self.add(left, right));
+        }
+    }
+}
+
+/// The bits of the last bytes of a character of three, as far as a symbol has them.
+struct Ending {
+    bits: u32,
+    known: u32,
+}
+
+impl Ending {
+    /// `None` where no character of three bytes ends like this symbol.
+    fn of(symbol: &[u8]) -> Option<Self> {
+        if symbol.is_empty() {
+            return None;
+        }
+        let inside = symbol.iter().rev().take_while(|byte| **byte & 0xC0 == 0x80).count();
+        let begins = symbol.len() > inside;
+        let lead = symbol[symbol.len() - inside - usize::from(begins)];
+        match (inside, begins) {
+            (1 | 2, false) | (2, true) => {}
+            _ => return None,
+        }
+        if begins && !(0xE0..0xF0).contains(&lead) {
+            return None;
+        }
+        let tail = &symbol[symbol.len() - inside..];
+        let bits = tail.iter().fold(0, |bits, byte| bits << 6 | u32::from(byte & 63));
+        let top = if begins { u32::from(lead & 15) << 12 } else { 0 };
+        Some(Self { bits: top | bits, known: if begins { 16 } else { 6 * inside as u32 } })
+    }
+
+    /// The bits of the last byte.
+    fn last_bits(&self) -> u32 {
+        self.bits & 63
+    }
+
+    /// All characters that end so.
+    fn characters(&self) -> impl Iterator<Item = u32> {
+        let (bits, known) = (self.bits, self.known);
+        (0..1_u32 << (16 - known)).map(move |top| top << known | bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(left: &[u8], right: &[u8]) -> Joins {
+        let mut joins = Joins::new();
+        joins.add_bytes(left, right);
+        joins
+    }
+
+    /// Whether characters of three bytes can lie on both sides of such a merge.
+    fn can(left: &[u8], right: &[u8], a: char, b: char) -> bool {
+        let (a, b) = (a.to_string().into_bytes(), b.to_string().into_bytes());
+        let ends = a.ends_with(left) || left.ends_with(&a);
+        ends && (b.starts_with(right) || right.starts_with(&b))
+    }
+
+    #[test]
+    fn every_pair_that_a_merge_can_join_is_found() {
+        let characters: Vec<char> = "一丁丂你我的好除数ᄀ가각힣あいうアイー。，ก็ะ₤€ऀ".chars().collect();
+        let symbols: Vec<Vec<u8>> = characters
+            .iter()
+            .flat_map(|character| {
+                let bytes = character.to_string().into_bytes();
+                [bytes[..1].to_vec(), bytes[..2].to_vec(), bytes.clone(), bytes[1..].to_vec(), bytes[2..].to_vec()]
+            })
+            .chain([b"a".to_vec(), b" ".to_vec(), "é".into(), "a你".into(), "你a".into(), "我你".into()])
+            .collect();
+        let mut found = 0;
+        for left in &symbols {
+            for right in &symbols {
+                let joins = joined(left, right);
+                for &a in &characters {
+                    for &b in &characters {
+                        if can(left, right, a, b) {
+                            found += 1;
+                            assert!(joins.may_join_bytes(a as u32, b as u32), "{left:?} {right:?} {a} {b}");
+                        }
+                    }
+                }
+            }
+        }
+        assert!(found > 10_000);
+    }
+
+    #[test]
+    fn a_whole_merge_joins_one_pair() {
+        let joins = joined("我你".as_bytes(), "好吗".as_bytes());
+        assert!(joins.may_join_bytes('你' as u32, '好' as u32));
+        assert!(!joins.may_join_bytes('我' as u32, '你' as u32));
+        assert!(!joins.may_join_bytes('你' as u32, '吗' as u32));
+    }
+}

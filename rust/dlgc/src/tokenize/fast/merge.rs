@@ -1,0 +1,210 @@
+//! Merging: the symbols of a piece become its tokens, by rank.
+//!
+//! In: symbols, and the list of merges. Out: the tokens that the reference gives: of all pairs that stand side by side
+//! the one that comes first in the list is merged, the leftmost of several, until there is none.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// What [`Merges::of`] says of a pair that is not in the list.
+const NONE: u64 = u64::MAX;
+/// Up to so many symbols the pair with the least rank is found by looking at all of them.
+const FEW: usize = 40;
+
+/// Pairs of symbols, with the rank and the symbol that they become.
+pub(super) struct Merges {
+    /// Pair and (rank, symbol), each in one number; open addressing, at most half full.
+    slots: Vec<[u64; 2]>,
+    shift: u32,
+}
+
+/// Buffers for pieces of many symbols.
+#[derive(Default)]
+pub(super) struct Scratch {
+    heap: BinaryHeap<Reverse<(u64, u32)>>,
+    next: Vec<u32>,
+    previous: Vec<u32>,
+}
+
+/// A place that is not there.
+const NOWHERE: u32 = u32::MAX;
+/// A symbol that was merged into the one on its left.
+const GONE: u32 = u32::MAX;
+
+impl Merges {
+    /// Merges in the order of their ranks; where a pair is listed twice, the last one counts.
+    pub(super) fn new(list: impl ExactSizeIterator<Item = (u32, u32, u32)>) -> Self {
+        let size = (list.len() * 2).next_power_of_two().max(16);
+        let mut merges = Self { slots: vec![[NONE; 2]; size], shift: 64 - size.trailing_zeros() };
+        for (rank, (left, right, symbol)) in list.enumerate() {
+            let at = merges.slot(left, right);
+            merges.slots[at] = [pair(left, right), (rank as u64) << 32 | u64::from(symbol)];
+        }
+        merges
+    }
+
+    #[inline]
+    fn slot(&self, left: u32, right: u32) -> usize {
+        let pair = pair(left, right);
+        let mut at = (pair.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize;
+        loop {
+            let found = self.slots[at][0];
+            if found == pair || found == NONE {
+                return at;
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    /// Rank and symbol of a pair, in one number: less comes first.
+    #[inline]
+    fn of(&self, left: u32, right: u32) -> u64 {
+        self.slots[self.slot(left, right)][1]
+    }
+
+    /// Merges symbols in place.
+    pub(super) fn apply(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
+        if symbols.len() <= FEW { self.apply_to_few(symbols) } else { self.apply_to_many(symbols, scratch) }
+    }
+
+    fn apply_to_few(&self, symbols: &mut Vec<u32>) {
+        let mut count = symbols.len();
+        if count < 2 {
+            return;
+        }
+        let mut pairs = [NONE; FEW];
+        for (pair, sides) in pairs.iter_mut().zip(symbols.windows(2)) {
+            *pair = self.of(sides[0], sides[1]);
+        }
+        loop {
+            let (mut first, mut at) = (NONE, 0);
+            for (index, &pair) in pairs[..count - 1].iter().enumerate() {
+                if pair < first {
+                    (first, at) = (pair, index);
+                }
+            }
+            if first == NONE {
+                break;
+            }
+            symbols[at] = first as u32;
+            symbols.copy_within(at + 2..count, at + 1);
+            pairs.copy_within(at + 1..count - 1, at);
+            count -= 1;
+            if count == 1 {
+                break;
+            }
+            if at > 0 {
+                pairs[at - 1] = self.of(symbols[at - 1], symbols[at]);
+            }
+            if at + 1 < count {
+                pairs[at] = self.of(symbols[at], symbols[at + 1]);
+            }
+        }
+        symbols.truncate(count);
+    }
+
+    /// With a heap: a run of one character must not take the square of its length.
+    fn apply_to_many(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
+        let Scratch { heap, next, previous } = scratch;
+        let count = symbols.len() as u32;
+        heap.clear();
+        next.clear();
+        next.extend(1..count);
+        next.push(NOWHERE);
+        previous.clear();
+        previous.push(NOWHERE);
+        previous.extend(0..count - 1);
+        for (at, sides) in symbols.windows(2).enumerate() {
+            let pair = self.of(sides[0], sides[1]);
+            if pair != NONE {
+                heap.push(Reverse((pair, at as u32)));
+            }
+        }
+        while let Some(Reverse((pair, at))) = heap.pop() {
+            let place = at as usize;
+            let right = next[place];
+            if symbols[place] == GONE || right == NOWHERE {
+                continue;
+            }
+            // One side may have been merged with another symbol since.
+            if self.of(symbols[place], symbols[right as usize]) != pair {
+                continue;
+            }
+            symbols[place] = pair as u32;
+            symbols[right as usize] = GONE;
+            let after = next[right as usize];
+            next[place] = after;
+            if after != NOWHERE {
+                previous[after as usize] = at;
+                let pair = self.of(symbols[place], symbols[after as usize]);
+                if pair != NONE {
+                    heap.push(Reverse((pair, at)));
+                }
+            }
+            let before = previous[place];
+            if before != NOWHERE {
+                let pair = self.of(symbols[before as usize], symbols[place]);
+                if pair != NONE {
+                    heap.push(Reverse((pair, before)));
+                }
+            }
+        }
+        symbols.retain(|&symbol| symbol != GONE);
+    }
+}
+
+fn pair(left: u32, right: u32) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `a`s merge in pairs, then pairs in pairs; `ab` comes before both of a later rank.
+    fn merges() -> Merges {
+        Merges::new([(0, 0, 10), (10, 10, 11), (0, 1, 12), (1, 2, 13), (12, 2, 14)].into_iter())
+    }
+
+    /// By the definition, without any cleverness.
+    fn slowly(merges: &Merges, symbols: &[u32]) -> Vec<u32> {
+        let mut symbols = symbols.to_vec();
+        loop {
+            let pairs = symbols.windows(2).map(|sides| merges.of(sides[0], sides[1]));
+            let Some((pair, at)) = pairs.zip(0..).min().filter(|(pair, _)| *pair != NONE) else { return symbols };
+            symbols[at] = pair as u32;
+            symbols.remove(at + 1);
+        }
+    }
+
+    #[test]
+    fn few_and_many_symbols_merge_as_the_definition_says() {
+        let merges = merges();
+        let mut scratch = Scratch::default();
+        let mut seed = 1_u64;
+        for length in (0..200).chain([1000]) {
+            let symbols: Vec<u32> = (0..length)
+                .map(|_| {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (seed >> 60) as u32 % 3
+                })
+                .collect();
+            let expected = slowly(&merges, &symbols);
+            let mut many = symbols.clone();
+            if length > 1 {
+                merges.apply_to_many(&mut many, &mut scratch);
+                assert_eq!(many, expected);
+            }
+            let mut any = symbols;
+            merges.apply(&mut any, &mut scratch);
+            assert_eq!(any, expected);
+        }
+    }
+
+    #[test]
+    fn a_long_run_of_one_character_takes_no_square_of_its_length() {
+        let mut run = vec![0; 1 << 20];
+        merges().apply(&mut run, &mut Scratch::default());
+        assert_eq!(run.len(), 1 << 18);
+    }
+}
