@@ -13,6 +13,7 @@ import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -448,10 +449,11 @@ def test_rows_that_a_trainer_changes_are_noticed(job: Job) -> None:
 
     row = job.shards.rows[0]
     good = job.trainer.data_collator([row])
-    checks.batch(good, row)
+    checks.batch(job.trainer, row, "sft")
     for changed in ({"input_ids": good["input_ids"][:, :-1]}, {"labels": good["labels"].int()}):
+        trainer = SimpleNamespace(data_collator=lambda _, changed=changed: {**good, **changed})
         with pytest.raises(dlgc.ShardError, match="as in the shard"):
-            checks.batch({**good, **changed}, row)
+            checks.batch(trainer, row, "sft")
 
 
 def test_a_template_for_tools_belongs_to_the_model(model: Path, shards: Path, tmp_path: Path) -> None:

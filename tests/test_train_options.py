@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import dlgc
+from dlgc.train.methods import METHODS
 from dlgc.train.options import HELP, REFUSED, Options, from_command_line
 
 if TYPE_CHECKING:
@@ -130,6 +133,16 @@ def test_what_yaml_says_wrongly_is_an_error(text: str, message: str, tmp_path: P
         ("shards --chat_template_path x", "those that the shards were made with"),
         ("shards --trust_remote_code", "never run"),
         ("shards --push_to_hub", "hf upload"),
+        ("shards --remove_unused_columns true", "the rows of a dataset are final"),
+        ("shards --dataloader_drop_last", "nothing is cut, added, packed or dropped"),
+        ("shards --average_tokens_across_devices false", "only its own trained tokens"),
+        ("shards --method ppo", "no such method: `ppo`\nhint: there are `sft`, `dpo`, `simpo`, `kto`, `orpo`"),
+        ("shards --beta 0.2", "no such option: `beta`\nhint: it is one of `--method dpo` and `--method simpo`"),
+        ("shards --method dpo --packing", "no such option: `packing`\nhint: it is one of `--method sft`"),
+        ("shards --method dpo --truncation_mode keep_end", "the rows of a dataset are final"),
+        ("shards --method dpo --simpo_gamma 1", "an option of `--method simpo`, and the method is `dpo`"),
+        ("shards --method simpo --loss_type hinge", "SimPO has no reference model, and one loss"),
+        ("shards --method kto --precompute_ref_log_probs", "depends on its batch"),
         ("shards --full --load_in_4bit", "contradict each other"),
         ("shards --full --use_peft", "contradict each other"),
     ],
@@ -137,6 +150,37 @@ def test_what_yaml_says_wrongly_is_an_error(text: str, message: str, tmp_path: P
 def test_what_makes_no_sense_is_refused_in_words(line: str, message: str) -> None:
     with pytest.raises(dlgc.OptionsError, match=re.escape(message)):
         read(line)
+
+
+def test_each_method_has_the_options_of_trls_and_the_defaults_of_the_guide_or_of_trl() -> None:
+    sft, dpo, simpo = (read(f"shards --model m --method {name}") for name in ("sft", "dpo", "simpo"))
+    assert sft == read("shards --model m")
+    assert (sft.training["per_device_train_batch_size"], sft.loading["lora_dropout"]) == (2, 0.1)
+    for options in (dpo, simpo):
+        assert options.training == {"report_to": "none", "output_dir": f"runs/{options.method}"}
+        assert options.loading == {"lora_r": 16, "lora_alpha": 32, "lora_target_modules": "all-linear"}
+    assert (dpo.simpo_gamma, simpo.simpo_gamma) == (None, 0.5)
+    asked = read("shards --model m --method=dpo --beta 0.3 --loss_type hinge ipo --loss_weights 1 0.5")
+    assert asked.training["beta"] == 0.3
+    assert asked.training["loss_type"] == ["hinge", "ipo"]
+
+
+@pytest.mark.parametrize(("rows", "method"), [("sft", "sft"), ("preference", "dpo"), ("kto", "kto"), (None, "sft")])
+def test_the_method_is_that_for_what_the_shards_hold(rows: str | None, method: str, tmp_path: Path) -> None:
+    options = {} if rows is None else {"rows": rows}
+    manifest = {"format": "dlgc-shards", "format_version": 1, "options": options}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert Options.of(from_command_line([str(tmp_path)])).method == method
+    (tmp_path / "x.yaml").write_text(f"data_path: {tmp_path}\nmethod: simpo\nbeta: 2\n")
+    options = Options.of(from_command_line(["--config", str(tmp_path / "x.yaml")]))
+    assert (options.method, options.training["beta"]) == ("simpo", 2.0)
+
+
+def test_what_yaml_names_under_env_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLGC_TEST", "before")
+    (tmp_path / "x.yaml").write_text("env: {DLGC_TEST: 7}\nlr: 1e-4\n")
+    assert read(f"shards --config {tmp_path / 'x.yaml'}").training["learning_rate"] == 1e-4
+    assert os.environ["DLGC_TEST"] == "7"
 
 
 def test_keywords_are_as_strict_as_flags() -> None:
@@ -149,11 +193,14 @@ def test_keywords_are_as_strict_as_flags() -> None:
 def test_the_help_names_only_options_that_exist_and_all_of_the_guides() -> None:
     from dlgc.train.options import _Names
 
+    every = _Names.read(*METHODS.values()).all
     named = set(re.findall(r"--([a-z_0-9]+)", HELP))
-    launcher = {"nproc_per_node"}  # torchrun's
-    assert named - launcher - {"config", "help"} <= _Names.read().all
+    others = {"nproc_per_node", "config", "help"}  # the first is torchrun's
+    assert named - others <= every
     assert set(re.findall(r"--([a-z_0-9]+)", GUIDE)) <= named
-    assert set(REFUSED) <= _Names.read().all
+    assert set(REFUSED) <= every
+    for method in METHODS.values():
+        assert set(method.contract) | set(method.refused) <= _Names.read(method).all
     assert max(map(len, HELP.splitlines())) <= 120
 
 

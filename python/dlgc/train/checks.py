@@ -8,21 +8,29 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import tokenizers
 import torch
 
 from dlgc.exceptions import OptionsError, ShardError
+from dlgc.train.data import LENGTH
+from dlgc.train.methods import COLUMNS, METHODS, UNTRAINED
 from dlgc.train.model import TEMPLATES
+from dlgc.train.trainers import forward_inputs, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from dlgc.train.data import Shards
     from dlgc.train.model import Base
     from dlgc.train.options import Options
+    from dlgc.train.trainers import Row
 
 RESULT = "dlgc.json"
 """Is written last into the output: where it is, there is a trained model."""
+DAMAGED = "hint: `dlgc verify` says which file is damaged"
+LEAK = 0.05
+"""Relative difference of logits above which examples see each other: rounding in bfloat16 stays below 0.02."""
 
 
 def output(options: Options) -> None:
@@ -42,19 +50,18 @@ def output(options: Options) -> None:
 def dataset(shards: Shards, options: Options) -> None:
     """The dataset has something to train, and nothing in it is known to be wrong."""
     size, manifest = shards.size, shards.manifest
+    _fits(shards, options)
     if not size["rows"] or not size["trained_tokens"]:
         raise ShardError(
             f"`{shards.folder}` has nothing to train: {size['rows']} rows, {size['trained_tokens']} trained tokens"
         )
     if len(shards.rows) != size["rows"]:
         raise ShardError(
-            f"`{shards.folder}`: the manifest says {size['rows']} rows, the shards hold {len(shards.rows)}\n"
-            "hint: `dlgc.verify` says which file is damaged"
+            f"`{shards.folder}`: the manifest says {size['rows']} rows, the shards hold {len(shards.rows)}\n{DAMAGED}"
         )
     if manifest["options"].get("packing", "none") != "none" and not shards.packed:
         raise ShardError(
-            f"`{shards.folder}` is packed, but its rows have no `seq_lengths`: examples would see each other\n"
-            "hint: `dlgc verify` says which file is damaged"
+            f"`{shards.folder}` is packed, but its rows have no `seq_lengths`: examples would see each other\n{DAMAGED}"
         )
     count = manifest["diagnostics"].get("stop-not-a-token")
     if count:
@@ -68,6 +75,57 @@ def dataset(shards: Shards, options: Options) -> None:
             f"`{shards.folder}` is a demo: its ids are those of the built-in tokenizer, and mean something else to "
             f"`{options.model}`\nhint: compile again with `tokenizer={options.model!r}`"
         )
+
+
+def _fits(shards: Shards, options: Options) -> None:
+    """The rows are of the kind that the method trains on, with every column."""
+    kind, method = shards.kind, options.how
+    if kind != method.rows:
+        fitting = [other.name for other in METHODS.values() if other.rows == kind]
+        does = f"`--method {'`, `'.join(fitting)}`" if fitting else "none of the methods of this version"
+        raise OptionsError(
+            f"`--method {method.name}` trains on rows of kind `{method.rows}`, and those of `{shards.folder}` are "
+            f"`{kind}`\nhint: they are for {does}; or `dlgc compile --rows {method.rows}`"
+        )
+    missing = [name for name in COLUMNS[kind] if name not in shards.rows.column_names and name != "seq_lengths"]
+    if missing:
+        raise ShardError(
+            f"the rows of `{shards.folder}` have no `{'`, `'.join(missing)}`: what is trained would not be what was "
+            f"compiled\n{DAMAGED}"
+        )
+
+
+def rows(shards: Shards, splits: Iterable[str]) -> None:
+    """Every row can be trained, and its labels are its own; all of them are looked at, in columns."""
+    for split in splits:
+        wrong = shards.frame(split).select(**{name: test.sum() for name, test in _wrong(shards).items()}).collect()
+        for what, count in wrong.row(0, named=True).items():
+            if count:
+                raise ShardError(f"`{shards.folder}`, split `{split}`: {count} rows {what}\n{DAMAGED}")
+
+
+def _wrong(shards: Shards) -> dict[str, pl.Expr]:
+    """What would be wrong with rows, in words, and where it is so."""
+    longest = pl.lit(shards.manifest["max_length"], pl.Int64)
+    found = {f"are longer than `max_length` {shards.manifest['max_length']}": LENGTH[shards.kind] > longest}
+    if shards.kind == "sft":
+        found |= _wrong_labels("the row", "input_ids", "labels")
+        if shards.packed:
+            covered = pl.col("seq_lengths").list.sum()
+            found["have `seq_lengths` that do not add up to their length"] = covered != LENGTH["sft"]
+        return found
+    found["have no prompt"] = pl.col("prompt_ids").list.len() == 0
+    for side in ("completion",) if shards.kind == "kto" else ("chosen", "rejected"):
+        found |= _wrong_labels(f"`{side}`", f"{side}_ids", f"{side}_labels")
+    return found
+
+
+def _wrong_labels(what: str, ids: str, labels: str) -> dict[str, pl.Expr]:
+    trained = pl.col(labels).list.max().fill_null(UNTRAINED) > UNTRAINED
+    return {
+        f"have no trained token in {what}": ~trained,
+        f"have fewer or more labels than ids in {what}": pl.col(ids).list.len() != pl.col(labels).list.len(),
+    }
 
 
 def asked_again(shards: Shards, options: Options) -> None:
@@ -122,6 +180,8 @@ def base(model: Base, shards: Shards, options: Options) -> None:
             f"{_short(ours)}: ids may mean something else to this model\n"
             "hint: compile with the tokenizer of the model; if both give the same ids, `--allow_tokenizer_mismatch`"
         )
+    if not options.allow_tokenizer_mismatch:
+        _special_tokens(model, shards)
     templates, used = model.chat_templates(), _templates(shards)
     if templates and not options.allow_template_mismatch and templates != used:
         differs = next(name for name in ("default", "tool_use") if templates.get(name) != used.get(name))
@@ -132,6 +192,26 @@ def base(model: Base, shards: Shards, options: Options) -> None:
             "show the model other prompts than those it was trained on\nhint: compile with the template of the model; "
             "where the template of the shards will be served, `--allow_template_mismatch`"
         )
+
+
+def _special_tokens(model: Base, shards: Shards) -> None:
+    """Both tokenizers begin, end and pad with the same: transformers takes that from the configuration."""
+    path = model.file("tokenizer_config.json")
+    ours = shards.tokenizer / "tokenizer_config.json"
+    if path is None or not ours.is_file():
+        return
+    theirs, found = (json.loads(file.read_text(encoding="utf-8")) for file in (path, ours))
+    for name in ("bos_token", "eos_token", "pad_token"):
+        one, other = _content(theirs.get(name)), _content(found.get(name))
+        if one != other:
+            raise ShardError(
+                f"the `{name}` of `{model.name}` is {one!r}, that of `{shards.folder}` is {other!r}\n"
+                "hint: compile with the tokenizer of the model, or `--allow_tokenizer_mismatch`"
+            )
+
+
+def _content(token: Any) -> str | None:  # noqa: ANN401  # what JSON holds
+    return token.get("content") if isinstance(token, dict) else token
 
 
 def served(tokenizer: Any, shards: Shards, options: Options) -> None:  # noqa: ANN401  # transformers ships no types
@@ -170,15 +250,57 @@ def processes(found: int, environment: Mapping[str, str]) -> None:
         )
 
 
-def batch(collated: Mapping[str, Any], row: Mapping[str, Any]) -> None:
-    """What the model gets of a row is the row."""
-    for name in ("input_ids", "labels"):
-        tensor, values = collated[name], row[name].tolist()
-        if tensor.dtype != torch.int64 or tensor[0].tolist() != values:
-            raise ShardError(
-                f"expected `{name}` of {len(values)} int64 as in the shard, found {tensor.dtype} of {tensor.shape[1]}\n"
-                "hint: this version of TRL treats compiled rows in a new way; please report it"
-            )
+def batch(trainer: Any, row: Row, kind: str) -> None:  # noqa: ANN401  # any of TRL's
+    """What the model gets of a row is the row: its ids, and as trained exactly what its labels say."""
+    for tensors, lists in zip(shown(trainer, row), sides(row, kind), strict=True):
+        for what, tensor, values in zip(("ids", "labels"), tensors, lists, strict=True):
+            found = tensor[: len(values)]
+            if found.dtype != torch.int64 or found.tolist() != values:
+                raise ShardError(
+                    f"a batch does not hold the {what} of its row as in the shard: {found.dtype}, {len(found)} "
+                    f"tokens; expected {torch.int64}, {len(values)} tokens\n"
+                    "hint: this version of TRL treats compiled rows in a new way; please report it"
+                )
+
+
+def sides(row: Mapping[str, Any], kind: str) -> list[tuple[list[int], list[int]]]:
+    """Returns what a model sees of a row, as ids and labels: one sequence, or the prompt with each answer."""
+    if kind == "sft":
+        return [(list(map(int, row["input_ids"])), list(map(int, row["labels"])))]
+    prompt = row["prompt_ids"]
+    answers = ("completion",) if kind == "kto" else ("chosen", "rejected")
+    return [(prompt + row[f"{answer}_ids"], [UNTRAINED] * len(prompt) + row[f"{answer}_labels"]) for answer in answers]
+
+
+def isolated(trainer: Any, shards: Shards) -> None:  # noqa: ANN401  # a trl.SFTTrainer
+    """The examples of a packed row do not see each other: this model is asked, with this attention.
+
+    The last example is shown alone and behind the others. Where they leak, it comes out differently.
+    """
+    several = pl.arg_where(pl.col("seq_lengths").list.len() > 1).first()
+    place = shards.frame().select(several).collect().item()
+    if place is None:
+        return
+    row = shards.rows[place]
+    length = int(row["seq_lengths"][-1])
+    names = ("input_ids", "labels", "seq_lengths")
+    alone = {name: row[name][-1:] if name == "seq_lengths" else row[name][-length:] for name in names}
+    training = trainer.model.training
+    trainer.model.eval()
+    with torch.no_grad(), trainer.compute_loss_context_manager():
+        one, other = (
+            trainer.model(**inputs, use_cache=False).logits[0, -length:].float()
+            for inputs, _ in (forward_inputs(trainer, [part]) for part in (alone, row))
+        )
+    trainer.model.train(training)
+    difference = float((one - other).norm() / one.norm())
+    if difference > LEAK:
+        attention = getattr(trainer.model.config, "_attn_implementation", "of its own")
+        raise ShardError(
+            f"the examples of packed rows see each other in this model, with attention `{attention}`: behind others "
+            f"the last example of a row differs by {difference:.0%} from what it is alone\n"
+            "hint: `dlgc repack SHARDS -o OTHER --packing none`, or another `--attn_implementation`"
+        )
 
 
 def _templates(shards: Shards) -> dict[str, str]:

@@ -13,6 +13,8 @@ import polars as pl
 
 import dlgc
 from dlgc.exceptions import OptionsError, ShardError
+from dlgc.train import methods
+from dlgc.train.methods import COLUMNS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,10 +22,20 @@ if TYPE_CHECKING:
     from dlgc.train.options import Options
 
 SPLIT = "train"
-COLUMNS = ("input_ids", "labels", "seq_lengths")
-"""What a trainer reads of a row; the last only where rows are packed."""
 MARKER = ".dlgc-incomplete"
 """Lies in a dataset's folder while the compiler is at work there."""
+
+
+def _length(column: str) -> pl.Expr:
+    return pl.col(column).list.len().cast(pl.Int64)
+
+
+LENGTH = {
+    "sft": _length("input_ids"),
+    "preference": _length("prompt_ids") + pl.max_horizontal(_length("chosen_ids"), _length("rejected_ids")),
+    "kto": _length("prompt_ids") + _length("completion_ids"),
+}
+"""Tokens that the model sees at once, by the kind of the rows."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +60,19 @@ class Shards:
         return cls(folder, dlgc.manifest(folder))
 
     @property
+    def kind(self) -> str:
+        """What the rows are: `sft`, `preference` or `kto`."""
+        return methods.kind(self.manifest)
+
+    @property
     def size(self) -> dict[str, int]:
         """Rows, tokens and trained tokens of the split that is trained."""
-        return cast(
-            "dict[str, int]", self.manifest["splits"].get(SPLIT, dict.fromkeys(("rows", "tokens", "trained_tokens"), 0))
-        )
+        return self.size_of(SPLIT)
+
+    def size_of(self, split: str) -> dict[str, int]:
+        """Rows, tokens and trained tokens of a split; all zero where there is none of that name."""
+        nothing = dict.fromkeys(("rows", "tokens", "trained_tokens"), 0)
+        return cast("dict[str, int]", self.manifest["splits"].get(split, nothing))
 
     @property
     def tokenizer(self) -> Path:
@@ -61,16 +81,26 @@ class Shards:
 
     @cached_property
     def rows(self) -> Dataset:
-        """The rows as a trainer takes them, mapped into memory."""
-        dataset = dlgc.open(self.folder, SPLIT)
-        kept = [name for name in COLUMNS if name in dataset.column_names]
-        return dataset.select_columns(kept).with_format("numpy")  # lists are four times slower in TRL's collator
+        """The rows that are trained, as a trainer takes them, mapped into memory."""
+        return self.split(SPLIT)
+
+    def split(self, name: str) -> Dataset:
+        """Returns the rows of a split, as a trainer takes them, mapped into memory."""
+        dataset = dlgc.open(self.folder, name)
+        dataset = dataset.select_columns([name for name in COLUMNS[self.kind] if name in dataset.column_names])
+        # Lists are four times slower in TRL's collator for sequences, and in that for pairs nothing else is right.
+        return dataset.with_format("numpy") if self.kind == "sft" else dataset
+
+    def frame(self, split: str = SPLIT) -> pl.LazyFrame:
+        """Returns a split with every column, for questions about it."""
+        return dlgc.scan(self.folder, split)
 
     @cached_property
     def longest(self) -> int:
-        """Tokens of the longest row."""
-        length = pl.col("input_ids").list.len().max()
-        return int(dlgc.scan(self.folder, SPLIT).select(length).collect().item() or 0)
+        """Tokens of the longest row: of pairs and verdicts the prompt and the longer answer."""
+        splits = [name for name in self.manifest["splits"] if self.size_of(name)["rows"]]
+        found = [self.frame(name).select(LENGTH[self.kind].max()).collect().item() for name in splits]
+        return max((int(length) for length in found), default=0)
 
     @property
     def packed(self) -> bool:
@@ -112,6 +142,8 @@ def compile_raw(options: Options) -> None:
     asked = {"chat_template": options.chat_template, "max_length": options.max_seq_length}
     tokenizer = None if options.model is None else str(Path(options.model).expanduser())
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    if options.how.rows != "sft":
+        given["rows"] = options.how.rows
     report = dlgc.compile(options.data, folder, tokenizer=tokenizer, overwrite=True, **given)
     sys.stderr.write(
         f"compiled `{options.data}` into `{folder}`: {report.rows:,} rows, {report.rejected:,} records rejected\n"
