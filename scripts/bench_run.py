@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -50,33 +52,37 @@ def measure(
     Raises:
         FailedError: It ended with another status than 0.
     """
+    out, into = os.pipe()
     all_processors = os.sched_getaffinity(0)
-    began = time.monotonic()
     os.sched_setaffinity(0, sorted(all_processors)[:processors])
     try:
+        # What runs the command is small: the system counts as a process's memory what its parent had when it was made.
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-I", __file__, str(into), *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **(environment or {})},
+            pass_fds=[into],
         )
     finally:
         os.sched_setaffinity(0, all_processors)
+        os.close(into)
     said: list[str] = []
-    with process:
+    with process, os.fdopen(out, encoding="utf-8") as report:
         listener = threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True)
         listener.start()
         watcher = _Watcher(process.pid) if several else None
         printed = process.stdout.read() if process.stdout else ""
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        peak = watcher.stop() if watcher else usage.ru_maxrss * 1024 / 1e6
+        process.wait()
         listener.join()
-    if process.returncode != 0:
-        raise FailedError(f"`{' '.join(command)[:200]}` ended with {process.returncode}: {''.join(said)[-2000:]}")
-    return Measured(began, wall, usage.ru_utime + usage.ru_stime, peak, printed)
+        highest = watcher.stop() if watcher else 0.0
+        found = json.loads(report.read() or "null")
+    if found is None or found["status"] != 0:
+        status = process.returncode if found is None else found["status"]
+        raise FailedError(f"`{' '.join(command)[:200]}` ended with {status}: {''.join(said)[-2000:]}")
+    peak = highest if several else found["peak"]
+    return Measured(found["began"], found["wall"], found["processor"], peak, printed)
 
 
 class _Watcher:
@@ -97,7 +103,8 @@ class _Watcher:
 
     def _watch(self) -> None:
         while not self._stopped.wait(BETWEEN_LOOKS):
-            self._highest = max(self._highest, sum(map(_share, _family(self._pid))) * 1024 / 1e6)
+            _, *family = _family(self._pid)  # without the one that only runs the command
+            self._highest = max(self._highest, sum(map(_share, family)) * 1024 / 1e6)
 
 
 def _family(pid: int) -> list[int]:
@@ -120,3 +127,21 @@ def _share(pid: int) -> int:
         return 0  # it has ended
     found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
     return int(found[1]) if found else 0
+
+
+def main() -> None:
+    """Runs the command of the arguments, and writes what it took into an open file."""
+    into, *command = sys.argv[1:]
+    began = time.monotonic()
+    with subprocess.Popen(command, close_fds=True) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.monotonic() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+    took = {"began": began, "wall": wall, "processor": usage.ru_utime + usage.ru_stime}
+    took |= {"peak": usage.ru_maxrss * 1024 / 1e6, "status": process.returncode}
+    with os.fdopen(int(into), "w", encoding="utf-8") as report:
+        json.dump(took, report)
+
+
+if __name__ == "__main__":
+    main()

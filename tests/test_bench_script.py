@@ -219,6 +219,8 @@ def test_a_process_is_measured_on_the_processors_that_it_may_have() -> None:
     assert found.printed == "1\n"
     assert found.wall > 0.1
     assert found.peak > 64
+    kept = bytearray(b"1" * 200_000_000)  # of the one that measures, and no part of what is measured
+    assert measure([sys.executable, "-c", script], 1).peak < len(kept) / 1e6
     assert os.sched_getaffinity(0) == before
     with pytest.raises(FailedError, match="ended with 3: why"):
         measure([sys.executable, "-c", "import sys; sys.stderr.write('why'); sys.exit(3)"], 1)

@@ -245,6 +245,26 @@ struct Parser<'a> {
     duplicate_keys: Vec<Range<usize>>,
 }
 
+/// Where a string stops being its own text: at a quote, a backslash or a control character.
+fn end_of_plain(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES << 7;
+    // The high bit of each byte that is below `limit`, up to the first one; above it a borrow may set others.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
+    let is_end = |byte: &u8| *byte == b'"' || *byte == b'\\' || *byte < 0x20;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quotes = below(word ^ (ONES * u64::from(b'"')), 1);
+        let backslashes = below(word ^ (ONES * u64::from(b'\\')), 1);
+        let found = quotes | backslashes | below(word, 0x20);
+        if found != 0 {
+            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(is_end).map(|at| words.len() * 8 + at)
+}
+
 impl<'a> Parser<'a> {
     fn syntax(&self, expected: &'static str) -> JsonError {
         JsonError { kind: JsonErrorKind::Syntax(expected), offset: self.at }
@@ -338,7 +358,7 @@ impl<'a> Parser<'a> {
         let mut copied = start;
         loop {
             let rest = &self.bytes[self.at..];
-            let Some(step) = rest.iter().position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20) else {
+            let Some(step) = end_of_plain(rest) else {
                 self.at = self.bytes.len();
                 return Err(self.syntax("the closing quote of a string"));
             };
@@ -667,6 +687,25 @@ mod tests {
 
     fn kind(text: &str) -> JsonErrorKind {
         parse(text.as_bytes()).expect_err("not JSON").kind
+    }
+
+    #[test]
+    fn the_end_of_plain_text_is_found_wherever_it_stands() {
+        let plainly = |bytes: &[u8]| bytes.iter().position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20);
+        for length in 0..20 {
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    for other in [b'a', 0x1f, 0x20, 0x21, 0x22, 0x23, 0x5b, 0x5c, 0x5d, 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
+                        let mut bytes = vec![b'x'; length];
+                        bytes[at] = byte;
+                        if at + 1 < length {
+                            bytes[at + 1] = other;
+                        }
+                        assert_eq!(end_of_plain(&bytes), plainly(&bytes), "{bytes:?}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

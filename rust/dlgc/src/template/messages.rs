@@ -26,6 +26,7 @@ pub enum StateMode {
 }
 
 /// One message, ready for the template.
+#[derive(Clone)]
 pub(super) struct Prepared {
     /// As the template gets it.
     pub(super) node: Node<'static>,

@@ -248,32 +248,40 @@ impl Template {
     /// A diagnostic where the template refuses the dialogue, or a field of it leaves no trace in the text.
     pub fn render(&self, dialogue: &Dialogue<'_>, mode: Mode) -> std::result::Result<Rendered, Diagnostic> {
         let mut diagnostics = Vec::new();
-        let mut prepared = messages::prepare(dialogue, &self.abilities, self.state, &mut diagnostics)?;
-        let mut around = [&dialogue.tools, &dialogue.documents, &dialogue.template_kwargs].map(Clone::clone);
+        let marked = messages::prepare(dialogue, &self.abilities, self.state, &mut diagnostics)?;
+        let marked_around = [&dialogue.tools, &dialogue.documents, &dialogue.template_kwargs].map(Clone::clone);
         // Proofs are made on the messages as they are, marks and all: the marks are no part of any text.
-        let marked: Vec<Node<'static>> =
-            prepared.iter().map(|message| messages::aliased(&message.node).into_owned()).collect();
-        let marked_around = around.clone();
-        let shown: Vec<&Node<'_>> = marked.iter().collect();
-        let history = History::new(&self.program, self.stage(&shown, &marked_around))?;
-        let row = &history.row;
+        let aliased: Vec<Cow<'_, Node<'_>>> = marked.iter().map(|message| messages::aliased(&message.node)).collect();
+        let shown: Vec<&Node<'_>> = aliased.iter().map(|node| &**node).collect();
+        let stage = self.stage(&shown, &marked_around);
+        let rendering = match mode {
+            Mode::Prove | Mode::Whole => Rendering::Recorded(History::new(&self.program, stage)?),
+            Mode::Blocks => Rendering::Plain(self.run(stage, shown.len(), false)?),
+        };
+        let row = rendering.row();
+        let mut unmarked = None;
         if !row.suppressed.is_empty() {
-            prepared.iter_mut().for_each(|message| marks::unmark(&mut message.node));
+            let mut plain = marked.clone();
+            let mut around = marked_around.clone();
+            plain.iter_mut().for_each(|message| marks::unmark(&mut message.node));
             around.iter_mut().flatten().for_each(marks::unmark);
-            let plain: Vec<Cow<'_, Node<'_>>> =
-                prepared.iter().map(|message| messages::aliased(&message.node)).collect();
-            let plain: Vec<&Node<'_>> = plain.iter().map(|node| &**node).collect();
-            if self.run(self.stage(&plain, &around), plain.len(), false)?.text != row.text {
+            let aliased: Vec<Cow<'_, Node<'_>>> =
+                plain.iter().map(|message| messages::aliased(&message.node)).collect();
+            let shown: Vec<&Node<'_>> = aliased.iter().map(|node| &**node).collect();
+            if self.run(self.stage(&shown, &around), shown.len(), false)?.text != row.text {
                 let message = "the template looks into the text of a control token, so it cannot be told from one";
                 return Err(Diagnostic::new(Code::ControlToken, message));
             }
+            drop(aliased);
+            unmarked = Some((plain, around));
         }
+        let (prepared, around) = unmarked.as_ref().map_or((&marked, &marked_around), |(plain, around)| (plain, around));
         let nodes: Vec<&Node<'static>> = prepared.iter().map(|message| &message.node).collect();
         let skeleton = Skeleton::of(&nodes, &self.stops, &self.source);
-        self.nothing_lost(&prepared, &around, &skeleton, &row.text, mode)?;
-        let (blocks, turns) = match mode {
-            Mode::Prove | Mode::Whole => {
-                let turns = self.prove(&history, &prepared, &skeleton, &marked_around, mode);
+        self.nothing_lost(prepared, around, &skeleton, &row.text, mode)?;
+        let (blocks, turns) = match &rendering {
+            Rendering::Recorded(history) => {
+                let turns = self.prove(history, prepared, &skeleton, &marked_around, mode);
                 // A template may print reasoning for the newest turn only: what counts is the turn's own target.
                 for (message, turn) in prepared.iter().filter(|message| message.train).zip(&turns) {
                     let target = turn.target.as_ref().ok();
@@ -281,13 +289,15 @@ impl Template {
                 }
                 (row.blocks.clone(), turns)
             }
-            Mode::Blocks => {
+            Rendering::Plain(row) => {
                 diagnostics.extend(prepared.iter().filter_map(|message| messages::reasoning_lost(message, &row.text)));
-                by_block(&prepared, row.blocks.clone(), &row.text)?
+                by_block(prepared, row.blocks.clone(), &row.text)?
             }
         };
+        let Unmarked { text, suppressed, .. } = rendering.into_row();
+        drop(aliased);
+        let prepared = unmarked.map_or(marked, |(plain, _)| plain);
         let messages = prepared.into_iter().map(|message| message.node).collect();
-        let Unmarked { text, suppressed, .. } = history.into_row();
         Ok(Rendered { text, messages, blocks, suppressed, turns, tokens: 0, diagnostics })
     }
 
@@ -359,6 +369,30 @@ impl Template {
     ) -> std::result::Result<Unmarked, Diagnostic> {
         let text = machine::run(&self.program, stage, count, add_generation_prompt).map_err(refused)?;
         Ok(marks::strip(&text))
+    }
+}
+
+/// The rendering of all messages.
+enum Rendering<'a> {
+    /// Recorded, so that prompts can be had from it.
+    Recorded(History<'a>),
+    /// By itself, for who asks for no prompts.
+    Plain(Unmarked),
+}
+
+impl Rendering<'_> {
+    fn row(&self) -> &Unmarked {
+        match self {
+            Self::Recorded(history) => &history.row,
+            Self::Plain(row) => row,
+        }
+    }
+
+    fn into_row(self) -> Unmarked {
+        match self {
+            Self::Recorded(history) => history.into_row(),
+            Self::Plain(row) => row,
+        }
     }
 }
 
