@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::{Value, json};
@@ -18,15 +19,18 @@ use tokenizers::{
     AddedToken, Encoding, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper, PostProcessor,
     PostProcessorWrapper, Tokenizer as Reference,
 };
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::fast::Fast;
+use super::proof::{Difference, Texts, compare, lengths, scalars};
 use crate::error::{Error, ErrorKind, Result};
+use crate::panics::caught;
 
 /// Stands for "an added token" before a piece of text that follows one. No record holds it.
 const MARK: char = '\u{FDD0}';
 
 /// Ids with the bytes of the text that each stands for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Encoded {
     pub(super) ids: Vec<u32>,
     pub(super) offsets: Vec<(usize, usize)>,
@@ -49,7 +53,19 @@ struct Engine {
     reference: Reference,
     /// Or why the reference does all the work.
     fast: std::result::Result<Fast, String>,
+    /// How many texts were encoded, as far as that matters: the first ones are compared.
+    encoded: AtomicUsize,
+    /// A text that was not encoded as by the reference.
+    difference: OnceLock<Difference>,
 }
+
+/// So many texts of a run are compared with the reference first, and of the others one in so many, by their hash.
+const FIRST: usize = 64;
+const ONE_IN: u64 = 1000;
+/// Longer texts are not: the reference takes a hundred bytes of memory for each of theirs.
+const LONGEST: usize = 1 << 20;
+/// So many random texts are compared when a tokenizer is loaded.
+const AT_LOAD: usize = 400;
 
 /// The reference, and what must be known about it.
 pub(super) struct Encoder {
@@ -100,14 +116,30 @@ impl Encoder {
         let added = reference.get_added_tokens_decoder().into_iter().collect();
         let lossless = is_lossless(&reference);
         let borders = Borders::of(&added);
-        let engine = Engine::new(reference, json);
+        let engine = Engine::new(reference, json)?;
         Ok(Self { engine, bare: OnceLock::new(), json: json.to_vec(), added, borders, post_processor, lossless })
     }
 
-    /// The same tokenizer, but the reference does all the work.
-    pub(super) fn without_fast_path(mut self, why: &str) -> Self {
+    /// Leaves all the work to the reference.
+    pub(super) fn leave_to_reference(&mut self, why: &str) {
         self.engine.fast = Err(why.to_owned());
-        self
+        self.engine.difference = OnceLock::new();
+        self.bare = OnceLock::new();
+    }
+
+    /// A text of this run that was not encoded as by the reference.
+    pub(super) fn difference(&self) -> Option<&Difference> {
+        self.engine.difference.get().or_else(|| self.bare.get()?.difference.get())
+    }
+
+    /// Compares texts of all kinds with the reference: how many were the same, or the first that is not.
+    pub(super) fn prove(&self, strings: usize, is_whole: bool) -> Result<std::result::Result<usize, Difference>> {
+        self.engine.prove(strings, is_whole)
+    }
+
+    #[cfg(test)]
+    pub(super) fn spoil(&mut self) {
+        self.engine.fast.as_mut().expect("a fast path").spoil();
     }
 
     /// The name of the fast path, or why there is none.
@@ -260,6 +292,9 @@ impl Encoder {
 
     /// The text of ids, special tokens kept.
     pub(super) fn decode(&self, ids: &[u32]) -> Result<String> {
+        if let Some(text) = self.engine.fast.as_ref().ok().and_then(|fast| fast.decode(ids)) {
+            return Ok(text);
+        }
         self.engine.reference.decode(ids, false).map_err(fail)
     }
 
@@ -350,25 +385,100 @@ impl Encoder {
         let mut bare = read(&json)?;
         bare.with_post_processor(None::<PostProcessorWrapper>);
         let bare = match &self.engine.fast {
-            Ok(_) => Engine::new(bare, &json),
-            Err(why) => Engine { reference: bare, fast: Err(why.clone()) },
+            Ok(_) => Engine::new(bare, &json)?,
+            Err(why) => Engine::of(bare, Err(why.clone())),
         };
         Ok(self.bare.get_or_init(|| bare))
     }
 }
 
 impl Engine {
-    fn new(reference: Reference, json: &[u8]) -> Self {
-        let fast = Fast::of(json, &reference);
-        Self { reference, fast }
+    fn of(reference: Reference, fast: std::result::Result<Fast, String>) -> Self {
+        Self { reference, fast, encoded: AtomicUsize::new(0), difference: OnceLock::new() }
+    }
+
+    /// With a fast path, if there is one for the tokenizer and it passes its test.
+    fn new(reference: Reference, json: &[u8]) -> Result<Self> {
+        let fast = caught(|| Fast::of(json, &reference)).unwrap_or_else(|said| Err(format!("it failed: {said}")));
+        let mut engine = Self::of(reference, fast);
+        if let Err(difference) = engine.prove(AT_LOAD, false)? {
+            engine.fast = Err(format!("it failed its test: {difference}"));
+        }
+        Ok(engine)
+    }
+
+    fn by_reference(&self, text: &str) -> Result<Encoded> {
+        Ok(Encoded::of(&self.reference.encode(text, false).map_err(fail)?))
     }
 
     fn encode(&self, text: &str) -> Result<Encoded> {
-        let by_reference = |text: &str| Ok(Encoded::of(&self.reference.encode(text, false).map_err(fail)?));
-        let Ok(fast) = &self.fast else { return by_reference(text) };
-        let mut out = Encoded::default();
-        fast.encode(text, &by_reference, &mut out)?;
-        Ok(out)
+        let Ok(fast) = &self.fast else { return self.by_reference(text) };
+        let found = caught(|| fast.encode(text, &|text| self.by_reference(text)));
+        let found = match found {
+            Ok(encoded) => {
+                let encoded = encoded?;
+                if !self.is_compared(text) || encoded == self.by_reference(text)? {
+                    return Ok(encoded);
+                }
+                self.compare(fast, text)?
+            }
+            Err(_) => self.compare(fast, text)?,
+        };
+        let difference = found.unwrap_or_else(|| Difference {
+            text: String::new(),
+            fast: "something else than before".to_owned(),
+            reference: "what it made before".to_owned(),
+        });
+        let message = format!("the fast tokeniser does not do as the reference does: {difference}");
+        let _ = self.difference.set(difference); // another thread may have been first
+        Err(Error::new(ErrorKind::Tokenizer, message).hint("this is a bug in dlgc: please report it"))
+    }
+
+    fn compare(&self, fast: &Fast, text: &str) -> Result<Option<Difference>> {
+        let anew = |text: &str| match caught(|| fast.encode(text, &|text| self.by_reference(text))) {
+            Ok(Ok(encoded)) => Ok(encoded),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(said) => Err(said),
+        };
+        compare(text, &anew, &|text| self.by_reference(text))
+    }
+
+    /// Whether ids are decoded as by the reference, also where they begin and end inside characters.
+    fn compare_decoded(&self, fast: &Fast, text: &str) -> Result<Option<Difference>> {
+        let ids = self.by_reference(text)?.ids;
+        for ids in [ids.as_slice(), ids.get(1..).unwrap_or_default()] {
+            let Some(found) = fast.decode(ids) else { return Ok(None) };
+            let expected = self.reference.decode(ids, false).map_err(fail)?;
+            if found != expected {
+                return Ok(Some(Difference { text: format!("{ids:?}"), fast: found, reference: expected }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a text of a run is encoded by the reference too.
+    fn is_compared(&self, text: &str) -> bool {
+        text.len() <= LONGEST
+            && (self.encoded.load(Ordering::Relaxed) < FIRST && self.encoded.fetch_add(1, Ordering::Relaxed) < FIRST
+                || xxh3_64(text.as_bytes()).is_multiple_of(ONE_IN))
+    }
+
+    fn prove(&self, strings: usize, is_whole: bool) -> Result<std::result::Result<usize, Difference>> {
+        let Ok(fast) = &self.fast else { return Ok(Ok(0)) };
+        let mut added: Vec<(u32, AddedToken)> = self.reference.get_added_tokens_decoder().into_iter().collect();
+        added.sort_by_key(|(id, _)| *id);
+        let added: Vec<String> = added.into_iter().map(|(_, token)| token.content).collect();
+        let said = fast.said(if is_whole { 1 } else { 97 });
+        let edges = is_whole.then(lengths).into_iter().flatten();
+        let texts = Texts::new(1, &said, &added).take(strings).chain(edges);
+        let mut same = 0;
+        for text in texts.chain(is_whole.then(scalars).into_iter().flatten()) {
+            if let Some(difference) = self.compare(fast, &text)?.or(self.compare_decoded(fast, &text)?) {
+                return Ok(Err(difference));
+            }
+            same += 1;
+        }
+        Ok(Ok(same))
     }
 }
 

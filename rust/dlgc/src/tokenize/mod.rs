@@ -10,6 +10,7 @@ mod encode;
 mod fast;
 mod files;
 mod gguf;
+mod proof;
 mod rows;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ use crate::error::Result;
 
 pub use control::{ControlPolicy, OnControlToken};
 pub use files::TokenizerFiles;
+pub use proof::Difference;
 pub use rows::Mask;
 
 use control::ControlTokens;
@@ -58,6 +60,19 @@ pub struct Example {
     pub target_hash: u64,
 }
 
+/// Which way text becomes ids: the reference's own, or one that gives the same faster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncodingPath {
+    /// The kind of tokenizer that it was recognised as; `None` where the reference does all the work.
+    pub fast: Option<String>,
+    /// Why the reference does all the work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The text that made the run begin again with the reference, and what both made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<Difference>,
+}
+
 /// How a target ends.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ending {
@@ -88,8 +103,33 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::load`].
     pub fn load_reference(files: &TokenizerFiles) -> Result<Self> {
-        let Self { encoder, control } = Self::load(files)?;
-        Ok(Self { encoder: encoder.without_fast_path("it was asked for"), control })
+        let mut tokenizer = Self::load(files)?;
+        tokenizer.leave_to_reference("it was asked for");
+        Ok(tokenizer)
+    }
+
+    /// Leaves all the work to the reference, for a reason.
+    pub fn leave_to_reference(&mut self, why: &str) {
+        self.encoder.leave_to_reference(why);
+    }
+
+    /// A text of this run that was not encoded as by the reference; see [`Tokenizer::path`].
+    pub fn difference(&self) -> Option<&Difference> {
+        self.encoder.difference()
+    }
+
+    /// Compares so many random texts, and with `is_whole` every character and every length that matters, with the
+    /// reference: how many were the same, or the first that is not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
+    pub fn prove(&self, strings: usize, is_whole: bool) -> Result<std::result::Result<usize, Difference>> {
+        self.encoder.prove(strings, is_whole)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn spoil(&mut self) {
+        self.encoder.spoil();
     }
 
     /// Names further control tokens and what becomes of their text in content.
@@ -181,11 +221,11 @@ impl Tokenizer {
         Ok(std::hint::black_box(self.encode(text, &[])?).ids.len())
     }
 
-    /// Which way text becomes ids: the name of a fast path, or why the reference does the work.
-    pub fn path(&self) -> String {
+    /// Which way text becomes ids.
+    pub fn path(&self) -> EncodingPath {
         match self.encoder.path() {
-            Ok(name) => name,
-            Err(why) => format!("reference: {why}"),
+            Ok(name) => EncodingPath { fast: Some(name), why: None, difference: None },
+            Err(why) => EncodingPath { fast: None, why: Some(why), difference: None },
         }
     }
 

@@ -81,14 +81,6 @@ impl Default for Cache {
     }
 }
 
-impl Entry {
-    /// Its only token.
-    #[inline]
-    pub(super) fn only(&self) -> Option<u32> {
-        (self.count == 1).then_some(self.tokens[0])
-    }
-}
-
 impl Cache {
     #[inline]
     fn slot(&self, key: Key) -> usize {
@@ -101,6 +93,21 @@ impl Cache {
             }
             at = (at + 1) & mask;
         }
+    }
+
+    /// Where the entry of a short piece is, if it has its first choice of places; whoever asks waits for none of it.
+    #[inline]
+    pub(super) fn ask(&self, key: Key) -> (Key, usize) {
+        let place = hash(key) as usize & (self.short.len() - 1);
+        std::hint::black_box(self.short[place].count);
+        (key, place)
+    }
+
+    /// The only token of a short piece, if its entry is at a place.
+    #[inline]
+    pub(super) fn only(&self, key: Key, place: usize) -> Option<u32> {
+        let entry = self.short.get(place)?;
+        (entry.key == key && entry.count == 1).then_some(entry.tokens[0])
     }
 
     /// The entry of a short piece.

@@ -12,24 +12,32 @@ pub(super) struct Joins {
     ascii: Vec<u128>,
     /// All others by hash.
     bits: Vec<u64>,
-    /// For each first byte of a character of three the last bytes of others before it, where a merge knows no more of
-    /// either.
+    /// By hash, last bytes and the characters after them, where a merge knows no more of the left one.
+    endings: Vec<u64>,
+    /// For each first byte of a character of three the last bytes of others before it, where a merge knows little more
+    /// of either.
     leads: [u64; 16],
+    /// By hash, other pairs that a merge may join before both are one symbol.
+    partial: Vec<u64>,
 }
 
 const BITS: u32 = 20;
+const ENDING_BITS: u32 = 15;
+const PARTIAL_BITS: u32 = 17;
 
 /// Characters of three bytes, the only ones between which pieces of bytes are cut.
 pub(super) const THREE_BYTES: RangeInclusive<u32> = 0x800..=0xFFFF;
 
-fn place(left: u32, right: u32) -> usize {
+fn place<const BITS: u32>(left: u32, right: u32) -> usize {
     let pair = u64::from(left) << 32 | u64::from(right);
     (pair.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - BITS)) as usize
 }
 
 impl Joins {
     pub(super) fn new() -> Self {
-        Self { ascii: vec![0; 128], bits: vec![0; 1 << (BITS - 6)], leads: [0; 16] }
+        let bits = |bits: u32| vec![0; 1 << (bits - 6)];
+        let (endings, partial) = (bits(ENDING_BITS), bits(PARTIAL_BITS));
+        Self { ascii: vec![0; 128], bits: bits(BITS), endings, leads: [0; 16], partial }
     }
 
     /// Adds a pair of characters.
@@ -38,7 +46,7 @@ impl Joins {
             self.ascii[left as usize] |= 1 << right;
             return;
         }
-        let place = place(left, right);
+        let place = place::<BITS>(left, right);
         self.bits[place / 64] |= 1 << (place % 64);
     }
 
@@ -48,16 +56,27 @@ impl Joins {
         if left < 128 && right < 128 {
             return self.ascii[left as usize] >> right & 1 != 0;
         }
-        let place = place(left, right);
+        let place = place::<BITS>(left, right);
         self.bits[place / 64] >> (place % 64) & 1 != 0
     }
 
     /// Whether a merge may happen between two characters of three bytes, by [`Joins::add_bytes`].
     #[inline]
     pub(super) fn may_join_bytes(&self, left: u32, right: u32) -> bool {
-        let place = place(left, right);
-        let known = self.bits[place / 64] >> (place % 64) | self.leads[(right >> 12) as usize & 15] >> (left & 63);
-        known & 1 != 0
+        let pair = place::<BITS>(left, right);
+        (self.bits[pair / 64] >> (pair % 64) | self.parts(left, right)) & 1 != 0
+    }
+
+    /// Whether a merge may happen between two characters of three bytes before each of them is one symbol.
+    pub(super) fn may_join_parts(&self, left: u32, right: u32) -> bool {
+        let pair = place::<PARTIAL_BITS>(left, right);
+        (self.partial[pair / 64] >> (pair % 64) | self.parts(left, right)) & 1 != 0
+    }
+
+    #[inline]
+    fn parts(&self, left: u32, right: u32) -> u64 {
+        let ending = place::<ENDING_BITS>(left & 63, right);
+        self.endings[ending / 64] >> (ending % 64) | self.leads[(right >> 12) as usize & 15] >> (left & 63)
     }
 
     /// Adds what a merge of two symbols, which are bytes, joins as far as both characters have three of them.
@@ -68,8 +87,8 @@ impl Joins {
             return;
         }
         let Some(lefts) = Ending::of(left) else { return };
-        if known == 1 {
-            self.leads[usize::from(lead & 15)] |= 1 << lefts.last_bits();
+        if known == 1 || known == 2 && lefts.known == 6 {
+            self.leads[usize::from(lead & 15)] |= 1 << (lefts.bits & 63);
             return;
         }
         let first = u32::from(lead & 15) << 12 | u32::from(right[1] & 63) << 6;
@@ -77,8 +96,20 @@ impl Joins {
             Some(last) => first | u32::from(last & 63)..=first | u32::from(last & 63),
             None => first..=first | 63,
         };
+        if lefts.known == 6 {
+            let ending = place::<ENDING_BITS>(lefts.bits, *rights.start());
+            self.endings[ending / 64] |= 1 << (ending % 64);
+            return;
+        }
+        let is_partial = known < 3 || lefts.known < 16;
         for left in lefts.characters() {
-            rights.clone().for_each(|right| self.add(left, right));
+            for right in rights.clone() {
+                self.add(left, right);
+                if is_partial {
+                    let pair = place::<PARTIAL_BITS>(left, right);
+                    self.partial[pair / 64] |= 1 << (pair % 64);
+                }
+            }
         }
     }
 }
@@ -109,11 +140,6 @@ impl Ending {
         let bits = tail.iter().fold(0, |bits, byte| bits << 6 | u32::from(byte & 63));
         let top = if begins { u32::from(lead & 15) << 12 } else { 0 };
         Some(Self { bits: top | bits, known: if begins { 16 } else { 6 * inside as u32 } })
-    }
-
-    /// The bits of the last byte.
-    fn last_bits(&self) -> u32 {
-        self.bits & 63
     }
 
     /// All characters that end so.
@@ -160,6 +186,8 @@ mod tests {
                         if can(left, right, a, b) {
                             found += 1;
                             assert!(joins.may_join_bytes(a as u32, b as u32), "{left:?} {right:?} {a} {b}");
+                            let whole = std::str::from_utf8(left).is_ok() && std::str::from_utf8(right).is_ok();
+                            assert!(whole || joins.may_join_parts(a as u32, b as u32), "{left:?} {right:?} {a} {b}");
                         }
                     }
                 }
@@ -172,6 +200,7 @@ mod tests {
     fn a_whole_merge_joins_one_pair() {
         let joins = joined("我你".as_bytes(), "好吗".as_bytes());
         assert!(joins.may_join_bytes('你' as u32, '好' as u32));
+        assert!(!joins.may_join_parts('你' as u32, '好' as u32));
         assert!(!joins.may_join_bytes('我' as u32, '你' as u32));
         assert!(!joins.may_join_bytes('你' as u32, '吗' as u32));
     }

@@ -16,6 +16,9 @@ pub(super) struct Merges {
     /// Pair and (rank, symbol), each in one number; open addressing, at most half full.
     slots: Vec<[u64; 2]>,
     shift: u32,
+    /// Bits by hash: most pairs are in no list, and this is smaller.
+    filter: Vec<u64>,
+    filter_shift: u32,
 }
 
 /// Buffers for pieces of many symbols.
@@ -35,9 +38,17 @@ impl Merges {
     /// Merges in the order of their ranks; where a pair is listed twice, the last one counts.
     pub(super) fn new(list: impl ExactSizeIterator<Item = (u32, u32, u32)>) -> Self {
         let size = (list.len() * 2).next_power_of_two().max(16);
-        let mut merges = Self { slots: vec![[NONE; 2]; size], shift: 64 - size.trailing_zeros() };
+        let bits = (list.len() * 4).next_power_of_two().max(64);
+        let mut merges = Self {
+            slots: vec![[NONE; 2]; size],
+            shift: 64 - size.trailing_zeros(),
+            filter: vec![0; bits / 64],
+            filter_shift: 64 - bits.trailing_zeros(),
+        };
         for (rank, (left, right, symbol)) in list.enumerate() {
             let at = merges.slot(left, right);
+            let bit = hash(pair(left, right)) >> merges.filter_shift;
+            merges.filter[bit as usize / 64] |= 1 << (bit % 64);
             merges.slots[at] = [pair(left, right), (rank as u64) << 32 | u64::from(symbol)];
         }
         merges
@@ -46,7 +57,7 @@ impl Merges {
     #[inline]
     fn slot(&self, left: u32, right: u32) -> usize {
         let pair = pair(left, right);
-        let mut at = (pair.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize;
+        let mut at = (hash(pair) >> self.shift) as usize;
         loop {
             let found = self.slots[at][0];
             if found == pair || found == NONE {
@@ -59,7 +70,24 @@ impl Merges {
     /// Rank and symbol of a pair, in one number: less comes first.
     #[inline]
     fn of(&self, left: u32, right: u32) -> u64 {
+        let bit = hash(pair(left, right)) >> self.filter_shift;
+        if self.filter[bit as usize / 64] >> (bit % 64) & 1 == 0 {
+            return NONE;
+        }
         self.slots[self.slot(left, right)][1]
+    }
+
+    /// The rank at which the last merge of these symbols happens, where they become one.
+    pub(super) fn rank_of_one(&self, symbols: &mut Vec<u32>) -> Option<u32> {
+        let mut last = 0;
+        while symbols.len() > 1 {
+            let pairs = symbols.windows(2).map(|sides| self.of(sides[0], sides[1]));
+            let (pair, at) = pairs.zip(0..).min().filter(|(pair, _)| *pair != NONE)?;
+            last = last.max((pair >> 32) as u32);
+            symbols[at] = pair as u32;
+            symbols.remove(at + 1);
+        }
+        Some(last)
     }
 
     /// Merges symbols in place.
@@ -155,6 +183,10 @@ impl Merges {
 
 fn pair(left: u32, right: u32) -> u64 {
     u64::from(left) << 32 | u64::from(right)
+}
+
+fn hash(pair: u64) -> u64 {
+    pair.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ use unicode::{UNICODE, decode};
 
 /// How many pieces are cut before they are looked up.
 const BATCH: usize = 1024;
+/// How many words are looked up at once.
+const GROUP: usize = 32;
 /// Set in the end of a word that is only a part of its piece.
 const PART: u32 = 1 << 31;
 /// Set in the length of a key: a part of a piece, and the first word of a text before which a `▁` is put.
@@ -50,11 +52,16 @@ pub(super) struct Fast {
     joins: Joins,
     /// The symbol of each byte.
     bytes: Vec<u32>,
-    /// The symbols of characters of up to three bytes, and of others.
+    /// The symbols of characters of up to three bytes, and of others. Of bytes only those are here whose own bytes are
+    /// merged before they are merged with anything else.
     characters: Vec<u32>,
     others: HashMap<u32, u32>,
     /// How many bytes of text each token stands for.
     lengths: Vec<u32>,
+    /// What each id is decoded to, if bytes are what tokens are decoded to; where each begins.
+    decodes: bool,
+    starts: Vec<u32>,
+    said: Vec<u8>,
     /// Pieces that are tokens, though merging does not give them.
     whole: HashMap<Vec<u8>, u32>,
     workers: Mutex<Vec<Box<Worker>>>,
@@ -105,6 +112,9 @@ impl Fast {
             characters: Vec::new(),
             others: HashMap::new(),
             lengths,
+            decodes: false,
+            starts: Vec::new(),
+            said: Vec::new(),
             whole: HashMap::new(),
             workers: Mutex::default(),
         };
@@ -127,16 +137,18 @@ impl Fast {
             }
         }
         match fast.kind {
-            Kind::Bytes(_) if parts.ignore_merges => {
+            Kind::Bytes(_) => {
+                fast.characters = fast.whole_characters(&parts.merges, said);
                 let mut worker = Worker::default();
-                for (id, said) in parts.vocabulary.iter().filter(|(_, said)| !said.is_empty()) {
+                // Pieces are whole characters.
+                let is_piece = |said: &[u8]| !said.is_empty() && std::str::from_utf8(said).is_ok();
+                for (id, said) in parts.vocabulary.iter().filter(|(_, said)| parts.ignore_merges && is_piece(said)) {
                     fast.merge(said, false, &mut worker);
                     if worker.symbols != [*id] {
                         fast.whole.insert(said.clone(), *id);
                     }
                 }
             }
-            Kind::Bytes(_) => {}
             Kind::Characters { .. } => {
                 fast.characters = vec![NO_ID; 1 << 16];
                 for (id, said) in &parts.vocabulary {
@@ -153,7 +165,86 @@ impl Fast {
                 }
             }
         }
+        fast.remember_texts(&parts.vocabulary, reference)?;
         Ok(fast)
+    }
+
+    /// Puts what ids are decoded to in order.
+    fn remember_texts(&mut self, vocabulary: &[(u32, Vec<u8>)], reference: &Reference) -> std::result::Result<(), String> {
+        let added = reference.get_added_tokens_decoder();
+        let largest = vocabulary.last().map(|(id, _)| *id).into_iter().chain(added.keys().copied()).max().unwrap_or(0);
+        if largest > 1 << 24 {
+            return Err("its ids are too large".to_owned());
+        }
+        let decoder = parts::as_json(reference.get_decoder())?;
+        self.decodes = matches!(self.kind, Kind::Bytes(_)) && decoder["type"] == "ByteLevel";
+        let values: HashMap<char, u8> = parts::letters().into_iter().zip(0..=255).collect();
+        let mut known = vocabulary.iter().peekable();
+        for id in 0..=largest {
+            self.starts.push(self.said.len() as u32);
+            let said = known.next_if(|(known, _)| *known == id).map_or(&[][..], |(_, said)| said);
+            if !added.contains_key(&id) && !said.is_empty() {
+                self.said.extend_from_slice(said);
+                continue;
+            }
+            // Its own text, unless all of it stands for bytes.
+            let text = reference.id_to_token(id).unwrap_or_default();
+            let bytes: Option<Vec<u8>> = text.chars().map(|letter| values.get(&letter).copied()).collect();
+            self.said.extend(bytes.filter(|_| self.decodes).unwrap_or_else(|| text.into_bytes()));
+        }
+        self.starts.push(self.said.len() as u32);
+        Ok(())
+    }
+
+    /// The text of ids, if it is known how they are decoded. Ids that there are not say nothing.
+    pub(super) fn decode(&self, ids: &[u32]) -> Option<String> {
+        if !self.decodes {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(ids.len() * 5);
+        for &id in ids {
+            bytes.extend_from_slice(self.text(id as usize));
+        }
+        Some(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    }
+
+    fn text(&self, id: usize) -> &[u8] {
+        match (self.starts.get(id), self.starts.get(id + 1)) {
+            (Some(&start), Some(&end)) => &self.said[start as usize..end as usize],
+            _ => &[],
+        }
+    }
+
+    /// The symbols of characters of three bytes that may stand in place of their bytes.
+    ///
+    /// The merges of a character's own bytes have ranks up to some one. Where all merges of which the whole character is
+    /// a part come later, these cannot happen before the character is whole; and where nothing is merged with a part of
+    /// it (see [`Joins::may_join_parts`]), nothing else happens to it before. So beginning with the character gives what
+    /// beginning with its bytes gives.
+    fn whole_characters<'v>(&self, merges: &[(u32, u32, u32)], said: impl Fn(u32) -> &'v [u8]) -> Vec<u32> {
+        let mut found = vec![NO_ID; 1 << 16];
+        let mut ranks = vec![0; 1 << 16];
+        let mut symbols = Vec::new();
+        for character in THREE_BYTES.filter_map(char::from_u32) {
+            symbols.clear();
+            symbols.extend(character.to_string().bytes().map(|byte| self.bytes[usize::from(byte)]));
+            if let Some(rank) = self.merges.rank_of_one(&mut symbols) {
+                found[character as usize] = symbols[0];
+                ranks[character as usize] = rank;
+            }
+        }
+        for (&(left, right, _), rank) in merges.iter().zip(0..) {
+            let (left, right) = (std::str::from_utf8(said(left)), std::str::from_utf8(said(right)));
+            let (Ok(left), Ok(right)) = (left, right) else { continue };
+            for character in left.chars().chain(right.chars()) {
+                if let Some(place) = found.get_mut(character as usize)
+                    && ranks[character as usize] >= rank
+                {
+                    *place = NO_ID;
+                }
+            }
+        }
+        found
     }
 
     /// What it is called.
@@ -164,20 +255,29 @@ impl Fast {
         }
     }
 
-    /// Appends ids and offsets of a text.
-    pub(super) fn encode(&self, text: &str, slow: Slow<'_>, out: &mut Encoded) -> Result<()> {
+    /// What some of its tokens say, one of so many, the earliest first.
+    pub(super) fn said(&self, one_of: usize) -> Vec<String> {
+        let texts = (0..self.starts.len()).step_by(one_of).filter_map(|id| std::str::from_utf8(self.text(id)).ok());
+        texts.filter(|text| !text.is_empty()).map(ToOwned::to_owned).collect()
+    }
+
+    /// Takes one letter for another.
+    #[cfg(test)]
+    pub(super) fn spoil(&mut self) {
+        self.bytes.swap(usize::from(b'q'), usize::from(b'z'));
+    }
+
+    /// Ids and offsets of a text.
+    pub(super) fn encode(&self, text: &str, slow: Slow<'_>) -> Result<Encoded> {
+        let mut out = Encoded::default();
         let mut worker = self.workers.lock().map_or_else(|_| None, |mut workers| workers.pop()).unwrap_or_default();
-        let known = out.ids.len();
-        let done = if text.len() < PART as usize { self.segments(text, slow, &mut worker, out) } else { Ok(Done::No) };
+        out.ids.reserve(text.len() / 4 + 16);
+        out.offsets.reserve(text.len() / 4 + 16);
+        let done = if text.len() < PART as usize { self.segments(text, slow, &mut worker, &mut out) } else { Ok(Done::No) };
         if let Ok(mut workers) = self.workers.lock() {
             workers.push(worker);
         }
-        if done? == Done::No {
-            out.ids.truncate(known);
-            out.offsets.truncate(known);
-            out.append(&slow(text)?, 0);
-        }
-        Ok(())
+        if done? == Done::Yes { Ok(out) } else { slow(text) }
     }
 
     /// What is between the added tokens, and they.
@@ -270,40 +370,59 @@ impl Fast {
     }
 
     /// Appends the tokens of words that lie side by side.
+    ///
+    /// Most of the time goes into waiting for the cache's memory, so the entries of some words are asked for at once.
     fn look_up(&self, text: &[u8], mut start: usize, mut first: bool, worker: &mut Worker, out: &mut Encoded) {
         let words = std::mem::take(&mut worker.words);
         let part = if self.whole.is_empty() { 0 } else { PART_KEY };
-        for &word in &words {
-            let end = (word & !PART) as usize;
-            let is_part = word & PART != 0;
-            if end - start > SHORT {
-                self.long(text, start..end, is_part, first, worker, out);
-            } else {
-                let mut key = key(text, start, end);
-                if is_part {
-                    key |= part;
-                }
-                if first {
-                    key |= FIRST_KEY;
-                }
-                match worker.cache.find(key) {
-                    Some(entry) => match entry.only() {
-                        Some(token) => out.push(token, (start, end)),
-                        None => self.push(text, start, first, worker.cache.tokens(entry), out),
-                    },
-                    None => {
-                        self.tokens(&text[start..end], is_part, first, worker);
-                        worker.cache.insert(key, &worker.symbols);
-                        self.push(text, start, first, &worker.symbols, out);
-                    }
-                }
+        let mut asked = [(0, 0); GROUP];
+        for group in words.chunks(GROUP) {
+            let mut from = start;
+            for (asked, &word) in asked.iter_mut().zip(group) {
+                let end = (word & !PART) as usize;
+                let is_first = if first && from == start { FIRST_KEY } else { 0 };
+                let is_part = if word & PART != 0 { part } else { 0 };
+                *asked = if end - from > SHORT { (0, 0) } else { worker.cache.ask(key(text, from, end) | is_part | is_first) };
+                from = end;
             }
-            (start, first) = (end, false);
+            for (&(key, place), &word) in asked.iter().zip(group) {
+                let end = (word & !PART) as usize;
+                if let Some(token) = worker.cache.only(key, place) {
+                    out.push(token, (start, end));
+                } else {
+                    let is_part = word & PART != 0;
+                    self.not_one(text, start..end, key, is_part, first, worker, out);
+                }
+                (start, first) = (end, false);
+            }
         }
         worker.words = words;
     }
 
+    /// Appends the tokens of a word that is not one token, or was not seen before.
     #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "all of what is known of a word")]
+    fn not_one(
+        &self,
+        text: &[u8],
+        word: Range<usize>,
+        key: Key,
+        is_part: bool,
+        first: bool,
+        worker: &mut Worker,
+        out: &mut Encoded,
+    ) {
+        if key == 0 {
+            return self.long(text, word, is_part, first, worker, out);
+        }
+        if let Some(entry) = worker.cache.find(key) {
+            return self.push(text, word.start, first, worker.cache.tokens(entry), out);
+        }
+        self.tokens(&text[word.clone()], is_part, first, worker);
+        worker.cache.insert(key, &worker.symbols);
+        self.push(text, word.start, first, &worker.symbols, out);
+    }
+
     fn long(&self, text: &[u8], word: Range<usize>, is_part: bool, first: bool, worker: &mut Worker, out: &mut Encoded) {
         let said = &text[word.clone()];
         let is_kept = !first && (!is_part || self.whole.is_empty());
@@ -352,7 +471,11 @@ impl Fast {
         let symbols = &mut worker.symbols;
         symbols.clear();
         match self.kind {
-            Kind::Bytes(_) => symbols.extend(word.iter().map(|&byte| self.bytes[usize::from(byte)])),
+            Kind::Bytes(_) if word[0] >= 0xE0 && self.in_characters(word, symbols) => {}
+            Kind::Bytes(_) => {
+                symbols.clear();
+                symbols.extend(word.iter().map(|&byte| self.bytes[usize::from(byte)]));
+            }
             Kind::Characters { .. } => {
                 if first {
                     symbols.push(self.characters[usize::from(b' ')]);
@@ -374,6 +497,22 @@ impl Fast {
             }
         }
         self.merges.apply(symbols, &mut worker.scratch);
+    }
+
+    /// Whether the symbols of a word may be those of its characters.
+    fn in_characters(&self, word: &[u8], symbols: &mut Vec<u32>) -> bool {
+        let (mut at, mut left) = (0, None);
+        while at < word.len() {
+            let (character, next) = decode(word, at);
+            let symbol = self.characters.get(character as usize).filter(|symbol| **symbol != NO_ID);
+            let Some(&symbol) = symbol.filter(|_| THREE_BYTES.contains(&character)) else { return false };
+            if left.is_some_and(|left| self.joins.may_join_parts(left, character)) {
+                return false;
+            }
+            symbols.push(symbol);
+            (left, at) = (Some(character), next);
+        }
+        true
     }
 }
 

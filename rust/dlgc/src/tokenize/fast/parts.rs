@@ -104,7 +104,7 @@ impl Parts {
     }
 }
 
-fn as_json(part: Option<&impl serde::Serialize>) -> Result<Value, Why> {
+pub(super) fn as_json(part: Option<&impl serde::Serialize>) -> Result<Value, Why> {
     serde_json::to_value(part).map_err(|error| error.to_string())
 }
 
