@@ -451,6 +451,11 @@ def _full(found: dict[str, object], model: str | None) -> bool:
         full = not adapter
     if full is None:
         full = model is None and not small and not any(name.startswith("lora_") for name in found)
+    adapters = [name for name in found if name.startswith("lora_")]
+    if full and adapters:
+        raise OptionsError(f"`{adapters[0]}` says nothing with `full`, which trains every weight and no adapter")
+    if full and found.get("merge"):
+        raise OptionsError("`merge` and `full` contradict each other: without an adapter there is nothing to merge")
     if full and small:
         raise OptionsError(f"`full` and `{small[0]}` contradict each other: a quantised model is trained by an adapter")
     return bool(full)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +43,7 @@ def svg(found: Mapping[str, Points], title: str) -> str:
         x = MARGIN + (point[0] - left) / wide * (WIDTH - 2 * MARGIN)
         return round(x, 1), round(MARGIN + (high - point[1]) / tall * (HEIGHT - 2 * MARGIN), 1)
 
-    drawn = [HEAD.format(width=WIDTH, height=HEIGHT), f'<text x="{MARGIN}" y="24">{title}</text>\n']
+    drawn = [HEAD.format(width=WIDTH, height=HEIGHT), f'<text x="{MARGIN}" y="24">{escape(title)}</text>\n']
     for tick in range(TICKS + 1):
         value = low + tall * tick / TICKS
         _, y = place((left, value))
