@@ -6,7 +6,7 @@ use super::transcript;
 use crate::diagnostic::Diagnostic;
 use crate::json::{self, Fields, Json, Member, Node, string};
 
-/// Names of what is asked, as text or as messages.
+/// Names of what is asked, as text or as messages; the first two are native.
 const ASKED: [&str; 10] = [
     "messages",
     "conversation",
@@ -20,6 +20,33 @@ const ASKED: [&str; 10] = [
     "history",
 ];
 const SYSTEM: [&str; 2] = ["system", "system_prompt"];
+
+/// Fields of the native shape that a record has, by name.
+pub(super) type Native<'a> = Vec<(&'static str, Node<'a>)>;
+
+/// Takes out what a record in the words of the native shape says beside its messages. One that has other words for what is
+/// asked may mean something else by these names, too.
+pub(super) fn native<'a>(record: &mut Fields<'a>) -> Native<'a> {
+    if ASKED[2..].iter().any(|field| record.get(field).is_some_and(is_said)) {
+        return Vec::new();
+    }
+    let is_list = |node: &Node<'_>| node.as_array().is_some();
+    let is_object = |node: &Node<'_>| node.as_object().is_some();
+    let fields: [(&'static str, &dyn Fn(&Node<'_>) -> bool); 7] = [
+        ("type", &|node| node.as_str().is_some_and(|kind| ["chat", "task", "tool"].contains(&kind))),
+        ("documents", &is_list),
+        ("chat_template_kwargs", &is_object),
+        ("goal", &is_object),
+        ("output_schema", &is_object),
+        ("summaries", &is_list),
+        ("split", &|node| node.as_str().is_some_and(|split| ["train", "validation", "test"].contains(&split))),
+    ];
+    let given = fields.into_iter().filter_map(|(field, is_native)| {
+        record.get(field).filter(|node| is_native(node))?;
+        Some((field, record.take(field)?))
+    });
+    given.collect()
+}
 
 /// Whether a column says what is asked.
 pub(super) fn is_asked(record: &Fields<'_>) -> bool {
