@@ -30,22 +30,23 @@ pub(super) fn native<'a>(record: &mut Fields<'a>) -> Native<'a> {
     if ASKED[2..].iter().any(|field| record.get(field).is_some_and(is_said)) {
         return Vec::new();
     }
-    let is_list = |node: &Node<'_>| node.as_array().is_some();
-    let is_object = |node: &Node<'_>| node.as_object().is_some();
-    let fields: [(&'static str, &dyn Fn(&Node<'_>) -> bool); 7] = [
-        ("type", &|node| node.as_str().is_some_and(|kind| ["chat", "task", "tool"].contains(&kind))),
-        ("documents", &is_list),
-        ("chat_template_kwargs", &is_object),
-        ("goal", &is_object),
-        ("output_schema", &is_object),
-        ("summaries", &is_list),
-        ("split", &|node| node.as_str().is_some_and(|split| ["train", "validation", "test"].contains(&split))),
-    ];
-    let given = fields.into_iter().filter_map(|(field, is_native)| {
-        record.get(field).filter(|node| is_native(node))?;
+    let fields = ["type", "documents", "chat_template_kwargs", "goal", "output_schema", "summaries", "split"];
+    let given = fields.into_iter().filter_map(|field| {
+        record.get(field).filter(|value| is_native(field, value))?;
         Some((field, record.take(field)?))
     });
     given.collect()
+}
+
+/// Whether a value is one that a field of the native shape may have.
+fn is_native(field: &str, value: &Node<'_>) -> bool {
+    let is_one_of = |names: [&str; 3]| value.as_str().is_some_and(|name| names.contains(&name));
+    match field {
+        "type" => is_one_of(["chat", "task", "tool"]),
+        "split" => is_one_of(["train", "validation", "test"]),
+        "documents" | "summaries" => value.as_array().is_some(),
+        _ => value.as_object().is_some(),
+    }
 }
 
 /// Whether a column says what is asked.
