@@ -376,7 +376,7 @@ impl Compiler {
         {
             return Ok(Compiled { excluded: true, ..Compiled::default() });
         }
-        let judged = match self.judged(checked.judged) {
+        let judged = match self.judged(&dialogue, checked.judged) {
             Ok(judged) => judged,
             Err(refused) => {
                 outcome.diagnostics.push(refused);
@@ -464,20 +464,25 @@ impl Compiler {
     }
 
     /// What is said of the answer of a record, where it holds what the rows are made of.
-    fn judged<'a>(&self, judged: Option<Judged<'a>>) -> std::result::Result<Option<Judged<'a>>, Diagnostic> {
-        match (self.rows, judged) {
-            (RowKind::Sft, Some(_)) => Err(preference_record()),
-            (RowKind::Sft, None) => Ok(None),
+    fn judged<'a>(
+        &self,
+        dialogue: &Dialogue<'_>,
+        judged: Option<Judged<'a>>,
+    ) -> std::result::Result<Option<Judged<'a>>, Diagnostic> {
+        let (message, help) = match (self.rows, judged) {
+            (RowKind::Sft, None) => return Ok(None),
+            (RowKind::Sft, Some(_)) => return Err(preference_record()),
             (_, None) => {
                 let message = "a dialogue in a compilation of preferences: it has neither two answers nor a verdict";
-                Err(Diagnostic::new(Code::NoPreference, message).help("`--rows sft` compiles dialogues"))
+                (message, "`--rows sft` compiles dialogues")
             }
             (RowKind::Preference, Some(Judged { verdict: Said::Label(_), .. })) => {
-                let message = "one answer with a verdict in a compilation of pairs";
-                Err(Diagnostic::new(Code::NoPreference, message).help("`--rows kto` compiles both"))
+                ("one answer with a verdict in a compilation of pairs", "`--rows kto` compiles both")
             }
-            (_, Some(judged)) => Ok(Some(judged)),
-        }
+            (_, Some(judged)) => return Ok(Some(judged)),
+        };
+        let last = dialogue.messages.last().expect("a dialogue has messages");
+        Err(Diagnostic::new(Code::NoPreference, message).at(&last.range).help(help))
     }
 
     /// Gives a dialogue its split, unless it asks for one, and tells its fold; -1 where there are none.
@@ -519,7 +524,7 @@ impl Compiler {
         let Some(mut dialogue) = checked.dialogue else {
             return Ok(Err(diagnostics));
         };
-        let judged = match self.judged(checked.judged) {
+        let judged = match self.judged(&dialogue, checked.judged) {
             Ok(judged) => judged,
             Err(refused) => {
                 diagnostics.push(refused);
