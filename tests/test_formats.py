@@ -196,6 +196,30 @@ def test_preferences_of_all_kinds_are_told_and_not_trained() -> None:
     assert "`--rows preference` compiles pairs" in report.diagnostics["preference-record"]["examples"][0]["help"]
 
 
+def test_native_fields_of_preferences_stay_native(tmp_path: Path) -> None:
+    native = {
+        "documents": [{"text": "Nine."}],
+        "chat_template_kwargs": {"enable_thinking": False},
+        "split": "test",
+        "type": "task",
+        "negative": "verbose",
+    }
+    said = {"chosen": [{"role": "assistant", "content": "a"}], "rejected": [{"role": "assistant", "content": "b"}]}
+    asked = [{"role": "user", "content": "Hi"}]
+    whole = {side: [*asked, *answer] for side, answer in said.items()}
+    records = [{"messages": asked, **said, **native}, {**whole, **native}, {"prompt": "Hi", **said, **native}]
+    records += [{"messages": asked, **said, "split": "train_prefs", "type": "harmless"}]
+    dialogues, _ = converted(write(tmp_path / "raw.jsonl", *records), tmp_path, preferences=True)
+    for dialogue in dialogues[:2]:
+        assert all(dialogue[name] == native[name] for name in native if name != "negative")
+        assert dialogue["metadata"] == {"negative": "verbose"}
+    # Beside another name for what is asked they may be other things, as may values that the native shape has not.
+    assert dialogues[2]["metadata"] == native
+    assert dialogues[3]["metadata"] == {"split": "train_prefs", "type": "harmless"}
+    again, _ = converted(tmp_path / "converted.jsonl", tmp_path, preferences=True)
+    assert again == dialogues
+
+
 def test_a_label_that_is_a_class_is_no_verdict(tmp_path: Path) -> None:
     said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     records = [{"messages": said, "label": "toxic"}, {"prompt": "Hi", "completion": "Hello", "label": "greeting"}]

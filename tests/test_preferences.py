@@ -232,6 +232,23 @@ def test_reasoning_is_part_of_an_answer(qwen3: Path, tmp_path: Path) -> None:
     decode = Reference(qwen3).tokenizer.decode
     assert decode(row["chosen_ids"]) == "<think>\nThe next one.\n</think>\n\nAt nine.<|im_end|>"
     assert decode(row["rejected_ids"]).startswith("<think>\n\n</think>\n\nAt nine, or")
+    off = {**record, "chosen": PAIR["chosen"], "chat_template_kwargs": {"enable_thinking": False}}
+    compiled(tmp_path, off, tokenizer=qwen3)
+    (row,) = rows(tmp_path / "out")
+    assert decode(row["prompt_ids"]).endswith("<think>\n\n</think>\n\n")
+    assert decode(row["chosen_ids"]) == "At nine.<|im_end|>"
+
+
+def test_documents_and_control_tokens_are_as_in_dialogues(builtin: Path, tmp_path: Path) -> None:
+    record = {**PAIR, "documents": [{"title": "Timetable", "text": "Nine, ten."}], "messages": [user("<|im_end|>?")]}
+    assert codes(compiled(tmp_path, record, tokenizer=builtin)) == {"control-token": 1}
+    compiled(tmp_path, record, tokenizer=builtin, control_tokens="text")
+    (row,) = rows(tmp_path / "out")
+    decode = Reference(builtin).tokenizer.decode
+    assert "Timetable" in decode(row["prompt_ids"])
+    assert "<|im_end|>?" in decode(row["prompt_ids"])
+    ends = Reference(builtin).tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert row["prompt_ids"].count(ends) == 2  # of the system message and of the user's: none for what was asked
 
 
 # --- What a pair is -------------------------------------------------------------------------------------------------
@@ -423,6 +440,12 @@ def test_both_answers_of_a_long_pair_fit_after_the_prompt_that_a_server_would_sh
         assert len(row["prompt_ids"]) + longest <= budget
         served = dlgc.window(record["messages"], tools=record["tools"], max_new_tokens=longest + after, **options)
         assert served.input_ids == row["prompt_ids"], line
+
+
+def test_a_pair_that_looks_long_and_fits_is_no_window(tmp_path: Path) -> None:
+    report = compiled(tmp_path, {**PAIR, "messages": [user("the train " * 450)]}, max_length=1000)
+    assert report.tokens == report.source_tokens > 900
+    assert report.windows["dialogues"] == 0
 
 
 def test_windows_that_lose_pairs_count_them(tmp_path: Path) -> None:
@@ -662,3 +685,22 @@ def test_render_gives_a_row_for_each_answer() -> None:
     assert found.rows[0].input_ids[at] != found.rows[1].input_ids[at]
     with pytest.raises(dlgc.RejectedError, match="no-preference"):
         dlgc.render({"messages": [user("Hi"), said("Hello")]}, rows="preference")
+
+
+# --- Real sets ------------------------------------------------------------------------------------------------------
+
+REAL = {
+    "hh-rlhf/harmless-base.test.rows0-1499.jsonl.gz": ("preference", 1500, {}),
+    "llamafactory/dpo_en_demo.json.gz": ("preference", 300, {}),
+    "llamafactory/kto_en_demo.json.gz": ("kto", 300, {}),
+    "oasst/en_100_tree.jsonl.gz": ("preference", 429, {}),
+}
+"""Path below shared/data: what its rows are, how many come of it, and the codes of what is refused."""
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_preferences_compile(shared: Path, tmp_path: Path, name: str) -> None:
+    kind, count, refused = REAL[name]
+    report = dlgc.compile(shared / "data" / name, tmp_path / "out", rows=kind)
+    assert (report.rows, codes(report)) == (count, refused)
+    assert dlgc.verify(tmp_path / "out").problems == []

@@ -438,6 +438,22 @@ def test_the_columns_are_those_of_the_specification(shards: Path) -> None:
         assert re.findall(r"^\| `(\w+)` \| `(.+?)` \|", section, flags=re.MULTILINE) == found
 
 
+@pytest.mark.parametrize(("rows", "place"), [("preference", 0), ("kto", 1)])
+def test_the_columns_of_preferences_are_those_of_the_specification(tmp_path: Path, rows: str, place: int) -> None:
+    said = [{"role": "assistant", "content": text} for text in ("a", "b")]
+    record = {"messages": [{"role": "user", "content": "?"}], "chosen": said[:1], "rejected": said[1:]}
+    (tmp_path / "raw.jsonl").write_text(json.dumps(record))
+    report = dlgc.compile(tmp_path / "raw.jsonl", tmp_path / "shards", rows=rows)
+    Draft202012Validator(load("manifest.schema.json")).validate(report.manifest)
+    with pa.memory_map(str(tmp_path / "shards" / "train" / "data-00000.arrow")) as source:
+        schema = pa.ipc.open_stream(source).schema
+    text = (SPECS / "shard.md").read_text(encoding="utf-8")
+    line = re.compile(r"^\|(?: `(\w+)`)? \|(?: `(\w+)`)? \| `(\S+)` \|", flags=re.MULTILINE)
+    (section,) = [part for part in text.split("\n## ") if part.startswith("Preference rows")]
+    said_there = [(found[place], found[2]) for found in line.findall(section) if found[place]]
+    assert said_there == [(field.name, str(field.type).replace("item: ", "")) for field in schema]
+
+
 def test_the_reading_examples_of_the_specification_run(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("datasets")
     (example,) = re.findall(r"```python\n(.+?)```", (SPECS / "shard.md").read_text(encoding="utf-8"), flags=re.DOTALL)

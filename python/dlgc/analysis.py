@@ -165,5 +165,6 @@ def screen(shards: StrPath, rare_below: int = RARE) -> str:
             parts.append(str(pl.concat([table for table in lists if table.height], how="horizontal_extend")))
     if found["diagnostics"]:
         parts.append("diagnostics: " + ", ".join(f"{code} {count:,}" for code, count in found["diagnostics"].items()))
-    parts.extend(f"check: {line}" for line in checks(shards, rare_below))
+    if not found.get("answers"):  # the guide's first checks are of dialogues that are trained turn by turn
+        parts.extend(f"check: {line}" for line in checks(shards, rare_below))
     return "\n".join(parts) + "\n"

@@ -293,15 +293,16 @@ def _answers(rendered: Rendered, answers: RenderedAnswers, name: str, color: boo
     write(f"{name}: a prompt of {prompt:,} tokens{same}\n\n")
     _show_row(((piece, "") for piece, _ in _pieces(rendered.rows[0], range(prompt))), color)
     verdict = {None: "", True: " (good)", False: " (bad)"}[answers.label]
-    marked, differs = None, ""
+    marked, parts = None, ""
     if answers.divergence is not None:
         marked = prompt + answers.divergence
-        differs = f"; the first {answers.divergence:,} are those of the other answer, up to {MARK}"
-    for side, row in zip(answers.names, rendered.rows, strict=True):
+        parts = f"; parts from the other answer at {MARK}, token {answers.divergence:,}"
+    for number, (side, row) in enumerate(zip(answers.names, rendered.rows, strict=True)):
         tokens = range(prompt, len(row.input_ids))
         trained = sum(label != IGNORED for label in row.labels)
-        shown = "(green)" if color else "in [[ ]]"
-        write(f"{side}{verdict}: {len(tokens):,} tokens, {trained:,} trained, {shown}{differs}\n\n")
+        shown = " (green)" if color else ", in [[ ]]"
+        write("\n" if number else "")
+        write(f"{side}{verdict}: {len(tokens):,} tokens, {trained:,} trained{shown}{parts}\n\n")
         _show_row(((piece, "=" if trained else "") for piece, trained in _pieces(row, tokens, marked)), color)
     _warnings(rendered)
 

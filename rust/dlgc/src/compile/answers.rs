@@ -200,7 +200,9 @@ impl Compiler {
         let refused = match answered {
             Ok(answered) => match answered.indifferent() {
                 None => return Ok(Ok(answered)),
-                Some(indifferent) => Refused::Diagnostic(indifferent),
+                Some(indifferent) => {
+                    Refused::Diagnostic(indifferent.at(&sides.dialogues[1].messages[sides.asked].range))
+                }
             },
             Err(refused) => refused,
         };
@@ -297,9 +299,12 @@ impl Compiler {
                 continue; // an answer is longer than it measured; now its measure is right
             }
             found.append(&mut said);
-            answered.tokens = rows.whole_length().unwrap_or(answered.tokens);
-            answered.counts = self.window_counts(&window, &answered.shots)?;
             answered.requests = std::mem::take(&mut rows.sides[0].summaries.requests);
+            // The first cut leaves nothing out: it fits after all.
+            if window.cut > 0 {
+                answered.tokens = rows.whole_length().unwrap_or(answered.tokens);
+                answered.counts = self.window_counts(&window, &answered.shots)?;
+            }
             return Ok(Ok(answered));
         }
     }

@@ -1,29 +1,30 @@
 //! One record through all passes: what a worker does.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::answers::{Answered, Sides};
+use super::answers::Sides;
 use super::options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
+use super::outcome::{Compiled, Outcome, raised};
 use super::templates::Templates;
-use super::windows::{Lowered, Shot, Unlowered, WindowOptions, asked};
-use crate::diagnostic::{Code, Diagnostic, Severities, Severity};
-use crate::dialogue::{Dialogue, Judged, Location, Message, Role, Verdict as Said};
+use super::windows::WindowOptions;
+use crate::diagnostic::{Code, Diagnostic, Severities};
+use crate::dialogue::{Dialogue, Judged, Location, Message, Role, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filter, Known};
 use crate::import::{Importers, Wanted, preference_record};
 use crate::json::{self, Json, Node};
-use crate::shard::{DialogueRow, Proof, Provenance, Row, RowKind, WindowCounts};
+use crate::shard::{DialogueRow, Proof, Provenance, Row, RowKind};
 use crate::source::Record;
 use crate::split::{Splits, Stratum};
-use crate::template::{Date, Mode, Template, TemplateOptions, Turn};
-use crate::tokenize::{ControlPolicy, Ending, Example, Mask, Tokenizer, TokenizerFiles, UNTRAINED};
+use crate::template::{Date, Mode, Template, TemplateOptions};
+use crate::tokenize::{ControlPolicy, Example, Mask, Tokenizer, TokenizerFiles, UNTRAINED};
 use crate::validate::{Checked, validate};
-use crate::window::{Cache, LongTurns, Request, SummaryOptions, SummaryPlace};
+use crate::window::{Cache, LongTurns, SummaryOptions, SummaryPlace};
 
 /// The budget where neither option nor tokenizer says less.
 const DEFAULT_MAX_LENGTH: u64 = 4096;
@@ -52,198 +53,6 @@ pub struct Compiler {
     mask: MaskOption,
     train_on: TrainOn,
     pub(super) windows: WindowOptions,
-}
-
-/// What became of a record.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    /// The format it had.
-    pub(crate) format: Option<Arc<str>>,
-    /// Its dialogues, in order.
-    pub(crate) dialogues: Vec<Compiled>,
-    /// Everything found about the record as a whole.
-    pub(crate) diagnostics: Vec<Diagnostic>,
-}
-
-/// What became of a dialogue.
-#[derive(Debug, Default)]
-pub(crate) struct Compiled {
-    /// The rows; none if it was rejected.
-    pub(crate) rows: Vec<Row>,
-    /// How the targets of the rows end, if they are proved.
-    pub(crate) endings: Vec<Ending>,
-    /// Tokens of the whole dialogue, each counted once.
-    pub(crate) source_tokens: u64,
-    /// What its windows cost and leave out.
-    pub(crate) windows: WindowCounts,
-    /// About the dialogue, if it is a valid one.
-    pub(crate) dialogue: Option<DialogueRow>,
-    /// Turns that are trained.
-    pub(crate) trained: u64,
-    /// Turns that are not, by reason.
-    pub(crate) untrained: BTreeMap<&'static str, u64>,
-    /// Everything found.
-    pub(crate) diagnostics: Vec<Diagnostic>,
-    /// Whether the filter left it out.
-    pub(crate) excluded: bool,
-    /// What its split is stratified by, where it has no other.
-    pub(crate) stratum: Option<Stratum>,
-    /// The dialogue in another format, where that is wanted, with its line break.
-    pub(crate) line: Option<String>,
-    /// Summaries that somebody else is to write.
-    pub(crate) requests: Vec<Request>,
-}
-
-/// Where a record belongs in the ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It holds at least one valid dialogue.
-    Imported,
-    /// It is not meant to be compiled.
-    Excluded,
-    /// Nothing of it is valid.
-    Rejected,
-}
-
-impl Outcome {
-    /// A record of which nothing came.
-    pub(crate) fn rejected(diagnostic: Diagnostic) -> Self {
-        Self { diagnostics: vec![diagnostic], ..Self::default() }
-    }
-
-    /// Where the record belongs in the ledger.
-    pub(crate) fn verdict(&self) -> Verdict {
-        let failed = self.diagnostics.iter().any(|found| found.severity == Severity::Error);
-        if self.dialogues.iter().any(|compiled| compiled.dialogue.is_some() || compiled.line.is_some()) {
-            Verdict::Imported
-        } else if self.format.is_some() && !failed && self.dialogues.iter().all(|compiled| compiled.excluded) {
-            Verdict::Excluded
-        } else {
-            Verdict::Rejected
-        }
-    }
-
-    /// Everything found, about the record and about its dialogues.
-    pub(crate) fn findings(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.diagnostics.iter().chain(self.dialogues.iter().flat_map(|compiled| &compiled.diagnostics))
-    }
-
-    /// Whether something of it is to be kept among the rejects.
-    pub(crate) fn has_rejects(&self) -> bool {
-        self.verdict() == Verdict::Rejected || self.dialogues.iter().any(Compiled::is_rejected)
-    }
-
-    /// The errors for which it, or some of its dialogues, are rejected.
-    pub(crate) fn errors(&self) -> impl Iterator<Item = &Diagnostic> {
-        let failed = self.dialogues.iter().filter(|compiled| compiled.is_rejected());
-        let found = self.diagnostics.iter().chain(failed.flat_map(|compiled| &compiled.diagnostics));
-        found.filter(|found| found.severity == Severity::Error)
-    }
-}
-
-impl Compiled {
-    /// Whether nothing came of it.
-    pub(crate) fn is_rejected(&self) -> bool {
-        self.rows.is_empty() && self.line.is_none() && !self.excluded
-    }
-
-    /// Gives it another split and fold.
-    pub(crate) fn move_to(&mut self, (split, fold): (&'static str, Option<u32>)) {
-        let fold = fold.map_or(-1, |fold| fold as i32);
-        if let Some(dialogue) = &mut self.dialogue {
-            split.clone_into(&mut dialogue.split);
-            dialogue.fold = fold;
-        }
-        self.rows.iter_mut().flat_map(|row| &mut row.provenance).for_each(|origin| origin.fold = fold);
-    }
-
-    /// Enters its trainable turns in the ledger with the reason for which nothing came of it.
-    fn leave_out(&mut self, unlowered: &Unlowered, trainable: u64) {
-        let code = match unlowered {
-            Unlowered::Rejected(code) => *code,
-            Unlowered::Dropped => {
-                self.excluded = true;
-                let message = "the dialogue is longer than `max_length`";
-                self.diagnostics.push(Diagnostic::new(Code::DialogueDropped, message));
-                Code::DialogueDropped
-            }
-        };
-        *self.untrained.entry(code.name()).or_default() += trainable;
-    }
-
-    /// Enters each trainable turn in the ledger, as trained or with its code.
-    fn account<'e>(
-        &mut self,
-        turns: impl Iterator<Item = &'e Turn>,
-        examples: impl Iterator<Item = &'e Example>,
-        trainable: u64,
-    ) {
-        let trained: HashSet<usize> = examples.flat_map(|example| example.trained_messages.iter().copied()).collect();
-        let mut entered = 0;
-        for turn in turns {
-            match &turn.target {
-                Ok(_) if trained.contains(&turn.message) => self.trained += 1,
-                Ok(_) => *self.untrained.entry(Code::NothingToTrain.name()).or_default() += 1,
-                Err(diagnostic) => *self.untrained.entry(diagnostic.code.name()).or_default() += 1,
-            }
-            entered += 1;
-        }
-        // Merged messages are one turn for the template; each further one of them is entered as merged.
-        if trainable > entered {
-            *self.untrained.entry(Code::MergedMessages.name()).or_default() += trainable - entered;
-        }
-    }
-
-    /// The split of its rows.
-    pub(crate) fn split(&self) -> &str {
-        self.dialogue.as_ref().map_or("", |dialogue| &dialogue.split)
-    }
-}
-
-/// A record, seen from inside: for `dlgc show` and `dlgc.render`.
-#[derive(Debug)]
-pub struct Shown {
-    /// Its windows with their rows; one for a dialogue that fits, or for each answer of preferences.
-    pub windows: Vec<Shot>,
-    /// A verdict for each message that is to be trained.
-    pub turns: Vec<Turn>,
-    /// Everything found.
-    pub diagnostics: Vec<Diagnostic>,
-    /// How many dialogues its record has.
-    pub of: usize,
-    /// Summaries that somebody else is to write.
-    pub requests: Vec<Request>,
-    /// What its windows are to each other, if it is one of preferences.
-    pub answers: Option<ShownAnswers>,
-}
-
-/// Answers to one prompt, seen from inside.
-#[derive(Debug)]
-pub struct ShownAnswers {
-    /// What they are called.
-    pub names: &'static [&'static str],
-    /// Tokens of the prompt, with which each of their rows begins.
-    pub prompt: usize,
-    /// The first token of the answers in which both differ; none of one with a verdict.
-    pub divergence: Option<usize>,
-    /// Whether the only one is good; none of a pair.
-    pub label: Option<bool>,
-}
-
-impl Shown {
-    fn of(lowered: Lowered) -> Self {
-        let turns = lowered.turns().cloned().collect();
-        let (windows, requests) = (lowered.windows, lowered.requests);
-        Self { windows, turns, diagnostics: Vec::new(), of: 1, requests, answers: None }
-    }
-
-    fn of_answers(sides: &Sides<'_>, answered: Answered) -> Self {
-        let (prompt, divergence) = (answered.prompt, answered.divergence());
-        let turns = answered.shots.iter().flat_map(|shot| &shot.rendered.turns).cloned().collect();
-        let answers = Some(ShownAnswers { names: sides.names(), prompt, divergence, label: sides.label });
-        let (windows, requests) = (answered.shots, answered.requests);
-        Self { windows, turns, diagnostics: Vec::new(), of: 1, requests, answers }
-    }
 }
 
 impl Compiler {
@@ -376,7 +185,7 @@ impl Compiler {
         {
             return Ok(Compiled { excluded: true, ..Compiled::default() });
         }
-        let judged = match self.judged(checked.judged) {
+        let judged = match self.judged(&dialogue, checked.judged) {
             Ok(judged) => judged,
             Err(refused) => {
                 outcome.diagnostics.push(refused);
@@ -464,20 +273,25 @@ impl Compiler {
     }
 
     /// What is said of the answer of a record, where it holds what the rows are made of.
-    fn judged<'a>(&self, judged: Option<Judged<'a>>) -> std::result::Result<Option<Judged<'a>>, Diagnostic> {
-        match (self.rows, judged) {
-            (RowKind::Sft, Some(_)) => Err(preference_record()),
-            (RowKind::Sft, None) => Ok(None),
+    pub(super) fn judged<'a>(
+        &self,
+        dialogue: &Dialogue<'_>,
+        judged: Option<Judged<'a>>,
+    ) -> std::result::Result<Option<Judged<'a>>, Diagnostic> {
+        let (message, help) = match (self.rows, judged) {
+            (RowKind::Sft, None) => return Ok(None),
+            (RowKind::Sft, Some(_)) => return Err(preference_record()),
             (_, None) => {
                 let message = "a dialogue in a compilation of preferences: it has neither two answers nor a verdict";
-                Err(Diagnostic::new(Code::NoPreference, message).help("`--rows sft` compiles dialogues"))
+                (message, "`--rows sft` compiles dialogues")
             }
-            (RowKind::Preference, Some(Judged { verdict: Said::Label(_), .. })) => {
-                let message = "one answer with a verdict in a compilation of pairs";
-                Err(Diagnostic::new(Code::NoPreference, message).help("`--rows kto` compiles both"))
+            (RowKind::Preference, Some(Judged { verdict: Verdict::Label(_), .. })) => {
+                ("one answer with a verdict in a compilation of pairs", "`--rows kto` compiles both")
             }
-            (_, Some(judged)) => Ok(Some(judged)),
-        }
+            (_, Some(judged)) => return Ok(Some(judged)),
+        };
+        let last = dialogue.messages.last().expect("a dialogue has messages");
+        Err(Diagnostic::new(Code::NoPreference, message).at(&last.range).help(help))
     }
 
     /// Gives a dialogue its split, unless it asks for one, and tells its fold; -1 where there are none.
@@ -498,52 +312,6 @@ impl Compiler {
     /// The format that a record has; `None` where it has none.
     pub fn format(&self, record: &Record<'_>) -> Option<Arc<str>> {
         validate(record, &self.importers, &self.severities).format
-    }
-
-    /// One dialogue of a record, counted from 1, with everything that became of it; `None` if no example came of it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Tokenizer`] where the reference fails, [`ErrorKind::Options`] where the record has fewer dialogues.
-    pub fn show(&self, record: &Record<'_>, number: usize) -> Result<std::result::Result<Shown, Vec<Diagnostic>>> {
-        let validated = validate(record, &self.importers, &self.severities);
-        let mut diagnostics = validated.diagnostics;
-        let of = validated.dialogues.len();
-        let Some(checked) = validated.dialogues.into_iter().nth(number.saturating_sub(1)) else {
-            if of > 0 {
-                let message = format!("`{}` has {of} dialogue(s), not {number}", record.location);
-                return Err(Error::new(ErrorKind::Options, message));
-            }
-            return Ok(Err(diagnostics));
-        };
-        diagnostics.extend(checked.diagnostics);
-        let Some(mut dialogue) = checked.dialogue else {
-            return Ok(Err(diagnostics));
-        };
-        let judged = match self.judged(checked.judged) {
-            Ok(judged) => judged,
-            Err(refused) => {
-                diagnostics.push(refused);
-                return Ok(Err(diagnostics));
-            }
-        };
-        let shown = match judged {
-            None => {
-                self.select_turns(&mut dialogue.messages, &mut BTreeMap::new());
-                let lowered = self.lower(&mut dialogue, self.max_length, &mut diagnostics)?;
-                lowered.map(Shown::of)
-            }
-            Some(judged) => {
-                let mut sides = Sides::of(dialogue, judged);
-                self.select_answers(&mut sides, &mut BTreeMap::new());
-                let answered = self.answer(&mut sides, &mut diagnostics)?;
-                answered.map(|answered| Shown::of_answers(&sides, answered))
-            }
-        };
-        self.severities.apply(&mut diagnostics);
-        match shown {
-            Ok(shown) if raised(&diagnostics).is_none() => Ok(Ok(Shown { diagnostics, of, ..shown })),
-            _ => Ok(Err(diagnostics)),
-        }
     }
 
     /// Gives all findings their severity; a dialogue with one that the user made an error has no rows.
@@ -597,12 +365,6 @@ impl Compiler {
     pub(super) fn is_exact(&self) -> bool {
         self.mask == MaskOption::Exact
     }
-}
-
-/// A finding that is no error in the catalogue, and one by the user's wish.
-fn raised(diagnostics: &[Diagnostic]) -> Option<Code> {
-    let is_raised = |found: &&Diagnostic| found.severity == Severity::Error && found.code.severity() != Severity::Error;
-    diagnostics.iter().find(is_raised).map(|found| found.code)
 }
 
 /// Whether a template shows a system message.
@@ -721,69 +483,5 @@ fn about(dialogue: &Dialogue<'_>, location: &Location, format: &Arc<str>, fold: 
         tools,
         codes: Vec::new(),
         counts: [dialogue.messages.len() as i64, turns, 0, 0, 0, 0],
-    }
-}
-
-/// What `dlgc.render` gives, as JSON.
-impl Shown {
-    /// The text, ids, labels, spans, messages and verdicts; of a dialogue in windows the text and messages of the first.
-    pub fn to_json(&self) -> Value {
-        let turns: Vec<Value> = self.turns.iter().map(turn).collect();
-        let rows: Vec<Value> = self
-            .windows
-            .iter()
-            .enumerate()
-            .flat_map(|(window, shot)| shot.examples.iter().map(move |example| (window, example)))
-            .map(|(window, example)| {
-                json!({"text": example.text, "input_ids": example.input_ids, "labels": example.labels,
-                    "offsets": example.offsets, "trained_messages": example.trained_messages, "window": window})
-            })
-            .collect();
-        let windows: Vec<Value> = self.windows.iter().map(Shot::to_json).collect();
-        let first = &windows[0];
-        json!({
-            "text": first["text"],
-            "rows": rows,
-            "spans": first["spans"],
-            "turns": turns,
-            "messages": first["messages"],
-            "dialogues": self.of,
-            "windows": windows,
-            "requests": asked(&self.requests),
-            "answers": self.answers.as_ref().map(ShownAnswers::to_json),
-        })
-    }
-}
-
-impl ShownAnswers {
-    fn to_json(&self) -> Value {
-        json!({"names": self.names, "prompt": self.prompt, "divergence": self.divergence, "label": self.label})
-    }
-}
-
-impl Shot {
-    fn to_json(&self) -> Value {
-        let rendered = &self.rendered;
-        let spans: Vec<Value> = rendered
-            .spans()
-            .into_iter()
-            .map(|span| json!({"start": span.range.start, "end": span.range.end, "trained": span.trained}))
-            .collect();
-        let messages: Vec<String> = rendered.messages.iter().map(json::dumps).collect();
-        json!({
-            "text": rendered.text,
-            "spans": spans,
-            "messages": format!("[{}]", messages.join(", ")),
-            "sources": self.sources,
-            "summary": self.summary,
-        })
-    }
-}
-
-fn turn(turn: &Turn) -> Value {
-    match &turn.target {
-        Ok(target) => json!({"message": turn.message, "target": target.text,
-            "stop": target.text[target.text.len() - target.stop..], "own_row": target.own_row}),
-        Err(found) => json!({"message": turn.message, "code": found.code.name(), "reason": found.message}),
     }
 }

@@ -7,8 +7,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::compiler::{Compiled, Outcome};
 use super::options::CompileOptions;
+use super::outcome::{Compiled, Outcome};
 use super::report::CompileReport;
 use super::resume::Start;
 use super::{Destination, Monitor, Pass, Ran, is_piece, run, total_bytes};

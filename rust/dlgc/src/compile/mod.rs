@@ -11,9 +11,11 @@ mod compiler;
 mod convert;
 mod lengths;
 mod options;
+mod outcome;
 mod repack;
 mod report;
 mod resume;
+mod shown;
 mod templates;
 mod windows;
 
@@ -41,13 +43,14 @@ use repack::{Source, utilisation};
 use resume::{Skip, Skipping, Start};
 
 pub(crate) use canaries::Sighting;
-pub(crate) use compiler::Outcome;
+pub(crate) use outcome::Outcome;
 
-pub use compiler::{Compiler, Shown, ShownAnswers};
+pub use compiler::Compiler;
 pub use convert::{Target, convert};
 pub use options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
 pub use repack::{RepackOptions, repack};
 pub use report::{CompileReport, Progress};
+pub use shown::{Shown, ShownAnswers};
 pub use templates::Templates;
 pub use windows::{Served, Shot, asked};
 

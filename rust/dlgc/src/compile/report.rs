@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::CompileOptions;
-use super::compiler::{Compiled, Compiler, Outcome, Verdict};
+use super::compiler::Compiler;
 use super::lengths::AnswerCounts;
+use super::outcome::{Compiled, Outcome, Verdict};
 use crate::diagnostic::{Code, Diagnostic, Located, Severity, Tally, locate};
 use crate::dialogue::{Location, Position};
 use crate::shard::{AnswerLengths, Certificate, CertifiedStop, FileFault, Ledger, Manifest, Size, WindowCounts};

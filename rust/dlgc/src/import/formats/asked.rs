@@ -6,7 +6,7 @@ use super::transcript;
 use crate::diagnostic::Diagnostic;
 use crate::json::{self, Fields, Json, Member, Node, string};
 
-/// Names of what is asked, as text or as messages.
+/// Names of what is asked, as text or as messages; the first two are native.
 const ASKED: [&str; 10] = [
     "messages",
     "conversation",
@@ -20,6 +20,34 @@ const ASKED: [&str; 10] = [
     "history",
 ];
 const SYSTEM: [&str; 2] = ["system", "system_prompt"];
+
+/// Fields of the native shape that a record has, by name.
+pub(super) type Native<'a> = Vec<(&'static str, Node<'a>)>;
+
+/// Takes out what a record in the words of the native shape says beside its messages. One that has other words for what is
+/// asked may mean something else by these names, too.
+pub(super) fn native<'a>(record: &mut Fields<'a>) -> Native<'a> {
+    if ASKED[2..].iter().any(|field| record.get(field).is_some_and(is_said)) {
+        return Vec::new();
+    }
+    let fields = ["type", "documents", "chat_template_kwargs", "goal", "output_schema", "summaries", "split"];
+    let given = fields.into_iter().filter_map(|field| {
+        record.get(field).filter(|value| is_native(field, value))?;
+        Some((field, record.take(field)?))
+    });
+    given.collect()
+}
+
+/// Whether a value is one that a field of the native shape may have.
+fn is_native(field: &str, value: &Node<'_>) -> bool {
+    let is_one_of = |names: [&str; 3]| value.as_str().is_some_and(|name| names.contains(&name));
+    match field {
+        "type" => is_one_of(["chat", "task", "tool"]),
+        "split" => is_one_of(["train", "validation", "test"]),
+        "documents" | "summaries" => value.as_array().is_some(),
+        _ => value.as_object().is_some(),
+    }
+}
 
 /// Whether a column says what is asked.
 pub(super) fn is_asked(record: &Fields<'_>) -> bool {

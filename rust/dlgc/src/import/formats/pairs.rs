@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::super::draft::{Draft, Turn, plain};
 use super::super::{Context, Format, Wanted, When, preference_record};
-use super::asked::{self, role, says_same};
+use super::asked::{self, Native, role, says_same};
 use super::verdicts::{self, Ranked, Verdict};
 use super::{messages, sharegpt, transcript};
 use crate::diagnostic::{Code, Diagnostic};
@@ -32,6 +32,7 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
     };
     let mut record = Fields::of(record);
     asked::unfold(&mut record);
+    let native = asked::native(&mut record);
     let pairs = match verdict {
         Verdict::Sides(better, worse) => two(&mut record, better, worse)?,
         Verdict::Worse(worse) => {
@@ -46,7 +47,7 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
             two(&mut record, better, worse)?
         }
         Verdict::Ranked(ranked) => best_and_worse(&mut record, ranked),
-        Verdict::Judged(field) => return Ok(vec![judged(record, field)?]),
+        Verdict::Judged(field) => return Ok(vec![judged(record, native, field)?]),
         Verdict::Unpaired(_) => {
             let message = "preference data of a kind of which no pairs are made";
             return Err(Diagnostic::new(Code::PreferenceRecord, message).at(&place));
@@ -57,7 +58,7 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
         let mut record = record.clone();
         let messages = parted(&mut record, &mut answers)?;
         let [chosen, rejected] = answers;
-        let mut draft = draft(record, messages, (count > 1).then_some(index + 1));
+        let mut draft = draft(record, native.clone(), messages, (count > 1).then_some(index + 1));
         say(&mut draft, "chosen", chosen, &place);
         say(&mut draft, "rejected", rejected, &place);
         Ok(draft.node())
@@ -70,7 +71,7 @@ fn say<'a>(draft: &mut Draft<'a>, field: &'static str, answer: Answer<'a>, place
 }
 
 /// One answer that is good or bad.
-fn judged<'a>(mut record: Fields<'a>, field: &str) -> Result<Node<'a>, Diagnostic> {
+fn judged<'a>(mut record: Fields<'a>, native: Native<'a>, field: &str) -> Result<Node<'a>, Diagnostic> {
     let label = record.take(field).expect("recognised by it");
     let place = label.range.clone();
     let Some(is_good) = verdicts::truth(&label) else {
@@ -78,14 +79,14 @@ fn judged<'a>(mut record: Fields<'a>, field: &str) -> Result<Node<'a>, Diagnosti
     };
     let answer = given(&mut record)?;
     let messages = asked::before(&mut record)?;
-    let mut draft = draft(record, messages, None);
+    let mut draft = draft(record, native, messages, None);
     say(&mut draft, "completion", answer, &place);
     draft.set("label", Some(Node::new(place, Json::Bool(is_good))));
     Ok(draft.node())
 }
 
 /// A dialogue of which the answers are still to be said; `number` is its number where several come of a record.
-fn draft<'a>(mut record: Fields<'a>, messages: Vec<Node<'a>>, number: Option<usize>) -> Draft<'a> {
+fn draft<'a>(mut record: Fields<'a>, native: Native<'a>, messages: Vec<Node<'a>>, number: Option<usize>) -> Draft<'a> {
     let (id, group, tools) = (record.take("id").map(plain), record.take("group"), record.take("tools"));
     let mut draft = Draft::of(record);
     draft.messages = messages;
@@ -100,6 +101,7 @@ fn draft<'a>(mut record: Fields<'a>, messages: Vec<Node<'a>>, number: Option<usi
         }
     }
     draft.set("tools", tools);
+    native.into_iter().for_each(|(field, node)| draft.set(field, Some(node)));
     draft
 }
 
