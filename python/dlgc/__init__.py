@@ -28,6 +28,7 @@ from dlgc.api import (
     render,
     repack,
     verify,
+    verify_tokenizer,
     window,
 )
 from dlgc.exceptions import DlgcError, OptionsError, RejectedError, ShardError, TemplateError, TokenizerError
@@ -69,5 +70,6 @@ __all__ = [
     "scan",
     "scan_dialogues",
     "verify",
+    "verify_tokenizer",
     "window",
 ]

@@ -12,7 +12,7 @@ use crate::dialogue::{Location, Position};
 use crate::shard::{Certificate, CertifiedStop, FileFault, Ledger, Manifest, Size, WindowCounts};
 use crate::source::{Fault, Record, Skipped};
 use crate::split::Strata;
-use crate::tokenize::Ending;
+use crate::tokenize::{EncodingPath, Ending};
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -206,6 +206,8 @@ pub struct CompileReport {
     pub statement: Option<String>,
     /// Files of named folders that were not read, with the reason.
     pub skipped: Vec<(String, String)>,
+    /// Which way text became ids; none where no rows are made.
+    pub encoding: Option<EncodingPath>,
     /// Why the run is a failure although it went through to its end.
     pub failure: Option<String>,
     /// The manifest, if a dataset was written.
@@ -233,6 +235,7 @@ impl CompileReport {
             statement: None,
             certificate: None,
             skipped: skipped.collect(),
+            encoding: None,
             failure,
             manifest: None,
         }
@@ -267,13 +270,19 @@ impl CompileReport {
             certificate = certificate.in_rows(size);
         }
         let statement = certificate.statement();
+        let other = Self::of(options, tallies, skipped);
+        let path = compiler.tokenizer.path();
+        let is_doubtful = options.strict && path.difference.is_some();
+        let doubt = || "the fast tokeniser did not do as the reference does, and the run is strict".to_owned();
         Self {
+            failure: other.failure.or_else(|| is_doubtful.then(doubt)),
+            encoding: Some(path),
             rows: certificate.rows,
             utilisation: size.and_then(|size| size.utilisation(compiler.max_length)),
             statement,
             certificate: Some(certificate),
             manifest,
-            ..Self::of(options, tallies, skipped)
+            ..other
         }
     }
 }
