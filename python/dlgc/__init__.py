@@ -29,6 +29,7 @@ from dlgc.api import (
     render,
     repack,
     verify,
+    verify_tokenizer,
     window,
 )
 from dlgc.exceptions import DlgcError, OptionsError, RejectedError, ShardError, TemplateError, TokenizerError
@@ -71,5 +72,6 @@ __all__ = [
     "scan",
     "scan_dialogues",
     "verify",
+    "verify_tokenizer",
     "window",
 ]

@@ -1,4 +1,4 @@
-"""What `import dlgc` offers: compile, check, render, window, verify, repack, drift."""
+"""What `import dlgc` offers: compile, check, render, window, verify, verify_tokenizer, repack, drift."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ class Report:
         certificate: What the rows are, in counts, as in the manifest; None where no rows are made.
         statement: The same in a sentence; None where nothing is trained.
         skipped: Files that were not read, each with the reason.
+        encoding: Which way text became ids: `fast` names the kind of tokenizer, else `why` says why the reference did
+            all the work, and `difference` what made it so in the middle of the run; None where no rows are made.
         failure: Why the run is a failure although it went through to its end; None for a success.
         manifest: The manifest, if a dataset was written.
     """
@@ -62,6 +64,7 @@ class Report:
     certificate: dict[str, Any] | None
     statement: str | None
     skipped: list[tuple[str, str]]
+    encoding: dict[str, Any] | None
     failure: str | None
     manifest: dict[str, Any] | None
 
@@ -274,6 +277,23 @@ class Verdict:
     def sound(self) -> bool:
         """Whether nothing is wrong, neither in the dataset nor beside its sources."""
         return not self.problems and (self.confirmation is None or self.confirmation.confirmed)
+
+
+@dataclass(frozen=True)
+class TokenizerVerdict:
+    """What `verify_tokenizer` found of a tokenizer's way from text to ids.
+
+    Attributes:
+        fast: The kind of tokenizer that it was recognised as; None where the reference does all the work.
+        why: Why the reference does all the work; None where it does not.
+        same: Texts that came out as by the reference: ids, the places of their tokens, and their text.
+        difference: `text`, and what `fast` and `reference` make of it, for the first that did not; None for none.
+    """
+
+    fast: str | None
+    why: str | None
+    same: int
+    difference: dict[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -491,6 +511,22 @@ def verify(
         said = _dlgc.confirm(fspath(shards), _inputs(source), scratch, progress)
     confirmation = Confirmation(**json.loads(said))
     return Verdict(**found, confirmation=confirmation)
+
+
+def verify_tokenizer(tokenizer: StrPath, *, strings: int = 20_000, whole: bool = False) -> TokenizerVerdict:
+    """Compares the way from text to ids that a tokenizer gets with the reference's, the `tokenizers` library.
+
+    Args:
+        tokenizer: A folder with a `tokenizer.json`, a GGUF file, or `builtin`.
+        strings: How many random texts are compared, made to lie where rules meet; always the same ones.
+        whole: Whether every character is compared too, in every kind of place, and pieces of every length that matters:
+            some minutes.
+
+    Raises:
+        TokenizerError: The tokenizer cannot be loaded.
+        OSError: It cannot be read.
+    """
+    return TokenizerVerdict(**json.loads(_dlgc.verify_tokenizer(fspath(tokenizer), strings, whole)))
 
 
 def repack(

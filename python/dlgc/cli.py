@@ -1,4 +1,4 @@
-"""The command line: `dlgc compile | check | convert | show | stats | verify | repack`."""
+"""The command line: `dlgc compile | check | convert | show | stats | verify | verify-tokenizer | repack`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ examples:
   dlgc verify shards/                                        is this dataset what it was when it was compiled?
   dlgc verify shards/ --source raw/                          does every row come out of the sources again?
   dlgc verify shards/ --tokenizer models/served              would this model be shown what it was trained on?
+  dlgc verify-tokenizer models/qwen3                         is it encoded fast, and exactly as by the reference?
   python -m dlgc.train shards/ --model models/qwen3          fine-tune through TRL
 
 Options may also stand in `dlgc.toml` in the current folder (`max_length = 2048`); flags win. There, too, a table
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     repack.add_argument("--json", action="store_true", help="the new manifest as JSON on standard output")
 
     _verify_arguments(_command(commands, "verify", "check a dataset: from itself, or against what is to serve"))
+    _verify_tokenizer_arguments(_command(commands, "verify-tokenizer", "say which way a tokenizer's texts go, and prove it"))
     return parser
 
 
@@ -147,6 +149,17 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     drift = parser.add_argument_group("drift")
     drift.add_argument("--tokenizer", metavar="DIR", help="the tokenizer that is to serve, with its own template")
     drift.add_argument("--chat-template", metavar="NAME|FILE", help="the template that is to serve")
+
+
+def _verify_tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Say whether a tokenizer is made of parts that are known, so that its texts are encoded fast, or why not, and "
+        "compare what comes of texts with the reference, the tokenizers library. Exit status 2 if anything differs."
+    )
+    parser.add_argument("tokenizer", metavar="DIR", help="a folder with a tokenizer.json, a GGUF file, or builtin")
+    parser.add_argument("--strings", type=int, default=20_000, metavar="N", help="random texts (default: %(default)s)")
+    parser.add_argument("--whole", action="store_true", help="every character in every kind of place too: minutes")
+    parser.add_argument("--json", action="store_true", help="the verdict as JSON")
 
 
 def _command(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:  # noqa: ANN401  # argparse hides it
@@ -378,6 +391,16 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0 if verdict.sound else 1
 
 
+def _verify_tokenizer(arguments: argparse.Namespace) -> int:
+    verdict = dlgc.verify_tokenizer(arguments.tokenizer, strings=arguments.strings, whole=arguments.whole)
+    if arguments.json:
+        json.dump(dataclasses.asdict(verdict), sys.stdout, ensure_ascii=False)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.writelines(line + "\n" for line in terminal.tokenizer_verdict(verdict))
+    return 2 if verdict.difference else 0
+
+
 def _repack(arguments: argparse.Namespace) -> int:
     manifest = dlgc.repack(
         arguments.shards,
@@ -413,6 +436,7 @@ COMMANDS = {
     "show": _show,
     "stats": _stats,
     "verify": _verify,
+    "verify-tokenizer": _verify_tokenizer,
     "repack": _repack,
 }
 

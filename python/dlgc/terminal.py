@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dlgc.against import Compared, Piece
-    from dlgc.api import Confirmation, Drift, Rendered, RenderedAnswers, RenderedRow, Report, Verdict
+    from dlgc.api import Confirmation, Drift, Rendered, RenderedAnswers, RenderedRow, Report, TokenizerVerdict, Verdict
 
 GREEN, RED, YELLOW, CYAN, BOLD, DIM, RESET = (f"\033[{code}m" for code in ("32", "31", "33", "36", "1", "2", "0"))
 IGNORED = -100
@@ -45,6 +45,18 @@ def use_color(choice: str, stream: TextIO) -> bool:
     return choice == "always"
 
 
+def tokenizer_verdict(verdict: TokenizerVerdict) -> list[str]:
+    """Returns which way a tokenizer's texts go, and what was compared."""
+    if verdict.fast is None:
+        return [f"by the reference: {verdict.why}"]
+    lines = [f"by the fast path: {verdict.fast}"]
+    if verdict.difference is None:
+        return [*lines, f"{verdict.same:,} texts came out as by the reference: ids, places and text"]
+    difference = verdict.difference
+    lines += [f"different: {difference['text']!r}", f"  fast path: {difference['fast']}"]
+    return [*lines, f"  reference: {difference['reference']}"]
+
+
 def report(report: Report, output: str | None) -> None:
     """Writes the closing summary: examples of what was found, worst first, then counts of all, then the ledger.
 
@@ -65,6 +77,9 @@ def report(report: Report, output: str | None) -> None:
         say(f"and {len(report.skipped) - 10:,} more files were skipped")
     for line in summary(report, output):
         say(line)
+    difference = (report.encoding or {}).get("difference")
+    if difference:
+        say(f"began again with the reference tokenizer: the fast one erred on {difference['text']!r}; please report it")
     if report.failure:
         say(f"{RED if color else ''}failed:{RESET if color else ''} {report.failure}")
 

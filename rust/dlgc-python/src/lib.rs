@@ -163,6 +163,12 @@ fn pack_lengths(packing: &str, lengths: Vec<u64>, max_length: u64) -> Result<Vec
     Ok(dlgc::pack::pack_lengths(Packing::parse(packing)?, &lengths, max_length)?)
 }
 
+/// Compares a tokenizer's way from text to ids with the reference's; the verdict is JSON.
+#[pyfunction]
+fn verify_tokenizer(py: Python<'_>, tokenizer: &str, strings: usize, whole: bool) -> PyResult<String> {
+    json(&py.detach(|| dlgc::verify::tokenizer(tokenizer, strings, whole)).map_err(BindingError::from)?)
+}
+
 /// Compares a dataset's tokenizer and template with others; the result is JSON.
 #[pyfunction]
 #[pyo3(signature = (folder, tokenizer=None, chat_template=None))]
@@ -267,6 +273,7 @@ fn _dlgc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(convert, module)?)?;
     module.add_function(wrap_pyfunction!(formats, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)?;
+    module.add_function(wrap_pyfunction!(verify_tokenizer, module)?)?;
     module.add_function(wrap_pyfunction!(confirm, module)?)?;
     module.add_function(wrap_pyfunction!(repack, module)?)?;
     module.add_function(wrap_pyfunction!(pack_lengths, module)?)?;

@@ -76,12 +76,20 @@ impl Monitor for Unwatched {
 /// Anything of [`ErrorKind`]; then nothing was committed. Rejected records are no error: see
 /// [`CompileReport::failure`].
 pub fn compile(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<CompileReport> {
+    compile_with(options, || Compiler::load(options), monitor)
+}
+
+fn compile_with(
+    options: &CompileOptions,
+    load: impl FnOnce() -> Result<Compiler>,
+    monitor: &mut dyn Monitor,
+) -> Result<CompileReport> {
     let Some(output) = &options.output else {
         return Err(Error::new(ErrorKind::Options, "no output folder is given"));
     };
     let listing = source::list(&options.inputs)?;
     refuse_output_among_inputs(output, &listing.files)?;
-    let compiler = Compiler::load(options)?;
+    let mut compiler = load()?;
     let total = total_bytes(&listing.files);
     if options.tokenizer.is_none() && total.is_some_and(|total| total > DEMO_BYTES) {
         return Err(Error::new(ErrorKind::Options, "more than 100 MB of input, and no tokenizer is named")
@@ -118,9 +126,11 @@ pub fn compile(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Co
         let reader = Reader::new(listing.files.clone(), options.max_record_bytes).joining(is_piece);
         compiler.importers.remember_siblings(start.siblings());
         let mut sink = Writing { writer, importers: &compiler.importers };
-        let Some(Ran { tallies, inputs, skipped }) =
-            run(options.threads, &compiler, reader, total, start, &mut sink, monitor)?
-        else {
+        let ran = match run(options.threads, &compiler, reader, total, start, &mut sink, monitor) {
+            Err(_) if compiler.tokenizer.begin_again() => continue, // with the reference: from the start
+            ran => ran?,
+        };
+        let Some(Ran { tallies, inputs, skipped }) = ran else {
             continue; // the inputs are others than those of the interrupted run: from the start
         };
         let mut written = sink.writer.finish()?;
@@ -146,10 +156,15 @@ pub fn compile(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Co
 /// Anything of [`ErrorKind`] but those of the disk.
 pub fn check(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<CompileReport> {
     let listing = source::list(&options.inputs)?;
-    let compiler = Compiler::load(options)?;
+    let mut compiler = Compiler::load(options)?;
     let total = total_bytes(&listing.files);
-    let reader = Reader::new(listing.files, options.max_record_bytes).joining(is_piece);
-    let ran = run(options.threads, &compiler, reader, total, Start::default(), &mut Nowhere, monitor)?;
+    let ran = loop {
+        let reader = Reader::new(listing.files.clone(), options.max_record_bytes).joining(is_piece);
+        match run(options.threads, &compiler, reader, total, Start::default(), &mut Nowhere, monitor) {
+            Err(_) if compiler.tokenizer.begin_again() => {}
+            ran => break ran?,
+        }
+    };
     let Ran { tallies, skipped, .. } = ran.expect("only an interrupted run can find other inputs");
     let skipped = listing.skipped.into_iter().chain(skipped).collect();
     Ok(CompileReport::new(options, &compiler, tallies, skipped, None))
@@ -619,6 +634,7 @@ fn manifest(
         options: semantic,
         max_length: compiler.max_length,
         vocabulary_size: compiler.tokenizer.vocabulary_size() as u64,
+        encoding: Some(compiler.tokenizer.path()),
         stops: compiler.stops(),
         stop_ids: compiler.stop_ids.clone(),
         inputs,
@@ -636,4 +652,72 @@ fn manifest(
         diagnostics: tallies.tally.counts().into_iter().map(|(code, count)| (code.to_owned(), count)).collect(),
         canaries: compiler.canaries()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(folder: &Path, name: &str, is_spoiled: bool, strict: bool) -> CompileReport {
+        let input = folder.join("chats.jsonl");
+        let answers = ["quiz", "jazz and quartz", "plain"];
+        let line = |answer: &&str| {
+            let messages =
+                serde_json::json!([{"role": "user", "content": "say it"}, {"role": "assistant", "content": answer}]);
+            serde_json::json!({"messages": messages}).to_string() + "\n"
+        };
+        std::fs::write(&input, answers.iter().map(line).collect::<String>()).expect("written");
+        let tokenizer = folder.join("tokenizer");
+        std::fs::create_dir_all(&tokenizer).expect("a folder");
+        for (name, mut bytes) in crate::tokenize::TokenizerFiles::builtin().files {
+            if name == "tokenizer.json" {
+                // The built-in one, with a pre-tokenizer that is known.
+                let mut json: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+                json["pre_tokenizer"] = serde_json::json!({
+                    "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true
+                });
+                bytes = json.to_string().into_bytes();
+            }
+            std::fs::write(tokenizer.join(name), bytes).expect("written");
+        }
+        let options = CompileOptions {
+            inputs: vec![input.to_string_lossy().into_owned()],
+            output: Some(folder.join(name)),
+            tokenizer: Some(tokenizer.to_string_lossy().into_owned()),
+            strict,
+            ..CompileOptions::default()
+        };
+        let load = || {
+            let mut compiler = Compiler::load(&options)?;
+            if is_spoiled {
+                compiler.tokenizer.spoil();
+            }
+            Ok(compiler)
+        };
+        compile_with(&options, load, &mut Unwatched).expect("compiled")
+    }
+
+    #[test]
+    fn a_run_whose_fast_path_errs_begins_again_with_the_reference_and_says_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let whole = compiled(folder.path(), "whole", false, false);
+        let spoiled = compiled(folder.path(), "spoiled", true, false);
+        let encoding = |report: &CompileReport| {
+            let manifest = report.manifest.as_ref().expect("a manifest");
+            manifest.encoding.clone().expect("a path")
+        };
+        let shards = |report: &CompileReport| {
+            let shards = report.manifest.iter().flat_map(|manifest| &manifest.shards);
+            shards.map(|shard| shard.file.sha256.clone()).collect::<Vec<_>>()
+        };
+        assert!(encoding(&whole).fast.is_some());
+        assert_eq!(shards(&whole), shards(&spoiled), "the rows are the reference's");
+        let found = encoding(&spoiled);
+        let difference = found.difference.expect("a difference");
+        assert_eq!(found.fast, None);
+        assert!(["q", "z"].contains(&difference.text.as_str()), "the shortest text that shows it: {difference}");
+        assert_eq!(spoiled.failure, None);
+        let strict = compiled(folder.path(), "strict", true, true);
+        assert!(strict.failure.is_some_and(|why| why.contains("the fast tokeniser")));
+    }
 }

@@ -14,7 +14,7 @@ use crate::dialogue::{Location, Position};
 use crate::shard::{AnswerLengths, Certificate, CertifiedStop, FileFault, Ledger, Manifest, Size, WindowCounts};
 use crate::source::{Fault, Record, Skipped};
 use crate::split::Strata;
-use crate::tokenize::Ending;
+use crate::tokenize::{EncodingPath, Ending};
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -215,6 +215,8 @@ pub struct CompileReport {
     pub statement: Option<String>,
     /// Files of named folders that were not read, with the reason.
     pub skipped: Vec<(String, String)>,
+    /// Which way text became ids; none where no rows are made.
+    pub encoding: Option<EncodingPath>,
     /// Why the run is a failure although it went through to its end.
     pub failure: Option<String>,
     /// The manifest, if a dataset was written.
@@ -244,6 +246,7 @@ impl CompileReport {
             statement: None,
             certificate: None,
             skipped: skipped.collect(),
+            encoding: None,
             failure,
             manifest: None,
         }
@@ -278,13 +281,19 @@ impl CompileReport {
             certificate = certificate.in_rows(size);
         }
         let statement = certificate.statement();
+        let other = Self::of(options, tallies, skipped);
+        let path = compiler.tokenizer.path();
+        let is_doubtful = options.strict && path.difference.is_some();
+        let doubt = || "the fast tokeniser did not do as the reference does, and the run is strict".to_owned();
         Self {
+            failure: other.failure.or_else(|| is_doubtful.then(doubt)),
+            encoding: Some(path),
             rows: certificate.rows,
             utilisation: size.and_then(|size| size.utilisation(compiler.max_length)),
             statement,
             certificate: Some(certificate),
             manifest,
-            ..Self::of(options, tallies, skipped)
+            ..other
         }
     }
 }

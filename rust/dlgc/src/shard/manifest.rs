@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::RowKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::InputDigest;
+use crate::tokenize::EncodingPath;
 
 /// Name of the file.
 pub const MANIFEST: &str = "manifest.json";
@@ -36,6 +37,9 @@ pub struct Manifest {
     pub max_length: Option<u64>,
     /// One more than the largest id of the tokenizer.
     pub vocabulary_size: u64,
+    /// Which way text became ids; absent in datasets of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<EncodingPath>,
     /// Texts that may end an assistant turn.
     pub stops: Vec<String>,
     /// Ids that stop generation.

@@ -1,8 +1,8 @@
-//! Text to ids and back, by the reference.
+//! Text to ids and back, as by the reference.
 //!
 //! In: text, and where in it texts of control tokens begin that are to stay text. Out: [`Encoded`]: the ids that the
 //! pinned `tokenizers` crate gives without added special tokens, with the bytes that each stands for; or the text of
-//! ids. What the reference loses on the way (a character without a token, a normaliser's work) is told by
+//! ids. Where [`Fast`] knows the tokenizer it does the work, and the reference is asked about some texts of a run. What the reference loses on the way (a character without a token, a normaliser's work) is told by
 //! [`Encoder::says`].
 
 use std::cell::RefCell;

@@ -1,7 +1,8 @@
 //! Tokenising: rendered text becomes ids, and each target the labels of its tokens.
 //!
-//! In: a [`Rendered`](crate::template::Rendered). Out: an [`Example`]. Ids are those of the reference, the pinned `tokenizers` crate, on the
-//! rendered text without added special tokens, as transformers encodes it. What is guaranteed of a trained turn:
+//! In: a [`Rendered`](crate::template::Rendered). Out: an [`Example`]. Ids are those of the reference, the pinned
+//! `tokenizers` crate, on the rendered text without added special tokens, as transformers encodes it; tokenizers made of
+//! known parts are encoded by code of our own, which is compared with the reference at load and in every run. What is guaranteed of a trained turn:
 //! the ids before its target are exactly the ids of its prompt, its tokens lie wholly inside the target, and the last
 //! ones are its stop.
 
@@ -33,10 +34,11 @@ pub use encode::Memory;
 /// The label of a token that is not trained.
 pub const UNTRAINED: i32 = -100;
 
-/// Text to ids, by the reference.
+/// Text to ids, as by the reference.
 pub struct Tokenizer {
     encoder: Encoder,
     control: ControlTokens,
+    difference: Option<Difference>,
 }
 
 /// One tokenised rendering.
@@ -93,7 +95,7 @@ impl Tokenizer {
         let json = files.file("tokenizer.json").unwrap_or_default();
         let encoder = Encoder::load(json, files.declared_tokens())
             .map_err(|error| error.context(format!("while loading the tokenizer `{}`", files.origin)))?;
-        let mut tokenizer = Self { encoder, control: ControlTokens::default() };
+        let mut tokenizer = Self { encoder, control: ControlTokens::default(), difference: None };
         tokenizer.set_control(tokenizer.special_tokens(), ControlPolicy::default());
         Ok(tokenizer)
     }
@@ -104,18 +106,17 @@ impl Tokenizer {
     /// As [`Tokenizer::load`].
     pub fn load_reference(files: &TokenizerFiles) -> Result<Self> {
         let mut tokenizer = Self::load(files)?;
-        tokenizer.leave_to_reference("it was asked for");
+        tokenizer.encoder.leave_to_reference("it was asked for");
         Ok(tokenizer)
     }
 
-    /// Leaves all the work to the reference, for a reason.
-    pub fn leave_to_reference(&mut self, why: &str) {
-        self.encoder.leave_to_reference(why);
-    }
-
-    /// A text of this run that was not encoded as by the reference; see [`Tokenizer::path`].
-    pub fn difference(&self) -> Option<&Difference> {
-        self.encoder.difference()
+    /// Leaves all the work to the reference if a text was not encoded as by it; says whether that is so. Nothing that was
+    /// encoded before can be trusted then.
+    pub fn begin_again(&mut self) -> bool {
+        let Some(difference) = self.encoder.difference().cloned() else { return false };
+        self.encoder.leave_to_reference("a text was not encoded as by the reference");
+        self.difference = Some(difference);
+        true
     }
 
     /// Compares so many random texts, and with `is_whole` every character and every length that matters, with the
@@ -213,19 +214,11 @@ impl Tokenizer {
         Ok(self.encode(text, &[])?.ids.into_iter().map(u32::cast_signed).collect())
     }
 
-    /// How many ids a text has; ids and offsets are made, as for a row.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
-    pub fn encode_timed(&self, text: &str) -> Result<usize> {
-        Ok(std::hint::black_box(self.encode(text, &[])?).ids.len())
-    }
-
     /// Which way text becomes ids.
     pub fn path(&self) -> EncodingPath {
         match self.encoder.path() {
-            Ok(name) => EncodingPath { fast: Some(name), why: None, difference: None },
-            Err(why) => EncodingPath { fast: None, why: Some(why), difference: None },
+            Ok(name) => EncodingPath { fast: Some(name), ..EncodingPath::default() },
+            Err(why) => EncodingPath { fast: None, why: Some(why), difference: self.difference.clone() },
         }
     }
 

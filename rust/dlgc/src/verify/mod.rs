@@ -3,10 +3,12 @@
 //! In: the folder of a dataset. Out: every [`Problem`] found: files that are missing or changed, rows that are not
 //! what the manifest promises, a ledger that does not close. Ids are decoded by the tokenizer that lies beside the
 //! shards, and compared with the hashes of the time of compilation. Whether another tokenizer or template would show a
-//! model the same is in `drift`; whether the sources still give the same rows, in `source`.
+//! model the same is in `drift`; whether the sources still give the same rows, in `source`; whether a tokenizer's fast
+//! path does as the reference does, in `tokenizer`.
 
 mod drift;
 mod source;
+mod tokenizer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,6 +25,7 @@ use crate::tokenize::{Tokenizer, TokenizerFiles, UNTRAINED};
 
 pub use drift::{CanaryDrift, Change, Difference, Drift, Kind, Token, drift};
 pub use source::{Confirmation, confirm};
+pub use tokenizer::{TokenizerVerdict, tokenizer};
 
 /// Something that is not as the manifest says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -50,8 +50,9 @@ pub(super) struct Fast {
     normalized: Option<Finder>,
     merges: Merges,
     joins: Joins,
-    /// The symbol of each byte.
+    /// The symbol of each byte, and whether some have none.
     bytes: Vec<u32>,
+    lacks_bytes: bool,
     /// The symbols of characters of up to three bytes, and of others. Of bytes only those are here whose own bytes are
     /// merged before they are merged with anything else.
     characters: Vec<u32>,
@@ -108,7 +109,8 @@ impl Fast {
             normalized: parts.normalized,
             merges: Merges::new(parts.merges.iter().copied()),
             joins: Joins::new(),
-            bytes: parts.bytes,
+            bytes: parts.bytes.iter().map(|symbol| symbol.unwrap_or(NO_ID)).collect(),
+            lacks_bytes: parts.bytes.contains(&None),
             characters: Vec::new(),
             others: HashMap::new(),
             lengths,
@@ -118,7 +120,8 @@ impl Fast {
             whole: HashMap::new(),
             workers: Mutex::default(),
         };
-        let places: HashMap<u32, usize> = parts.vocabulary.iter().zip(0..).map(|((id, _), place)| (*id, place)).collect();
+        let places: HashMap<u32, usize> =
+            parts.vocabulary.iter().zip(0..).map(|((id, _), place)| (*id, place)).collect();
         let said = |id: u32| parts.vocabulary[places[&id]].1.as_slice();
         for &(left, right, _) in &parts.merges {
             let (left, right) = (said(left), said(right));
@@ -170,7 +173,11 @@ impl Fast {
     }
 
     /// Puts what ids are decoded to in order.
-    fn remember_texts(&mut self, vocabulary: &[(u32, Vec<u8>)], reference: &Reference) -> std::result::Result<(), String> {
+    fn remember_texts(
+        &mut self,
+        vocabulary: &[(u32, Vec<u8>)],
+        reference: &Reference,
+    ) -> std::result::Result<(), String> {
         let added = reference.get_added_tokens_decoder();
         let largest = vocabulary.last().map(|(id, _)| *id).into_iter().chain(added.keys().copied()).max().unwrap_or(0);
         if largest > 1 << 24 {
@@ -273,7 +280,8 @@ impl Fast {
         let mut worker = self.workers.lock().map_or_else(|_| None, |mut workers| workers.pop()).unwrap_or_default();
         out.ids.reserve(text.len() / 4 + 16);
         out.offsets.reserve(text.len() / 4 + 16);
-        let done = if text.len() < PART as usize { self.segments(text, slow, &mut worker, &mut out) } else { Ok(Done::No) };
+        let done =
+            if text.len() < PART as usize { self.segments(text, slow, &mut worker, &mut out) } else { Ok(Done::No) };
         if let Ok(mut workers) = self.workers.lock() {
             workers.push(worker);
         }
@@ -289,7 +297,11 @@ impl Fast {
                 return Ok(Done::Yes);
             }
             each(self.normalized.as_ref(), text, segment, out, |segment, out| {
+                let lacks = |byte: &u8| self.bytes[usize::from(*byte)] == NO_ID;
                 match self.kind {
+                    Kind::Bytes(_) if self.lacks_bytes && text[segment.clone()].bytes().any(|byte| lacks(&byte)) => {
+                        out.append(&slow(&text[segment.clone()])?, segment.start);
+                    }
                     Kind::Bytes(splitter) => self.bytes(splitter, text.as_bytes(), segment, worker, out),
                     Kind::Characters { .. } if text[segment.clone()].contains(SPACE_SIGN) => {
                         out.append(&slow(&text[segment.clone()])?, segment.start);
@@ -302,7 +314,14 @@ impl Fast {
     }
 
     /// A text of bytes in pieces.
-    fn bytes(&self, splitter: split::Splitter, text: &[u8], segment: Range<usize>, worker: &mut Worker, out: &mut Encoded) {
+    fn bytes(
+        &self,
+        splitter: split::Splitter,
+        text: &[u8],
+        segment: Range<usize>,
+        worker: &mut Worker,
+        out: &mut Encoded,
+    ) {
         let inside = &text[..segment.end];
         let is_ascii = text[segment.clone()].is_ascii();
         let mut at = segment.start;
@@ -382,7 +401,11 @@ impl Fast {
                 let end = (word & !PART) as usize;
                 let is_first = if first && from == start { FIRST_KEY } else { 0 };
                 let is_part = if word & PART != 0 { part } else { 0 };
-                *asked = if end - from > SHORT { (0, 0) } else { worker.cache.ask(key(text, from, end) | is_part | is_first) };
+                *asked = if end - from > SHORT {
+                    (0, 0)
+                } else {
+                    worker.cache.ask(key(text, from, end) | is_part | is_first)
+                };
                 from = end;
             }
             for (&(key, place), &word) in asked.iter().zip(group) {
@@ -423,7 +446,15 @@ impl Fast {
         self.push(text, word.start, first, &worker.symbols, out);
     }
 
-    fn long(&self, text: &[u8], word: Range<usize>, is_part: bool, first: bool, worker: &mut Worker, out: &mut Encoded) {
+    fn long(
+        &self,
+        text: &[u8],
+        word: Range<usize>,
+        is_part: bool,
+        first: bool,
+        worker: &mut Worker,
+        out: &mut Encoded,
+    ) {
         let said = &text[word.clone()];
         let is_kept = !first && (!is_part || self.whole.is_empty());
         if is_kept && let Some(tokens) = worker.cache.find_long(said) {

@@ -38,8 +38,8 @@ pub(super) struct Parts {
     pub(super) vocabulary: Vec<(u32, Vec<u8>)>,
     /// Left, right and merged symbol, in the order of the list.
     pub(super) merges: Vec<(u32, u32, u32)>,
-    /// The symbol of each byte.
-    pub(super) bytes: Vec<u32>,
+    /// The symbol of each byte that has one.
+    pub(super) bytes: Vec<Option<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -121,20 +121,23 @@ fn steps(part: Option<&impl serde::Serialize>, list: &str) -> Result<Vec<Value>,
 /// Normalisers and pre-tokenizers that only write spaces as `▁`.
 fn characters(normalizer: &[Value], pre_tokenizer: &Value) -> Option<Kind> {
     let sign = SPACE_SIGN.to_string();
-    let replaces =
-        |step: &Value| step["type"] == "Replace" && step["pattern"]["String"] == " " && step["content"] == sign.as_str();
+    let replaces = |step: &Value| {
+        step["type"] == "Replace" && step["pattern"]["String"] == " " && step["content"] == sign.as_str()
+    };
     // A pattern that the normaliser leaves none of.
-    let splits_nothing = || pre_tokenizer["type"] == "Split" && pre_tokenizer["pattern"]["String"] == " "
-        && pre_tokenizer["invert"] == false;
+    let splits_nothing = || {
+        pre_tokenizer["type"] == "Split"
+            && pre_tokenizer["pattern"]["String"] == " "
+            && pre_tokenizer["invert"] == false
+    };
     if !pre_tokenizer.is_null() && !splits_nothing() {
         return None;
     }
     match normalizer {
         [replace] if replaces(replace) => Some(Kind::Characters { prepend: false }),
-        [prepend, replace] if replaces(replace) => {
-            (prepend["type"] == "Prepend" && prepend["prepend"] == sign.as_str())
-                .then_some(Kind::Characters { prepend: true })
-        }
+        [prepend, replace] if replaces(replace) => (prepend["type"] == "Prepend"
+            && prepend["prepend"] == sign.as_str())
+        .then_some(Kind::Characters { prepend: true }),
         _ => None,
     }
 }
@@ -173,17 +176,19 @@ struct Symbols<'v, 'j> {
     vocabulary: Vec<(u32, Vec<u8>)>,
     /// Index in the vocabulary of each id.
     places: HashMap<u32, usize>,
-    bytes: Vec<u32>,
+    bytes: Vec<Option<u32>>,
 }
 
 impl<'v, 'j> Symbols<'v, 'j> {
     fn of(ids: &'v HashMap<Text<'j>, u32>, kind: Kind) -> Result<Self, Why> {
         let is_bytes = matches!(kind, Kind::Bytes(_));
         let letters = letters();
-        let byte_name = |byte: u8| if is_bytes { letters[usize::from(byte)].to_string() } else { format!("<0x{byte:02X}>") };
-        let bytes: Option<Vec<u32>> =
-            (0..=255).map(|byte| ids.get(&Text(byte_name(byte).into())).copied()).collect();
-        let bytes = bytes.ok_or("it has no token for some byte")?;
+        let byte_name =
+            |byte: u8| if is_bytes { letters[usize::from(byte)].to_string() } else { format!("<0x{byte:02X}>") };
+        let bytes: Vec<Option<u32>> = (0..=255).map(|byte| ids.get(&Text(byte_name(byte).into())).copied()).collect();
+        if !is_bytes && bytes.contains(&None) {
+            return Err("it has no token for some byte".to_owned());
+        }
         let values: HashMap<char, u8> = (0..=255).map(|byte| (letters[usize::from(byte)], byte)).collect();
         let mut vocabulary: Vec<(u32, Vec<u8>)> = Vec::with_capacity(ids.len());
         for (Text(text), &id) in ids {
@@ -203,8 +208,8 @@ impl<'v, 'j> Symbols<'v, 'j> {
             return Err("two of its tokens have one id".to_owned());
         }
         if !is_bytes {
-            for (&id, byte) in bytes.iter().zip(0..=255) {
-                vocabulary[places[&id]].1 = vec![byte];
+            for (id, byte) in bytes.iter().flatten().zip(0..=255) {
+                vocabulary[places[id]].1 = vec![byte];
             }
         }
         Ok(Self { ids, vocabulary, places, bytes })

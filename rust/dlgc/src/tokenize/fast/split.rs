@@ -7,7 +7,8 @@
 use serde_json::Value;
 
 use super::unicode::{
-    Class, LETTER, LOWER, MARK, MODIFIER, NUMBER, OTHER, PUNCTUATION, SPACE, SYMBOL, TITLE, UNICODE, UPPER, Unicode, decode,
+    Class, LETTER, LOWER, MARK, MODIFIER, NUMBER, OTHER, PUNCTUATION, SPACE, SYMBOL, TITLE, UNICODE, UPPER, Unicode,
+    decode,
 };
 
 /// A pre-tokenizer that is known.
@@ -29,7 +30,8 @@ pub(super) enum Splitter {
     DeepSeekV3,
 }
 
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -40,9 +42,6 @@ const DEEPSEEK_V3: [&str; 3] = [
 ];
 
 impl Splitter {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Gpt2, Self::Digits, Self::Qwen2, Self::Qwen35, Self::Llama3, Self::O200k, Self::DeepSeekV3];
-
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Gpt2 => "gpt-2",
@@ -115,7 +114,13 @@ impl Splitter {
 
 /// Pieces that depend on all that follows.
 #[inline(always)]
-fn whole(text: &[u8], mut at: usize, limit: usize, ends: &mut Vec<u32>, piece: impl Fn(&[u8], usize) -> usize) -> usize {
+fn whole(
+    text: &[u8],
+    mut at: usize,
+    limit: usize,
+    ends: &mut Vec<u32>,
+    piece: impl Fn(&[u8], usize) -> usize,
+) -> usize {
     while at < text.len() && ends.len() < limit {
         at = piece(text, at);
         ends.push(at as u32);

@@ -42,7 +42,8 @@ impl Unicode {
     fn read() -> Self {
         let mut flat = vec![OTHER; 0x11_0000];
         for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
-            let mut fields = line.split(' ').map(|field| usize::from_str_radix(field, 16).expect("a hexadecimal number"));
+            let mut fields =
+                line.split(' ').map(|field| usize::from_str_radix(field, 16).expect("a hexadecimal number"));
             let mut field = || fields.next().expect("three numbers in a line");
             let (first, last, value) = (field(), field(), field());
             flat[first..=last].fill(u8::try_from(value).expect("a class and a flag"));
@@ -115,16 +116,6 @@ pub(super) fn decode(text: &[u8], at: usize) -> (u32, usize) {
         0xE0..0xF0 => ((first & 0x0F) << 12 | more(1) << 6 | more(2), at + 3),
         _ => ((first & 0x07) << 18 | more(1) << 12 | more(2) << 6 | more(3), at + 4),
     }
-}
-
-/// The character that ends before a place.
-#[inline]
-pub(super) fn decode_before(text: &[u8], end: usize) -> u32 {
-    let mut at = end - 1;
-    while text[at] & 0xC0 == 0x80 {
-        at -= 1;
-    }
-    decode(text, at).0
 }
 
 #[cfg(test)]
@@ -209,7 +200,8 @@ mod tests {
             *value |= UNSTABLE;
         }
         values[0xD800..0xE000].fill(OTHER);
-        let mut table = "# Classes of characters, and 80 where NFC may change a text: see tokenize/fast/unicode.rs.\n".to_owned();
+        let mut table =
+            "# Classes of characters, and 80 where NFC may change a text: see tokenize/fast/unicode.rs.\n".to_owned();
         let mut first = 0;
         while first < values.len() {
             let value = values[first];
@@ -232,7 +224,6 @@ mod tests {
             let mut buffer = [0; 4];
             let text = character.encode_utf8(&mut buffer).as_bytes();
             assert_eq!(decode(text, 0), (character as u32, text.len()));
-            assert_eq!(decode_before(text, text.len()), character as u32);
         }
         assert_eq!(UNICODE.at("中".as_bytes(), 0), (LETTER, 3));
         assert_eq!(UNICODE.at(b" ", 0), (SPACE, 1));
