@@ -424,8 +424,33 @@ def test_a_result_is_not_overwritten_and_neither_is_what_it_is_made_of(
     refused(shards, model, shards, "is the data")
 
 
-def test_raw_dialogues_need_a_tokenizer_at_hand(tmp_path: Path) -> None:
-    refused(GUIDE, Path("somebody/something"), tmp_path, "no compiled dataset", "hf download somebody/something")
+def test_the_command_of_the_guide_works_on_raw_dialogues_and_a_name_on_the_hub(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dlgc.train import Options
+    from dlgc.train import model as models
+    from dlgc.train.data import compile_raw
+    from dlgc.train.options import from_command_line
+
+    asked: list[tuple[str, str]] = []
+
+    def fetch(name: str, *, revision: str, allow_patterns: list[str]) -> str:
+        assert "tokenizer*" in allow_patterns
+        asked.append((name, revision))
+        return str(model)
+
+    monkeypatch.setattr(models, "snapshot_download", fetch)
+    line = f"""--model meta-llama/Meta-Llama-3-8B-Instruct --data_path {GUIDE} --chat_template llama3
+        --train_on_assistant_only true --lora_r 16 --lora_alpha 32 --lora_dropout 0.1 --bf16 true
+        --gradient_checkpointing true --per_device_train_batch_size 2 --accumulation_steps 8 --lr 2e-5 --epochs 3
+        --max_seq_length 4096 --output_dir {tmp_path}"""
+    compile_raw(Options.of(from_command_line(line.split())))
+    assert asked == [("meta-llama/Meta-Llama-3-8B-Instruct", "main")]
+    manifest = dlgc.manifest(tmp_path / "shards")
+    assert (manifest["max_length"], manifest["demo"]) == (4096, False)
+    digest = hashlib.sha256((model / "chat_template.jinja").read_bytes()).hexdigest()
+    assert manifest["digests"]["template"] == digest
+    assert "note: `chat_template llama3` names no file and no template of the model" in capsys.readouterr().err
 
 
 def test_a_model_folder_that_is_not_there_is_refused(shards: Path, tmp_path: Path) -> None:

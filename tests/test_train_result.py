@@ -188,6 +188,8 @@ def test_the_card_says_what_was_trained_on_what(model: Path, shards: Path, tmp_p
     assert "| adapter | r 4, alpha 32 |" in card
     assert "compiled by dlgc from 7 records: 7 imported, 0 rejected" in card
     assert origin["data"]["manifest_sha256"] in card
+    assert "base_model" not in card  # which is a name on the Hub
+    assert not (output / "training_args.bin").exists()
 
 
 def test_curves_are_drawn_from_what_was_logged() -> None:

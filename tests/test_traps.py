@@ -142,7 +142,8 @@ def test_a_model_that_means_something_else_by_ids_is_refused(
     (other / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
     refused(shards, "a server would show the model other prompts", other)
     ends = shutil.copytree(model, tmp_path / "ends")
-    edit(ends / "tokenizer_config.json", eos_token="<|im_start|>")
+    other_end = {"eos_token": "<|im_start|>"}
+    edit(ends / "tokenizer_config.json", **other_end)
     refused(shards, r"the `eos_token` of `.*ends` is '<|im_start|>', that of", ends)
     prepared(shards, ends, tmp_path / "allowed", allow_tokenizer_mismatch=True)
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 
 import dlgc
-from dlgc.exceptions import OptionsError, ShardError
+from dlgc.exceptions import ShardError
 from dlgc.train import methods
 from dlgc.train.methods import COLUMNS
+from dlgc.train.model import Base
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -128,25 +129,39 @@ def compile_raw(options: Options) -> None:
     """Compiles raw dialogues with the tokenizer of the model.
 
     Raises:
-        OptionsError: The model is no local folder.
         ShardError: Too much was rejected.
         DlgcError: As for `dlgc.compile`.
-        OSError: There is no such file.
+        OSError: There is no such file, or no such model.
     """
-    if options.model is not None and not Path(options.model).expanduser().is_dir():
-        raise OptionsError(
-            f"`{options.data}` is no compiled dataset, and `{options.model}` no folder with a tokenizer to compile it\n"
-            f"hint: `hf download {options.model} --local-dir FOLDER`, and name that folder"
-        )
     folder = compiled_folder(options)
-    asked = {"chat_template": options.chat_template, "max_length": options.max_seq_length}
-    tokenizer = None if options.model is None else str(Path(options.model).expanduser())
-    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    given: dict[str, Any] = {}
+    if options.max_seq_length is not None:
+        given["max_length"] = options.max_seq_length
     if options.how.rows != "sft":
         given["rows"] = options.how.rows
-    report = dlgc.compile(options.data, folder, tokenizer=tokenizer, overwrite=True, **given)
+    if options.model is not None:
+        revision = options.loading.get("model_revision", "main")
+        given["tokenizer"] = str(Base.find(options.model, revision).tokenizer())
+    if options.chat_template is not None and _is_template(options.chat_template, given.get("tokenizer")):
+        given["chat_template"] = options.chat_template
+    report = dlgc.compile(options.data, folder, overwrite=True, **given)
     sys.stderr.write(
         f"compiled `{options.data}` into `{folder}`: {report.rows:,} rows, {report.rejected:,} records rejected\n"
     )
     if report.failure is not None:
         raise ShardError(f"`{options.data}` was compiled, but not well enough to train: {report.failure}")
+
+
+def _is_template(asked: str, tokenizer: str | None) -> bool:
+    """Whether it is a template of its own, and not what other trainers call that of a family of models."""
+    if Path(asked).suffix or Path(asked).exists() or Path(asked).name != asked:
+        return True
+    config = Path(tokenizer or "", "tokenizer_config.json")
+    listed = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+    if isinstance(listed, list) and asked in [entry["name"] for entry in listed]:
+        return True
+    sys.stderr.write(
+        f"note: `chat_template {asked}` names no file and no template of the model: the model's own is used, as a "
+        "server uses it\n"
+    )
+    return False

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, set_seed
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TEMPLATES = {"default": "chat_template.jinja", "tool_use": "additional_chat_templates/tool_use.jinja"}
 """Where the templates are that transformers picks unasked, the second for dialogues with tools."""
+TOKENIZER = ("tokenizer*", "*.jinja", "special_tokens_map.json", "generation_config.json", "config.json")
+"""The files of a model that the compiler reads."""
 LAYERS, WIDTH, HEADS = 2, 64, 4
 """The size of the built-in model."""
 
@@ -64,6 +66,16 @@ class Base:
             return Path(hf_hub_download(self.name, name, revision=self.revision))
         except EntryNotFoundError:
             return None
+
+    def tokenizer(self) -> Path:
+        """Returns the folder with its tokenizer, from the Hub if need be.
+
+        Raises:
+            OSError: There is no such model, or it cannot be fetched.
+        """
+        if Path(self.name).is_dir():
+            return Path(self.name)
+        return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=list(TOKENIZER)))
 
     def config(self) -> Any:  # noqa: ANN401  # transformers ships no types that hold
         """Returns the configuration of its language part.

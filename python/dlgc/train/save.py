@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dlgc
@@ -12,14 +13,14 @@ from dlgc.train import plot
 from dlgc.train.checks import RESULT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dlgc.train.data import Shards
     from dlgc.train.model import Base
     from dlgc.train.options import Options, Trained
 
 DESCRIPTIONS = ("adapter_config.json", "config.json", "README.md")
 """Files into which TRL and peft write the path of the base model."""
+ARGUMENTS = "training_args.bin"
+"""A pickle with paths of this machine, which nothing reads."""
 MERGED = "merged"
 """The folder of the model that adapter and base became."""
 CURVES = "loss.svg"
@@ -74,6 +75,7 @@ def finish(options: Options, shards: Shards, base: Base, trained: Trained, histo
         (place / "README.md").write_text(_card(options, shards, base, trained, found), encoding="utf-8")
         (place / CURVES).write_text(plot.svg(plot.curves(history), f"loss: {folder.name}"), encoding="utf-8")
     scrub(folder, base)
+    (folder / ARGUMENTS).unlink(missing_ok=True)
     for place in reversed(places):
         partial = place / f"{RESULT}.partial"
         _write(partial, found)
@@ -144,7 +146,7 @@ def _card(options: Options, shards: Shards, base: Base, trained: Trained, found:
     size, manifest, training = shards.size, shards.manifest, options.training
     name = found["model"]["base"]
     library = "transformers" if options.full else "peft"
-    on_hub = not base.builtin and base.public_name == base.name
+    on_hub = not Path(base.name).is_dir()
     front = {"library_name": library, "pipeline_tag": "text-generation", "tags": ["dlgc", "trl", options.how.name]}
     how = "Every weight of" if options.full else "An adapter (LoRA) for"
     facts = {
