@@ -6,6 +6,7 @@ What is said of TRL here is asked of TRL: its own trainers score what ours train
 from __future__ import annotations
 
 import itertools
+from dataclasses import fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,15 @@ def test_sft_learns_what_is_trained_and_not_what_is_shuffled(
 
     scores = []
     for name, shards in (("true", sequences), ("wrong", tmp_path / "wrong")):
-        job = prepared(shards, model, tmp_path / f"{name}-out", **FAST, max_steps=20, learning_rate=1e-2, **KINDS[kind])
+        job = prepared(
+            shards,
+            model,
+            tmp_path / f"{name}-out",
+            **FAST,
+            max_steps=30 if kind == "full" else 20,
+            learning_rate=1e-2,
+            **KINDS[kind],
+        )
         scores.append(accuracy(trained(job), true))
     print(f"sft {kind}: {scores}")
     assert scores[0] > 0.5
@@ -153,7 +162,7 @@ def test_preferences_are_learnt_and_not_those_that_contradict_each_other(
     model = preferences.parent / "tiny"
     both_ways = [row if number % 2 else swapped(row) for number, row in enumerate(pairs)]
     wrong = write_pairs(tmp_path / "wrong", model, both_ways)
-    options = {**FAST, "max_steps": 4, "learning_rate": 1e-2, **KINDS[kind]}
+    options = {**FAST, "max_steps": 8, "learning_rate": 5e-3, **KINDS[kind]}
     if method == "simpo":
         options |= {"beta": 2.0, "simpo_gamma": 1.0}
 
@@ -267,6 +276,35 @@ def test_simpo_is_that_of_trls_cpo_trainer(
         found = ours._metrics["eval"][name][-1]  # noqa: SLF001  # what it will log
         wanted = next(values[f"{name}"][-1] for values in theirs._stored_metrics.values() if values[name])  # noqa: SLF001
         assert found == pytest.approx(wanted, abs=1e-5), name
+
+
+@pytest.mark.skipif(
+    "rows" not in {field.name for field in fields(dlgc.CompileOptions)}, reason="this core compiles no preferences"
+)
+def test_preferences_that_were_compiled_are_trained_by_every_method_for_them(model: Path, tmp_path: Path) -> None:
+    """The rows that the helpers of these tests make by hand are those of the compiler."""
+    asked = [{"role": "user", "content": "What is the fare to Chengdu?"}]
+    call = {"role": "assistant", "tool_call": {"name": "get_fare", "arguments": {"to": "Chengdu"}}}
+    better = [
+        call,
+        {"role": "tool", "name": "get_fare", "content": "128 yuan"},
+        {"role": "assistant", "content": "It is 128 yuan."},
+    ]
+    worse = [{"role": "assistant", "content": "I would guess 99."}]
+    records = [{"messages": asked, "chosen": better, "rejected": worse, "split": s} for s in ("train", "validation")]
+    lines = write_lines(tmp_path / "d.jsonl", records)
+    by_hand = pair(model, asked, better, worse)
+    for rows, methods in (("preference", ("dpo", "simpo", "orpo")), ("kto", ("kto",))):
+        shards = tmp_path / rows
+        dlgc.compile(lines, shards, tokenizer=model, rows=rows)
+        if rows == "preference":
+            assert lists(shards, *COLUMNS[rows]) == [by_hand]
+        for method in methods:
+            options = {"max_steps": 2, "per_device_train_batch_size": 2}
+            done = train(method, shards, model, tmp_path / f"{method}-out", full=True, **options)
+            assert done.evaluation is not None
+            assert set(done.evaluation["by_type"]) == {"tool"}
+            assert set(done.evaluation["by_message"]) == {"1"}
 
 
 def test_trls_other_losses_are_taken_as_they_are(tool_pairs: Path, model: Path, tmp_path: Path) -> None:

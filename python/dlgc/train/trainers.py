@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Row = dict[str, Any]
+UNCUT = 2**31 - 1
+"""For a trainer that warns where there is no `max_length`, and looks at it only for rows that are not ready."""
 
 
 @dataclass
@@ -160,6 +162,12 @@ def odds_trainer(*, args: Any, quantization_config: object, **given: object) -> 
                 row |= {f"{side}_input_ids": ids, f"{side}_attention_mask": [1] * len(ids), f"{side}_labels": labels}
             return row
 
+        def evaluate(self, eval_dataset: Dataset | None = None, **kwargs: Any) -> dict[str, float]:  # noqa: ANN401  # TRL's
+            """Evaluates; rows that were not there from the start get TRL's columns first."""
+            if eval_dataset is not None:
+                eval_dataset = eval_dataset.map(self.tokenize_row, keep_in_memory=True)
+            return super().evaluate(eval_dataset, **kwargs)  # type: ignore[no-any-return]  # TRL ships no types
+
         def concatenated_forward(self, model: Any, batch: Row) -> tuple[Any, ...]:  # noqa: ANN401  # TRL's
             """TRL's likelihood of the better answer is that of the prompt too; here it is of what is trained."""
             found = super().concatenated_forward(model, batch)
@@ -168,6 +176,7 @@ def odds_trainer(*, args: Any, quantization_config: object, **given: object) -> 
             likelihood = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
             return (*found[:4], likelihood, *found[5:])
 
+    args.max_length = UNCUT
     args.model_init_kwargs |= {"quantization_config": quantization_config, "device_map": None}
     kept = datasets.is_caching_enabled()
     datasets.disable_caching()  # its columns would be written beside the shards
