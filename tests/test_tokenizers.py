@@ -13,6 +13,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import real_tokenizers
 from oracle import trained_runs
 
 import dlgc
@@ -509,3 +510,28 @@ def test_tiktoken_ranks_are_refused_with_what_to_do(tiktoken_ranks: Path) -> Non
         with pytest.raises(dlgc.TokenizerError, match="tiktoken ranks, which do not say how text is split") as raised:
             renderer(given)
         assert "convert_tiktoken_to_fast" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", real_tokenizers.NAMES)
+def test_real_tokenizers_get_a_fast_path_that_does_as_the_reference(name: str) -> None:
+    try:
+        folder = real_tokenizers.folder(name)
+    except real_tokenizers.UnavailableError as error:
+        pytest.skip(str(error))
+    verdict = dlgc.verify_tokenizer(folder, strings=1500)
+    assert verdict.fast, verdict.why
+    assert verdict.difference is None
+    assert verdict.same == 1500
+
+
+def test_a_tokenizer_of_unknown_parts_is_left_to_the_reference(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\\w+|\\W+"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    verdict = dlgc.verify_tokenizer(tmp_path, strings=10)
+    assert (verdict.fast, verdict.why, verdict.same) == (None, "its pre-tokenizer is not known", 0)

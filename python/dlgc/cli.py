@@ -130,7 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     repack.add_argument("--json", action="store_true", help="the new manifest as JSON on standard output")
 
     _verify_arguments(_command(commands, "verify", "check a dataset: from itself, or against what is to serve"))
-    _verify_tokenizer_arguments(_command(commands, "verify-tokenizer", "say which way a tokenizer's texts go, and prove it"))
+    _verify_tokenizer_arguments(
+        _command(commands, "verify-tokenizer", "say which way a tokenizer's texts go, and prove it")
+    )
     return parser
 
 

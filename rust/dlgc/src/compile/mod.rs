@@ -127,7 +127,8 @@ fn compile_with(
         compiler.importers.remember_siblings(start.siblings());
         let mut sink = Writing { writer, importers: &compiler.importers };
         let ran = match run(options.threads, &compiler, reader, total, start, &mut sink, monitor) {
-            Err(_) if compiler.tokenizer.begin_again() => continue, // with the reference: from the start
+            // With the reference: from the start.
+            Err(_) if is_readable_again(&listing.files) && compiler.tokenizer.begin_again() => continue,
             ran => ran?,
         };
         let Some(Ran { tallies, inputs, skipped }) = ran else {
@@ -161,7 +162,7 @@ pub fn check(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<Comp
     let ran = loop {
         let reader = Reader::new(listing.files.clone(), options.max_record_bytes).joining(is_piece);
         match run(options.threads, &compiler, reader, total, Start::default(), &mut Nowhere, monitor) {
-            Err(_) if compiler.tokenizer.begin_again() => {}
+            Err(_) if is_readable_again(&listing.files) && compiler.tokenizer.begin_again() => {}
             ran => break ran?,
         }
     };
@@ -280,6 +281,11 @@ fn refuse_output_among_inputs(output: &Path, files: &[PathBuf]) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// Whether a run can begin again: what a pipe gave is gone.
+fn is_readable_again(files: &[PathBuf]) -> bool {
+    files.iter().all(|file| file.is_file())
 }
 
 fn total_bytes(files: &[PathBuf]) -> Option<u64> {
