@@ -156,7 +156,8 @@ fn take(
             target_hash: example.target_hash,
             ..Provenance::default()
         };
-        let row = Row { input_ids: example.input_ids, labels: example.labels, provenance: vec![provenance] };
+        let provenance = vec![provenance];
+        let row = Row { input_ids: example.input_ids, labels: example.labels, provenance, preference: None };
         writer.row("train", row)?;
     }
     writer.close_full_shards()?;
@@ -190,6 +191,7 @@ fn measure(options: &CompileOptions, last: &str) -> Result<String> {
         run: String::new(),
         shard_tokens: options.shard_tokens,
         overwrite: options.overwrite,
+        rows: options.rows,
         packing: options.packing,
         max_length: compiler.max_length,
         tokenizer: &compiler.files.files,

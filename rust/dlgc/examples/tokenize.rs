@@ -120,7 +120,7 @@ fn main() -> ExitCode {
                 scope.spawn(|| {
                     while let Some(text) = texts.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let count =
-                            std::hint::black_box(tokenizer.untrained(text, &[]).expect("encoded")).input_ids.len();
+                            std::hint::black_box(tokenizer.untrained(text, &[], None).expect("encoded")).input_ids.len();
                         tokens.fetch_add(count, Ordering::Relaxed);
                     }
                 });
@@ -142,7 +142,7 @@ fn check(files: &TokenizerFiles, tokenizer: &Tokenizer, texts: &[String]) -> Exi
     let reference = Tokenizer::load_reference(files).expect("a tokenizer that can be read");
     let mut different = 0;
     for text in texts {
-        let (found, expected) = (tokenizer.untrained(text, &[]), reference.untrained(text, &[]));
+        let (found, expected) = (tokenizer.untrained(text, &[], None), reference.untrained(text, &[], None));
         let (found, expected) = (found.expect("encoded"), expected.expect("encoded"));
         if found != expected {
             different += 1;

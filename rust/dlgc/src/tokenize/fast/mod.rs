@@ -65,7 +65,7 @@ pub(super) struct Fast {
     said: Vec<u8>,
     /// Pieces that are tokens, though merging does not give them.
     whole: HashMap<Vec<u8>, u32>,
-    workers: Mutex<Vec<Box<Worker>>>,
+    workers: Mutex<Vec<Worker>>,
 }
 
 /// What one thread needs for itself.

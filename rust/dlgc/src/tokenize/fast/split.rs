@@ -175,7 +175,7 @@ const HIGHS: u64 = ONES << 7;
 /// The high bit of each byte that is no ASCII letter.
 #[inline]
 fn not_letters(word: u64) -> u64 {
-    let lower = (word | ONES * 0x20) & !HIGHS;
+    let lower = (word | (ONES * 0x20)) & !HIGHS;
     let from_a = lower + ONES * (0x80 - b'a' as u64);
     let after_z = lower + ONES * (0x7F - b'z' as u64);
     !(from_a & !after_z & !word) & HIGHS
