@@ -53,7 +53,7 @@ class _Clock(dt.datetime):
 chat_template_utils.datetime = _Clock
 
 # A template that raises is asked often, and Jinja takes a millisecond to make each traceback a pretty one.
-jinja2.debug.rewrite_traceback_stack = lambda source=None: sys.exc_info()[1]  # type: ignore[return-value]  # noqa: ARG005  # called by that name
+jinja2.debug.rewrite_traceback_stack = lambda source=None: sys.exc_info()[1]  # type: ignore[assignment, return-value]  # noqa: ARG005  # called by that name
 
 
 @dataclass
