@@ -119,8 +119,9 @@ fn main() -> ExitCode {
             for _ in 0..options.threads {
                 scope.spawn(|| {
                     while let Some(text) = texts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let count =
-                            std::hint::black_box(tokenizer.untrained(text, &[], None).expect("encoded")).input_ids.len();
+                        let count = std::hint::black_box(tokenizer.untrained(text, &[], None).expect("encoded"))
+                            .input_ids
+                            .len();
                         tokens.fetch_add(count, Ordering::Relaxed);
                     }
                 });
