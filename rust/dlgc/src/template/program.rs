@@ -505,6 +505,16 @@ impl Expression {
         }
     }
 
+    /// Whether it calls nothing: evaluating it changes nothing, and does so twice as well as once.
+    pub(super) fn only_looks(&self) -> bool {
+        match self {
+            Self::Int(_) | Self::Name(_) => true,
+            Self::Attribute(value, _) => value.only_looks(),
+            Self::Arithmetic(_, pair) => pair.iter().all(Self::only_looks),
+            _ => false,
+        }
+    }
+
     /// Whether it only counts: nothing in it can go wrong at one turn of a loop and not at another.
     pub(super) fn only_counts(&self, [loop_name, messages]: [Option<Name>; 2]) -> bool {
         match self {
@@ -521,6 +531,19 @@ impl Expression {
                 pair.iter().all(|value| value.only_counts([loop_name, messages]))
             }
             _ => false,
+        }
+    }
+}
+
+impl Comparison {
+    /// The same with the sides changed.
+    pub(super) fn turned(self) -> Self {
+        match self {
+            Self::Less => Self::Greater,
+            Self::LessOrEqual => Self::GreaterOrEqual,
+            Self::Greater => Self::Less,
+            Self::GreaterOrEqual => Self::LessOrEqual,
+            other => other,
         }
     }
 }

@@ -29,6 +29,11 @@ impl<'a> Machine<'a> {
                 self.item(&value, &key)?
             }
             Expression::Compare(first, chain) => {
+                if let [(comparison, second)] = chain.as_slice()
+                    && let Some(holds) = self.remembered(first, *comparison, second)?
+                {
+                    return Ok(Value::Bool(holds));
+                }
                 let mut left = self.deep(first)?;
                 for (comparison, right) in chain {
                     let right = self.deep(right)?;

@@ -77,7 +77,7 @@ impl<'a> Machine<'a> {
                 return Ok(self.compare_count(comparison, *offset, *with));
             }
             (Value::Int(with), Value::Count(offset)) if !is_membership(comparison) => {
-                return Ok(self.compare_count(turned(comparison), *offset, *with));
+                return Ok(self.compare_count(comparison.turned(), *offset, *with));
             }
             _ => {}
         }
@@ -603,17 +603,6 @@ impl<'a> Machine<'a> {
 
 fn is_membership(comparison: Comparison) -> bool {
     matches!(comparison, Comparison::In | Comparison::NotIn)
-}
-
-/// The comparison with its sides changed.
-fn turned(comparison: Comparison) -> Comparison {
-    match comparison {
-        Comparison::Less => Comparison::Greater,
-        Comparison::LessOrEqual => Comparison::GreaterOrEqual,
-        Comparison::Greater => Comparison::Less,
-        Comparison::GreaterOrEqual => Comparison::LessOrEqual,
-        other => other,
-    }
 }
 
 /// A number as a float, with the number itself.

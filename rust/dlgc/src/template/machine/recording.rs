@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::value::{Course, Frame, Items, Value};
-use super::{Failure, Machine, Stage};
-use crate::template::program::Program;
+use super::{Done, Failure, Machine, Stage};
+use crate::template::program::{Comparison, Expression, Program};
 
 /// A run of which prompts can be had; see the module.
 #[derive(Debug)]
@@ -51,14 +51,36 @@ pub(super) struct Point<'a> {
     /// Whether the generation prompt was asked about before the next point.
     asked: bool,
     /// Attributes of namespaces that were read or set before the next point.
-    touched: Vec<(usize, String)>,
+    touched: Vec<Touched>,
+}
+
+/// What the way to the next point depends on.
+#[derive(Debug, Clone)]
+struct Touched {
+    namespace: usize,
+    attribute: String,
+    /// The values from one to another with which it is the same way: the attribute was only compared with numbers.
+    /// `None` where it was read or set.
+    between: Option<(i128, i128)>,
 }
 
 impl Point<'_> {
-    pub(super) fn note(&mut self, namespace: usize, attribute: &str) {
-        if !self.touched.iter().any(|(number, name)| *number == namespace && name == attribute) {
-            self.touched.push((namespace, attribute.to_owned()));
+    /// An attribute was compared, and every value between two has the same outcome; or it was read or set.
+    fn note(&mut self, namespace: usize, attribute: &str, between: Option<(i128, i128)>) {
+        narrow(&mut self.touched, namespace, attribute, between);
+    }
+}
+
+/// Adds to what a way depends on.
+fn narrow(touched: &mut Vec<Touched>, namespace: usize, attribute: &str, between: Option<(i128, i128)>) {
+    match touched.iter_mut().find(|known| known.namespace == namespace && known.attribute == attribute) {
+        Some(known) => {
+            known.between = known
+                .between
+                .zip(between)
+                .map(|((low, high), (other_low, other_high))| (low.max(other_low), high.min(other_high)));
         }
+        None => touched.push(Touched { namespace, attribute: attribute.to_owned(), between }),
     }
 }
 
@@ -70,7 +92,8 @@ pub(super) type Differences<'a> = Vec<(usize, String, Value<'a>)>;
 pub(super) struct Hint {
     start: usize,
     count: usize,
-    differs: Vec<(usize, String)>,
+    /// What the way there depends on.
+    touched: Vec<Touched>,
     end: usize,
 }
 
@@ -176,7 +199,65 @@ impl<'a> Machine<'a> {
     /// An attribute of a namespace was read or set.
     pub(super) fn reads(&mut self, namespace: usize, attribute: &str) {
         if let Some(point) = self.recorder.as_mut().and_then(|recorder| recorder.points.last_mut()) {
-            point.note(namespace, attribute);
+            point.note(namespace, attribute, None);
+        }
+    }
+
+    /// The outcome where an attribute of a namespace is compared with a number. Many templates remember where the last
+    /// question stood and ask at every answer whether it comes after that: whatever the number is, the outcome is the
+    /// same for all on one side. `None` where something else is compared, or nothing is recorded.
+    pub(super) fn remembered(
+        &mut self,
+        left: &'a Expression,
+        comparison: Comparison,
+        right: &'a Expression,
+    ) -> Done<Option<bool>> {
+        if self.recorder.is_none() || matches!(comparison, Comparison::In | Comparison::NotIn) {
+            return Ok(None);
+        }
+        let attribute = |machine: &mut Self, expression: &'a Expression| {
+            let Expression::Attribute(namespace, name) = expression else { return None };
+            let Expression::Name(namespace) = &**namespace else { return None };
+            let Value::Namespace(number) = machine.lookup(*namespace) else { return None };
+            let (_, value) = machine.namespaces[number].iter().find(|(known, _)| known == name)?;
+            matches!(value, Value::Int(_) | Value::Count(_)).then(|| (number, name.as_str(), value.clone()))
+        };
+        let (own, other, comparison) = match (attribute(self, left), attribute(self, right)) {
+            (Some(own), None) => (own, right, comparison),
+            (None, Some(own)) => (own, left, comparison.turned()),
+            _ => return Ok(None),
+        };
+        if !other.only_looks() {
+            return Ok(None);
+        }
+        let (namespace, name, value) = own;
+        let other = self.deep(other)?;
+        let Value::Int(with) = other else { return Ok(None) };
+        let holds = self.compare(comparison, &value, &other)?;
+        let known = self.number_now(&value).expect("it is a number");
+        let below = (i128::MIN, with.saturating_sub(1));
+        let above = (with.saturating_add(1), i128::MAX);
+        let between = match (comparison, holds) {
+            (Comparison::Less, true) | (Comparison::GreaterOrEqual, false) => below,
+            (Comparison::Less, false) | (Comparison::GreaterOrEqual, true) => (with, i128::MAX),
+            (Comparison::Greater, true) | (Comparison::LessOrEqual, false) => above,
+            (Comparison::Greater, false) | (Comparison::LessOrEqual, true) => (i128::MIN, with),
+            (Comparison::Equal, true) | (Comparison::Unequal, false) => (with, with),
+            _ if known < with => below,
+            _ => above,
+        };
+        if let Some(point) = self.recorder.as_mut().and_then(|recorder| recorder.points.last_mut()) {
+            point.note(namespace, name, Some(between));
+        }
+        Ok(Some(holds))
+    }
+
+    /// What a number is with as many messages as are shown; nothing is noted.
+    fn number_now(&self, value: &Value<'a>) -> Option<i128> {
+        match value {
+            Value::Int(value) => Some(*value),
+            Value::Count(offset) => Some((self.count as i128).saturating_add(*offset)),
+            _ => None,
         }
     }
 
@@ -228,20 +309,30 @@ impl<'a> Machine<'a> {
         let Some(start) = known.or_else(|| tape.points.iter().position(is_start)) else { return false };
         let point = &tape.points[start];
         let Some(differences) = self.differences(point, &tape.text) else { return false };
-        let differs: Vec<(usize, String)> =
-            differences.iter().map(|(namespace, name, _)| (*namespace, name.clone())).collect();
+        // A value that differs goes the same way where it was compared with the same outcome.
+        let is_same_way = |touched: &[Touched]| {
+            touched.iter().all(|touched| {
+                let is_it = |(namespace, name, _): &&(usize, String, Value<'a>)| {
+                    *namespace == touched.namespace && *name == touched.attribute
+                };
+                let Some((_, _, value)) = differences.iter().find(is_it) else { return true };
+                let within = |(low, high): (i128, i128)| self.number_now(value).map(|now| (low..=high).contains(&now));
+                touched.between.and_then(within).unwrap_or(false)
+            })
+        };
         let goes_on = |point: &Point<'a>| {
-            point.needs <= self.count
-                && !(self.add_generation_prompt && point.asked)
-                && !point.touched.iter().any(|touched| differs.contains(touched))
+            point.needs <= self.count && !(self.add_generation_prompt && point.asked) && is_same_way(&point.touched)
         };
         // What went well for fewer messages goes well for more.
-        let from =
-            if hint.start == start && hint.count <= self.count && hint.differs == differs { hint.end } else { start };
+        let known = hint.start == start && hint.count <= self.count && is_same_way(&hint.touched);
+        let (from, mut touched) = if known { (hint.end, hint.touched) } else { (start, Vec::new()) };
         let end = from + tape.points[from..].iter().take_while(|point| goes_on(point)).count();
         let end = end.min(tape.points.len() - 1);
+        for more in tape.points[from..end.max(from)].iter().flat_map(|point| &point.touched) {
+            narrow(&mut touched, more.namespace, &more.attribute, more.between);
+        }
         let (count, add_generation_prompt) = (self.count, self.add_generation_prompt);
-        tape.hints.borrow_mut()[usize::from(add_generation_prompt)] = Hint { start, count, differs, end };
+        tape.hints.borrow_mut()[usize::from(add_generation_prompt)] = Hint { start, count, touched, end };
         if end <= start {
             return false;
         }
@@ -328,6 +419,21 @@ mod tests {
             ),
             (
                 "{{ messages[-1].content }}{% for m in messages %}{% if m.role == 'tool' %}{% continue %}{% endif %}{{ m.content }}{% endfor %}",
+                9,
+            ),
+            // Where the last question stands is another place in every branch; only what comes after it is another text.
+            (
+                "{% set n = namespace(last=messages|length - 1, open=true) %}{% for m in messages[::-1] %}\
+              {% set i = (messages|length - 1) - loop.index0 %}{% if n.open and m.role == 'user' %}\
+              {% set n.open = false %}{% set n.last = i %}{% endif %}{% endfor %}{% for m in messages %}\
+              {% if loop.index0 > n.last %}[{{ m.content }}]{% elif n.last == loop.index0 %}?{% endif %}\
+              {{ m.content }}{% if n.last <= loop.index0 + 1 %}!{% endif %}{% endfor %}",
+                4,
+            ),
+            (
+                "{% set n = namespace(k=0) %}{% for m in messages[::-1] %}{% if m.role == 'user' %}{% set n.k = n.k + 1 %}\
+              {% endif %}{% endfor %}{% for m in messages %}{{ m.content }}{% if n.k < 3 %}!{% endif %}\
+              {% if 2 != n.k %}?{% endif %}{% if n.k == 'x' or n.k > 1.5 %}-{% endif %}{% endfor %}",
                 9,
             ),
         ] {
