@@ -2,15 +2,14 @@
 //!
 //! In: text, and where in it texts of control tokens begin that are to stay text. Out: [`Encoded`]: the ids that the
 //! pinned `tokenizers` crate gives without added special tokens, with the bytes that each stands for; or the text of
-//! ids. Where [`Fast`] knows the tokenizer it does the work, and the reference is asked about some texts of a run. What the reference loses on the way (a character without a token, a normaliser's work) is told by
+//! ids. What the tokenizer loses on the way (a character without a token, a normaliser's work) is told by
 //! [`Encoder::says`].
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::{Value, json};
@@ -19,12 +18,11 @@ use tokenizers::{
     AddedToken, Encoding, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper, PostProcessor,
     PostProcessorWrapper, Tokenizer as Reference,
 };
-use xxhash_rust::xxh3::xxh3_64;
 
+use super::engine::{Engine, Known, read};
 use super::fast::Fast;
-use super::proof::{Difference, Texts, compare, lengths, scalars};
+use super::proof::Difference;
 use crate::error::{Error, ErrorKind, Result};
-use crate::panics::caught;
 
 /// Stands for "an added token" before a piece of text that follows one. No record holds it.
 const MARK: char = '\u{FDD0}';
@@ -48,37 +46,37 @@ struct Borders {
     is_border: Vec<bool>,
 }
 
-/// The reference, and what encodes as it does where that is known.
-struct Engine {
-    reference: Reference,
-    /// Or why the reference does all the work.
-    fast: std::result::Result<Fast, String>,
-    /// How many texts were encoded, as far as that matters: the first ones are compared.
-    encoded: AtomicUsize,
-    /// A text that was not encoded as by the reference.
-    difference: OnceLock<Difference>,
-}
-
-/// So many texts of a run are compared with the reference first, and of the others one in so many, by their hash.
-const FIRST: usize = 64;
-const ONE_IN: u64 = 1000;
-/// Longer texts are not: the reference takes a hundred bytes of memory for each of theirs.
-const LONGEST: usize = 1 << 20;
-/// So many random texts are compared when a tokenizer is loaded.
-const AT_LOAD: usize = 400;
-
-/// The reference, and what must be known about it.
-pub(super) struct Encoder {
-    engine: Engine,
-    /// The same, but the texts of control tokens are text to it; made when a text must not become one.
-    bare: OnceLock<Engine>,
+/// A tokenizer, and what must be known about it. It is the same for every run.
+struct Loaded {
+    known: Arc<Known>,
+    /// What it was read from: the file, and the added tokens that were declared beside it.
     json: Vec<u8>,
+    declared: String,
     added: HashMap<u32, AddedToken>,
     borders: Option<Borders>,
     /// Trims offsets in some tokenizers, which only what equals transformers' bits may see.
     post_processor: Option<PostProcessorWrapper>,
     /// Whether every text comes back from its ids, but for composed characters.
     lossless: bool,
+    /// The same, but the texts of some control tokens are text to it; made when a text must not become one.
+    bare: Mutex<Option<(Vec<String>, Arc<Known>)>>,
+}
+
+/// The tokenizer that was loaded last: who compiles again, or asks for a window, mostly wants the same.
+static LAST: Mutex<Option<Arc<Loaded>>> = Mutex::new(None);
+
+/// A tokenizer in a run.
+pub(super) struct Encoder {
+    loaded: Arc<Loaded>,
+    engine: Engine,
+    bare: OnceLock<Engine>,
+}
+
+/// Lets go of the tokenizer that is kept for whoever loads it again.
+pub(super) fn forget() {
+    if let Ok(mut last) = LAST.lock() {
+        *last = None;
+    }
 }
 
 /// A text without white space and the sign for it that some tokenizers put in its place.
@@ -86,14 +84,14 @@ fn bare(text: &str) -> String {
     text.chars().filter(|&letter| !letter.is_whitespace() && letter != '▁').collect()
 }
 
-fn fail(error: impl std::fmt::Display) -> Error {
+pub(super) fn fail(error: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Tokenizer, format!("the tokenizer failed: {error}"))
 }
 
-impl Encoder {
+impl Loaded {
     /// Reads a `tokenizer.json`; `declared` are added tokens by id as `tokenizer_config.json` has them, whose flags
     /// win, as in transformers.
-    pub(super) fn load(json: &[u8], declared: Vec<(u32, AddedToken)>) -> Result<Self> {
+    fn read(json: &[u8], declared: Vec<(u32, AddedToken)>, key: String) -> Result<Self> {
         let mut reference = read(json)?;
         let known = reference.get_added_tokens_decoder();
         let mut changed = Vec::new();
@@ -112,49 +110,94 @@ impl Encoder {
         }
         reference.add_tokens(changed).map_err(fail)?;
         let post_processor = reference.get_post_processor().cloned();
-        reference.with_post_processor(None::<PostProcessorWrapper>);
         let added = reference.get_added_tokens_decoder().into_iter().collect();
         let lossless = is_lossless(&reference);
         let borders = Borders::of(&added);
-        let engine = Engine::new(reference, json)?;
-        Ok(Self { engine, bare: OnceLock::new(), json: json.to_vec(), added, borders, post_processor, lossless })
+        let known = Arc::new(Known::new(reference, json)?);
+        let json = json.to_vec();
+        Ok(Self { known, json, declared: key, added, borders, post_processor, lossless, bare: Mutex::new(None) })
+    }
+
+    /// The same, from memory if it was the last one.
+    fn get(json: &[u8], declared: Vec<(u32, AddedToken)>) -> Result<Arc<Self>> {
+        let key = format!("{declared:?}");
+        let last = LAST.lock().ok().and_then(|last| last.clone());
+        if let Some(last) = last.filter(|last| last.json == json && last.declared == key) {
+            return Ok(last);
+        }
+        let loaded = Arc::new(Self::read(json, declared, key)?);
+        if let Ok(mut last) = LAST.lock() {
+            *last = Some(Arc::clone(&loaded));
+        }
+        Ok(loaded)
+    }
+
+    /// The tokenizer with nothing found in text before it is split, and with names for control tokens that no text
+    /// has: some models know their vocabulary by name.
+    fn bare(&self, control: &[String]) -> Result<Arc<Known>> {
+        let last = self.bare.lock().ok().and_then(|last| last.clone());
+        if let Some((_, bare)) = last.filter(|(names, _)| names == control) {
+            return Ok(bare);
+        }
+        let json = without_control(&self.json, control)?;
+        let reference = read(&json)?;
+        let bare = Arc::new(match &self.known.path() {
+            Ok(_) => Known::new(reference, &json)?,
+            Err(why) => Known::slow(reference, why.clone()),
+        });
+        if let Ok(mut last) = self.bare.lock() {
+            *last = Some((control.to_vec(), Arc::clone(&bare)));
+        }
+        Ok(bare)
+    }
+}
+
+impl Encoder {
+    /// Reads a `tokenizer.json`, unless it was the last one that was read; `declared` are added tokens by id as
+    /// `tokenizer_config.json` has them, whose flags win, as in transformers.
+    pub(super) fn load(json: &[u8], declared: Vec<(u32, AddedToken)>) -> Result<Self> {
+        let loaded = Loaded::get(json, declared)?;
+        let engine = Engine::new(Arc::clone(&loaded.known), None);
+        Ok(Self { loaded, engine, bare: OnceLock::new() })
     }
 
     /// Leaves all the work to the reference.
     pub(super) fn leave_to_reference(&mut self, why: &str) {
-        self.engine.fast = Err(why.to_owned());
-        self.engine.difference = OnceLock::new();
+        self.engine = Engine::new(Arc::clone(&self.loaded.known), Some(why.to_owned()));
         self.bare = OnceLock::new();
     }
 
     /// A text of this run that was not encoded as by the reference.
     pub(super) fn difference(&self) -> Option<&Difference> {
-        self.engine.difference.get().or_else(|| self.bare.get()?.difference.get())
+        self.engine.difference().or_else(|| self.bare.get()?.difference())
     }
 
     /// Compares texts of all kinds with the reference: how many were the same, or the first that is not.
     pub(super) fn prove(&self, strings: usize, is_whole: bool) -> Result<std::result::Result<usize, Difference>> {
-        self.engine.prove(strings, is_whole)
+        self.engine.known().prove(strings, is_whole)
     }
 
     #[cfg(test)]
     pub(super) fn spoil(&mut self) {
-        self.engine.fast.as_mut().expect("a fast path").spoil();
+        let reference = read(&self.loaded.json).expect("it was read before");
+        let mut known = Known::new(reference, &self.loaded.json).expect("it was made before");
+        known.spoil();
+        self.engine = Engine::new(Arc::new(known), None);
     }
 
     /// The name of the fast path, or why there is none.
     pub(super) fn path(&self) -> std::result::Result<String, String> {
-        self.engine.fast.as_ref().map(Fast::name).map_err(Clone::clone)
+        self.engine.fast().map(Fast::name).map_err(Clone::clone)
     }
 
     /// The reference itself.
     pub(super) fn reference(&self) -> &Reference {
-        &self.engine.reference
+        &self.engine.known().reference
     }
 
     /// The added token of an id.
     pub(super) fn added(&self, id: u32) -> Option<&AddedToken> {
-        self.added.get(&id)
+        self.loaded.added.get(&id)
     }
 
     /// The added token at an index, where the text really holds it: an unknown token may stand for anything.
@@ -182,7 +225,7 @@ impl Encoder {
 
     /// All added tokens.
     pub(super) fn all_added(&self) -> impl Iterator<Item = &AddedToken> {
-        self.added.values()
+        self.loaded.added.values()
     }
 
     /// What changes the text before it is split, unless nothing does.
@@ -191,7 +234,7 @@ impl Encoder {
             NormalizerWrapper::Sequence(steps) => steps.as_ref().is_empty(),
             _ => false,
         };
-        self.engine.reference.get_normalizer().filter(|normalizer| !empty(normalizer))
+        self.reference().get_normalizer().filter(|normalizer| !empty(normalizer))
     }
 
     /// Ids of a text. Texts of `control` tokens that begin at `suppressed` places stay text.
@@ -269,7 +312,7 @@ impl Encoder {
 
     /// A text in pieces that are encoded each by itself.
     fn pieces<'t>(&'t self, text: &'t str) -> impl Iterator<Item = &'t str> + 't {
-        let found = self.borders.iter().flat_map(move |borders| {
+        let found = self.loaded.borders.iter().flat_map(move |borders| {
             let is_border = |found: &aho_corasick::Match| borders.is_border[found.pattern().as_usize()];
             borders.finder.find_iter(text).filter(is_border).map(|found| found.start())
         });
@@ -285,17 +328,14 @@ impl Encoder {
 
     /// Ids of a text, with the offsets that transformers sees.
     pub(super) fn encode_as_transformers(&self, text: &str) -> Result<Encoded> {
-        let Some(post_processor) = &self.post_processor else { return self.engine.encode(text) };
-        let encoding = self.engine.reference.encode(text, false).map_err(fail)?;
+        let Some(post_processor) = &self.loaded.post_processor else { return self.engine.encode(text) };
+        let encoding = self.reference().encode(text, false).map_err(fail)?;
         Ok(Encoded::of(&post_processor.process(encoding, None, false).map_err(fail)?))
     }
 
     /// The text of ids, special tokens kept.
     pub(super) fn decode(&self, ids: &[u32]) -> Result<String> {
-        if let Some(text) = self.engine.fast.as_ref().ok().and_then(|fast| fast.decode(ids)) {
-            return Ok(text);
-        }
-        self.engine.reference.decode(ids, false).map_err(fail)
+        self.engine.decode(ids)
     }
 
     /// Whether ids say what the text says, as far as the tokenizer can: white space and what its normaliser changes
@@ -307,7 +347,7 @@ impl Encoder {
         text: &str,
         whole: &Range<usize>,
     ) -> Result<bool> {
-        if self.lossless {
+        if self.loaded.lossless {
             return Ok(true);
         }
         let decoded = self.decode(&encoded.ids[tokens.clone()])?;
@@ -340,146 +380,55 @@ impl Encoder {
         out
     }
 
-    /// The reference with nothing found in text before it is split, and with names for control tokens that no text
-    /// has: some models know their vocabulary by name.
     fn bare(&self, control: &[String]) -> Result<&Engine> {
         if let Some(bare) = self.bare.get() {
             return Ok(bare);
         }
-        let mut json: Value = serde_json::from_slice(&self.json).map_err(fail)?;
-        json["added_tokens"] = json!([{"id": u32::MAX, "content": MARK.to_string(), "single_word": false,
-            "lstrip": false, "rstrip": false, "normalized": false, "special": true}]);
-        let mut control: HashSet<&str> = control.iter().map(String::as_str).collect();
-        let unknown = json["model"]["unk_token"].as_str().map(ToOwned::to_owned);
-        control.remove(unknown.as_deref().unwrap_or_default());
-        let is_control = |name: &str| control.contains(name);
-        let renamed = |name: &str| format!("{MARK}{name}");
-        match &mut json["model"]["vocab"] {
-            Value::Object(vocab) => {
-                *vocab = std::mem::take(vocab)
-                    .into_iter()
-                    .map(|(name, id)| if is_control(&name) { (renamed(&name), id) } else { (name, id) })
-                    .collect();
-            }
-            Value::Array(pieces) => {
-                for name in pieces.iter_mut().filter_map(|piece| piece.get_mut(0)) {
-                    if let Some(control) = name.as_str().filter(|name| is_control(name)) {
-                        *name = renamed(control).into();
-                    }
-                }
-            }
-            _ => {}
-        }
-        if let Some(merges) = json["model"]["merges"].as_array_mut() {
-            merges.retain(|merge| {
-                let pair = match merge {
-                    Value::String(text) => text.split_once(' '),
-                    _ => merge.get(0).and_then(Value::as_str).zip(merge.get(1).and_then(Value::as_str)),
-                };
-                pair.is_none_or(|(left, right)| {
-                    !is_control(left) && !is_control(right) && !is_control(&format!("{left}{right}"))
-                })
-            });
-        }
-        let json = serde_json::to_vec(&json).map_err(fail)?;
-        let mut bare = read(&json)?;
-        bare.with_post_processor(None::<PostProcessorWrapper>);
-        let bare = match &self.engine.fast {
-            Ok(_) => Engine::new(bare, &json)?,
-            Err(why) => Engine::of(bare, Err(why.clone())),
-        };
-        Ok(self.bare.get_or_init(|| bare))
+        let bare = self.loaded.bare(control)?;
+        let refused = self.engine.fast().err().cloned();
+        Ok(self.bare.get_or_init(|| Engine::new(bare, refused)))
     }
 }
 
-impl Engine {
-    fn of(reference: Reference, fast: std::result::Result<Fast, String>) -> Self {
-        Self { reference, fast, encoded: AtomicUsize::new(0), difference: OnceLock::new() }
-    }
-
-    /// With a fast path, if there is one for the tokenizer and it passes its test.
-    fn new(reference: Reference, json: &[u8]) -> Result<Self> {
-        let fast = caught(|| Fast::of(json, &reference)).unwrap_or_else(|said| Err(format!("it failed: {said}")));
-        let mut engine = Self::of(reference, fast);
-        if let Err(difference) = engine.prove(AT_LOAD, false)? {
-            engine.fast = Err(format!("it failed its test: {difference}"));
+/// A `tokenizer.json` that finds nothing in text before it is split but [`MARK`], and gives control tokens names that no
+/// text has.
+fn without_control(json: &[u8], control: &[String]) -> Result<Vec<u8>> {
+    let mut json: Value = serde_json::from_slice(json).map_err(fail)?;
+    json["added_tokens"] = json!([{"id": u32::MAX, "content": MARK.to_string(), "single_word": false,
+        "lstrip": false, "rstrip": false, "normalized": false, "special": true}]);
+    let mut control: HashSet<&str> = control.iter().map(String::as_str).collect();
+    let unknown = json["model"]["unk_token"].as_str().map(ToOwned::to_owned);
+    control.remove(unknown.as_deref().unwrap_or_default());
+    let is_control = |name: &str| control.contains(name);
+    let renamed = |name: &str| format!("{MARK}{name}");
+    match &mut json["model"]["vocab"] {
+        Value::Object(vocab) => {
+            *vocab = std::mem::take(vocab)
+                .into_iter()
+                .map(|(name, id)| if is_control(&name) { (renamed(&name), id) } else { (name, id) })
+                .collect();
         }
-        Ok(engine)
-    }
-
-    fn by_reference(&self, text: &str) -> Result<Encoded> {
-        Ok(Encoded::of(&self.reference.encode(text, false).map_err(fail)?))
-    }
-
-    fn encode(&self, text: &str) -> Result<Encoded> {
-        let Ok(fast) = &self.fast else { return self.by_reference(text) };
-        let found = caught(|| fast.encode(text, &|text| self.by_reference(text)));
-        let found = match found {
-            Ok(encoded) => {
-                let encoded = encoded?;
-                if !self.is_compared(text) || encoded == self.by_reference(text)? {
-                    return Ok(encoded);
+        Value::Array(pieces) => {
+            for name in pieces.iter_mut().filter_map(|piece| piece.get_mut(0)) {
+                if let Some(control) = name.as_str().filter(|name| is_control(name)) {
+                    *name = renamed(control).into();
                 }
-                self.compare(fast, text)?
             }
-            Err(_) => self.compare(fast, text)?,
-        };
-        let difference = found.unwrap_or_else(|| Difference {
-            text: String::new(),
-            fast: "something else than before".to_owned(),
-            reference: "what it made before".to_owned(),
+        }
+        _ => {}
+    }
+    if let Some(merges) = json["model"]["merges"].as_array_mut() {
+        merges.retain(|merge| {
+            let pair = match merge {
+                Value::String(text) => text.split_once(' '),
+                _ => merge.get(0).and_then(Value::as_str).zip(merge.get(1).and_then(Value::as_str)),
+            };
+            pair.is_none_or(|(left, right)| {
+                !is_control(left) && !is_control(right) && !is_control(&format!("{left}{right}"))
+            })
         });
-        let message = format!("the fast tokeniser does not do as the reference does: {difference}");
-        let _ = self.difference.set(difference); // another thread may have been first
-        Err(Error::new(ErrorKind::Tokenizer, message).hint("this is a bug in dlgc: please report it"))
     }
-
-    fn compare(&self, fast: &Fast, text: &str) -> Result<Option<Difference>> {
-        let anew = |text: &str| match caught(|| fast.encode(text, &|text| self.by_reference(text))) {
-            Ok(Ok(encoded)) => Ok(encoded),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(said) => Err(said),
-        };
-        compare(text, &anew, &|text| self.by_reference(text))
-    }
-
-    /// Whether ids are decoded as by the reference, also where they begin and end inside characters.
-    fn compare_decoded(&self, fast: &Fast, text: &str) -> Result<Option<Difference>> {
-        let ids = self.by_reference(text)?.ids;
-        for ids in [ids.as_slice(), ids.get(1..).unwrap_or_default()] {
-            let Some(found) = fast.decode(ids) else { return Ok(None) };
-            let expected = self.reference.decode(ids, false).map_err(fail)?;
-            if found != expected {
-                return Ok(Some(Difference { text: format!("{ids:?}"), fast: found, reference: expected }));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether a text of a run is encoded by the reference too.
-    fn is_compared(&self, text: &str) -> bool {
-        text.len() <= LONGEST
-            && (self.encoded.load(Ordering::Relaxed) < FIRST && self.encoded.fetch_add(1, Ordering::Relaxed) < FIRST
-                || xxh3_64(text.as_bytes()).is_multiple_of(ONE_IN))
-    }
-
-    fn prove(&self, strings: usize, is_whole: bool) -> Result<std::result::Result<usize, Difference>> {
-        let Ok(fast) = &self.fast else { return Ok(Ok(0)) };
-        let mut added: Vec<(u32, AddedToken)> = self.reference.get_added_tokens_decoder().into_iter().collect();
-        added.sort_by_key(|(id, _)| *id);
-        let added: Vec<String> = added.into_iter().map(|(_, token)| token.content).collect();
-        let said = fast.said(if is_whole { 1 } else { 97 });
-        let edges = is_whole.then(lengths).into_iter().flatten();
-        let texts = Texts::new(1, &said, &added).take(strings).chain(edges);
-        let mut same = 0;
-        for text in texts.chain(is_whole.then(scalars).into_iter().flatten()) {
-            if let Some(difference) = self.compare(fast, &text)?.or(self.compare_decoded(fast, &text)?) {
-                return Ok(Err(difference));
-            }
-            same += 1;
-        }
-        Ok(Ok(same))
-    }
+    serde_json::to_vec(&json).map_err(fail)
 }
 
 impl Borders {
@@ -498,23 +447,6 @@ impl Borders {
         let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(contents).ok()?;
         is_border.contains(&true).then_some(Self { finder, is_border })
     }
-}
-
-/// Reads a `tokenizer.json`, without what somebody's training script left in it: padding, truncation and dropout are
-/// not part of a text's ids.
-fn read(json: &[u8]) -> Result<Reference> {
-    let mut reference = Reference::from_bytes(json)
-        .map_err(|error| Error::new(ErrorKind::Tokenizer, format!("`tokenizer.json` cannot be read: {error}")))?;
-    reference.with_padding(None);
-    reference.with_truncation(None).map_err(fail)?;
-    if let ModelWrapper::BPE(bpe) = reference.get_model()
-        && bpe.dropout.is_some()
-    {
-        let mut bpe = bpe.clone();
-        bpe.dropout = None;
-        reference.with_model(bpe);
-    }
-    Ok(reference)
 }
 
 /// Whether a tokenizer is made of parts that are known to lose nothing, and has a token for every byte.
@@ -546,7 +478,7 @@ fn is_lossless(reference: &Reference) -> bool {
 }
 
 impl Encoded {
-    fn of(encoding: &Encoding) -> Self {
+    pub(super) fn of(encoding: &Encoding) -> Self {
         Self { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() }
     }
 

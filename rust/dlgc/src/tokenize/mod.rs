@@ -8,6 +8,7 @@
 
 mod control;
 mod encode;
+mod engine;
 mod fast;
 mod files;
 mod gguf;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::diagnostic::Diagnostic;
-use crate::dialogue::Dialogue;
+use crate::dialogue::{Dialogue, Message};
 use crate::error::Result;
 
 pub use control::{ControlPolicy, OnControlToken};
@@ -30,6 +31,9 @@ use control::ControlTokens;
 use encode::{Encoded, Encoder};
 
 pub use encode::Memory;
+
+/// Tokens that most templates write around a message.
+const AROUND_MESSAGE: usize = 5;
 
 /// The label of a token that is not trained.
 pub const UNTRAINED: i32 = -100;
@@ -86,8 +90,14 @@ pub struct Ending {
     pub appended: bool,
 }
 
+/// Lets go of the tokenizer that was loaded last, which is kept for whoever loads it again: some hundred megabytes, and
+/// the words that it has met.
+pub fn forget_tokenizer() {
+    encode::forget();
+}
+
 impl Tokenizer {
-    /// Loads a tokenizer.
+    /// Loads a tokenizer; the one that was loaded last is shared.
     ///
     /// # Errors
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference cannot read it.
@@ -240,6 +250,17 @@ impl Tokenizer {
             return self.encoder.count(text, memory);
         }
         Ok(self.encode(text, suppressed)?.ids.len())
+    }
+
+    /// About how many tokens a message has in a rendering, for guesses that are measured afterwards: exact but for what
+    /// the template writes around it where that costs little, by its length where it does not.
+    pub fn expected_of(&self, message: &Message<'_>) -> u64 {
+        let is_cheap = self.encoder.path().is_ok();
+        let exact = |text: &str| Some(self.encoder.encode(text, &[], &[]).ok()?.ids.len());
+        let tokens = |text: &str| is_cheap.then(|| exact(text)).flatten().unwrap_or(text.len() / 4);
+        let texts = [&message.content, &message.reasoning].into_iter().flatten().map(|text| tokens(text));
+        let calls = message.tool_calls.iter().map(|call| (call.name.len() + call.arguments.range.len()) / 4);
+        (texts.chain(calls).sum::<usize>() + AROUND_MESSAGE) as u64
     }
 
     fn encode(&self, text: &str, suppressed: &[usize]) -> Result<Encoded> {
