@@ -516,9 +516,9 @@ pub(super) struct Rows<'r, 'a> {
     prompts: HashMap<(usize, usize), u64>,
     /// How much longer the row of a turn is than the rendering that ends with it.
     longer: BTreeMap<usize, u64>,
-    /// Bytes of the messages before each one.
-    bytes: Vec<u64>,
-    /// Tokens and bytes of the last rendering that was measured: for guesses.
+    /// Tokens that the messages before each one are expected to have, by themselves.
+    expected: Vec<u64>,
+    /// Tokens of the last rendering that was measured, and those that were expected of its messages: for guesses.
     seen: (u64, u64),
     pub(super) refused: Option<Diagnostic>,
     error: Option<Error>,
@@ -529,9 +529,9 @@ impl<'r, 'a> Rows<'r, 'a> {
         let layout = Layout::of(dialogue);
         let options = &compiler.windows;
         let context = (options.min_context * budget as f64).ceil() as u64;
-        let mut bytes = vec![0];
+        let mut expected = vec![0];
         for message in &dialogue.messages {
-            bytes.push(bytes[bytes.len() - 1] + said(message));
+            expected.push(expected[expected.len() - 1] + compiler.tokenizer.expected_of(message));
         }
         Self {
             compiler,
@@ -545,8 +545,8 @@ impl<'r, 'a> Rows<'r, 'a> {
             rows: HashMap::new(),
             prompts: HashMap::new(),
             longer: BTreeMap::new(),
-            bytes,
-            seen: (1, 4),
+            expected,
+            seen: (1, 1),
             refused: None,
             error: None,
         }
@@ -610,11 +610,11 @@ impl<'r, 'a> Rows<'r, 'a> {
     }
 
     /// Tokens of a rendering; [`u64::MAX`] where the template refuses it.
-    fn measured(&mut self, text: Found<(String, Vec<usize>)>, bytes: u64) -> u64 {
+    fn measured(&mut self, text: Found<(String, Vec<usize>)>, expected: u64) -> u64 {
         let counted = text.map(|(text, suppressed)| self.compiler.tokenizer.count(&text, &suppressed, self.memory));
         match counted {
             Ok(Ok(tokens)) => {
-                self.seen = ((tokens as u64).max(1), bytes.max(1));
+                self.seen = ((tokens as u64).max(1), expected.max(1));
                 tokens as u64
             }
             Ok(Err(failed)) => {
@@ -634,20 +634,23 @@ impl<'r, 'a> Rows<'r, 'a> {
         }
         let end = self.layout.turns[turn].end;
         let (view, _) = self.view(cut, end, 0..0);
-        let bytes = self.bytes_from(cut, end);
-        let tokens = self.measured(self.template.text(&view.dialogue), bytes).saturating_add(self.reserve(cut));
+        let expected = self.expected(cut, end);
+        let tokens = self.measured(self.template.text(&view.dialogue), expected).saturating_add(self.reserve(cut));
         self.rows.insert((cut, turn), tokens);
         tokens
     }
 
-    fn bytes_from(&self, cut: usize, end: usize) -> u64 {
-        self.bytes[self.layout.head] + self.bytes[end] - self.bytes[self.layout.cuts[cut].at.min(end)]
+    /// Tokens that the messages of a window are expected to have, by themselves.
+    fn expected(&self, cut: usize, end: usize) -> u64 {
+        let question = &self.layout.cuts[cut].question;
+        let between = |range: Range<usize>| self.expected[range.end] - self.expected[range.start.min(range.end)];
+        between(0..self.layout.head) + between(question.clone()) + between(self.layout.cuts[cut].at..end)
     }
 
-    /// How many bytes are expected to be so many tokens.
-    fn expected_bytes(&self, tokens: u64) -> u64 {
-        let (known, bytes) = self.seen;
-        (tokens as f64 * bytes as f64 / known as f64) as u64
+    /// The sum of such tokens at which a rendering is expected to have so many.
+    fn expected_at(&self, tokens: u64) -> u64 {
+        let (known, expected) = self.seen;
+        (tokens as f64 * expected as f64 / known as f64) as u64
     }
 
     /// Whether every row fits; learns how long those are that do not.
@@ -736,8 +739,8 @@ impl Lengths for Rows<'_, '_> {
         }
         let end = self.layout.turns[turn].start + 1;
         let (view, _) = self.view(cut, end, 0..0);
-        let bytes = self.bytes_from(cut, end - 1);
-        let tokens = self.measured(self.template.prompt(&view.dialogue), bytes).saturating_add(self.reserve(cut));
+        let expected = self.expected(cut, end - 1);
+        let tokens = self.measured(self.template.prompt(&view.dialogue), expected).saturating_add(self.reserve(cut));
         self.prompts.insert((cut, turn), tokens);
         tokens
     }
@@ -748,16 +751,14 @@ impl Lengths for Rows<'_, '_> {
 
     fn guess_cut(&self, turn: usize, tokens: u64) -> usize {
         let end = self.layout.turns[turn].end;
-        let wanted = self.expected_bytes(tokens);
-        self.layout.cuts.partition_point(|cut| {
-            self.bytes[self.layout.head] + self.bytes[end].saturating_sub(self.bytes[cut.at.min(end)]) > wanted
-        })
+        let wanted = self.expected_at(tokens);
+        let cuts = 0..self.layout.cuts.len();
+        plan::partition(cuts, turn, |cut| self.expected(cut, end) > wanted)
     }
 
     fn guess_turn(&self, cut: usize, tokens: u64) -> usize {
-        let at = self.layout.cuts[cut].at;
-        let wanted = self.expected_bytes(tokens) + self.bytes[at] - self.bytes[self.layout.head];
-        self.layout.turns.partition_point(|turn| self.bytes[turn.end] <= wanted)
+        let wanted = self.expected_at(tokens);
+        self.layout.turns.partition_point(|turn| self.expected(cut, turn.end) <= wanted)
     }
 }
 

@@ -113,7 +113,7 @@ pub fn last(turns: usize, lengths: &mut dyn Lengths, limits: Limits) -> Option<(
 }
 
 /// The first index for which the test fails, if it holds for all before and for none after; looked for around a guess.
-fn partition(range: Range<usize>, guess: usize, mut holds: impl FnMut(usize) -> bool) -> usize {
+pub fn partition(range: Range<usize>, guess: usize, mut holds: impl FnMut(usize) -> bool) -> usize {
     let Range { start: mut low, end: mut high } = range;
     if low >= high {
         return low;
