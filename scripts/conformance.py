@@ -14,6 +14,7 @@ import argparse
 import fnmatch
 import functools
 import hashlib
+import itertools
 import json
 import multiprocessing
 import sys
@@ -38,15 +39,20 @@ STORE = real_tokenizers.CACHE / "conformance"
 LONGER_WITH = "qwen3"
 QUICK_TOKENIZERS = ("qwen3", "llama2")
 QUICK_DIALOGUES = 40
+AT_ONCE = 4
+"""So many templates are a task: fewer mean more loading, more mean that one core waits for the other at the end."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One template with the tokenizers whose results are not in the cache, their keys there, and the dialogues."""
+    """A few templates with the tokenizers whose results are not in the cache, and the dialogues.
 
-    template: Path
-    tokenizers: tuple[str, ...]
-    keys: tuple[str, ...]
+    Attributes:
+        cells: Tokenizer, template and key in the cache of each, by tokenizer: dlgc keeps the one that it loaded last.
+        dialogues: Their names.
+    """
+
+    cells: tuple[tuple[str, Path, str], ...]
     dialogues: frozenset[str]
 
 
@@ -112,12 +118,14 @@ class Run:
         distinct = {path.read_bytes(): path for path in reversed(self._templates)}
         cells = {(path, name): self._key(path, name) for path in distinct.values() for name in self._tokenizers}
         tasks, dialogues = [], frozenset(case.name for case in self._cases)
-        for path in sorted(distinct.values()):
-            missing = [name for name in self._tokenizers if not _stored(cells[path, name]).is_file()]
+        paths = sorted(distinct.values())
+        for start in range(0, len(paths), AT_ONCE):
+            pairs = itertools.product(self._tokenizers, paths[start : start + AT_ONCE])
+            wanted = [(name, path, cells[path, name]) for name, path in pairs]
+            missing = tuple(cell for cell in wanted if not _stored(cell[-1]).is_file())
             if missing:
-                keys = tuple(cells[path, name] for name in missing)
-                tasks.append(Task(path, tuple(missing), keys, dialogues))
-        computed = sum(len(task.tokenizers) for task in tasks)
+                tasks.append(Task(missing, dialogues))
+        computed = sum(len(task.cells) for task in tasks)
         print(f"{len(cells)} cells of {len(distinct)} distinct templates, {computed} to compute", flush=True)
         self._compute(tasks, computed)
         results = {}
@@ -183,21 +191,21 @@ def _reference(name: str) -> Reference:
 
 
 def compute(task: Task) -> tuple[int, str]:
-    """All cells of a template, each written to the cache."""
+    """All cells of a task, each written to the cache."""
     started = time.monotonic()
-    template = Template(task.template)
+    templates = {path: Template(path) for _, path, _ in task.cells}
     everything = [case for name, case in _all_cases().items() if name in task.dialogues]
-    for name, key in zip(task.tokenizers, task.keys, strict=True):
-        cell = Cell(template, _reference(name))
+    for name, template, key in task.cells:
+        cell = Cell(templates[template], _reference(name))
         outcomes = [asdict(cell.run(case)) for case in everything if _takes(case, name)]
         path = _stored(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        found = {"template": table.name(task.template), "tokenizer": name, "outcomes": outcomes}
+        found = {"template": table.name(template), "tokenizer": name, "outcomes": outcomes}
         partial.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
         partial.rename(path)
     seconds = time.monotonic() - started
-    return len(task.tokenizers), f"{table.name(task.template)} ({seconds:.0f} s)"
+    return len(task.cells), f"{', '.join(map(table.name, templates))} ({seconds:.0f} s)"
 
 
 def _stored(key: str) -> Path:
