@@ -24,6 +24,9 @@ pub(super) struct Program {
     pub(super) names: Vec<String>,
     /// Closing tags that the template looks for in a text, to cut it there: `</think>`.
     pub(super) looked_for: Vec<String>,
+    /// Names that every turn of a loop asks for, if the template uses them.
+    pub(super) loop_name: Option<Name>,
+    pub(super) messages_name: Option<Name>,
     numbers: HashMap<String, Name>,
 }
 
@@ -193,6 +196,8 @@ impl Program {
         let mut program = Self::default();
         let ast::Stmt::Template(template) = parsed else { return Err("no template".to_owned()) };
         program.body = program.statements(&template.children)?;
+        program.loop_name = program.number_of("loop");
+        program.messages_name = program.number_of("messages");
         Ok(program)
     }
 

@@ -63,12 +63,7 @@ impl<'a> Machine<'a> {
             Expression::Arithmetic(operation, pair) => {
                 let left = self.deep(&pair[0])?;
                 let right = self.deep(&pair[1])?;
-                for (value, expression) in [(&left, &pair[0]), (&right, &pair[1])] {
-                    if matches!(value, Value::Undefined) && *operation != Arithmetic::Join {
-                        return refuse(format!("{} is undefined", self.spelt(expression)));
-                    }
-                }
-                self.arithmetic(*operation, &left, &right)?
+                self.sum(*operation, pair, &left, &right)?
             }
             Expression::Choose(parts) => {
                 let test = self.deep(&parts.0)?;
@@ -123,6 +118,22 @@ impl<'a> Machine<'a> {
                 Value::Dict(Rc::new(found))
             }
         })
+    }
+
+    /// An operation on what two expressions gave.
+    pub(super) fn sum(
+        &mut self,
+        operation: Arithmetic,
+        pair: &'a [Expression; 2],
+        left: &Value<'a>,
+        right: &Value<'a>,
+    ) -> Done<Value<'a>> {
+        for (value, expression) in [(left, &pair[0]), (right, &pair[1])] {
+            if matches!(value, Value::Undefined) && operation != Arithmetic::Join {
+                return refuse(format!("{} is undefined", self.spelt(expression)));
+            }
+        }
+        self.arithmetic(operation, left, right)
     }
 
     /// An expression as the template spells it, roughly.

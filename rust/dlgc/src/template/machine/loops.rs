@@ -64,7 +64,7 @@ impl<'a> Machine<'a> {
             self.inner += 1;
             self.assign(&statement.target, item)?;
             let turn = Rc::new(Turn { course: Rc::clone(&course), number, at: found, previous });
-            if let Some(name) = self.program.number_of("loop") {
+            if let Some(name) = self.program.loop_name {
                 let frame = self.frame;
                 self.frames[frame].set(name, Value::Loop(turn));
             }

@@ -24,7 +24,7 @@ use std::rc::Rc;
 
 use super::date::Date;
 use super::marks;
-use super::program::{Expression, Kind, Program, Statement, Target};
+use super::program::{Arithmetic, Expression, Kind, Program, Statement, Target};
 use crate::json::{Member, Node};
 
 use loops::Watch;
@@ -37,7 +37,8 @@ pub(super) use recording::Recording;
 const FUEL: u64 = 20_000_000;
 /// How deeply calls, blocks and expressions of a template may nest.
 const DEPTH: usize = 400;
-/// Stack that must be left for one more level, and how much is added where it is not, in bytes.
+/// Stack that must be left for so many more levels, and how much is added where it is not, in bytes.
+const LEVELS: usize = 8;
 const STACK_LEFT: usize = 128 << 10;
 const STACK_STEP: usize = 2 << 20;
 
@@ -176,7 +177,11 @@ impl<'a> Machine<'a> {
             return refuse("nested too deeply");
         }
         self.depth += 1;
-        let result = stacker::maybe_grow(STACK_LEFT, STACK_STEP, || run(self));
+        let result = if self.depth.is_multiple_of(LEVELS) {
+            stacker::maybe_grow(STACK_LEFT, STACK_STEP, || run(self))
+        } else {
+            run(self)
+        };
         self.depth -= 1;
         result
     }
@@ -211,8 +216,10 @@ impl<'a> Machine<'a> {
                 self.out.push_str(text);
             }
             Kind::Print(expression) => {
-                let value = self.evaluate(expression)?;
-                self.print(&value)?;
+                let start = self.out.len();
+                if let Some(value) = self.print_parts(expression, start)? {
+                    self.print(&value)?;
+                }
             }
             Kind::If { test, then, otherwise } => {
                 let (holds, rest) = match path.split_first() {
@@ -230,7 +237,7 @@ impl<'a> Machine<'a> {
             Kind::For(statement) => return self.begin_loop(statement, path),
             Kind::Set { target, value } => {
                 let looked = self.watch.as_ref().map(|watch| watch.looked);
-                let names = ["loop", "messages"].map(|name| self.program.number_of(name));
+                let names = [self.program.loop_name, self.program.messages_name];
                 let counts = looked.is_some() && value.only_counts(names);
                 let value = self.evaluate(value)?;
                 if let Some(watch) = self.watch.as_mut().filter(|_| counts && matches!(target, Target::Name(_))) {
@@ -297,6 +304,33 @@ impl<'a> Machine<'a> {
             Kind::Continue => return Ok(Flow::Continue),
         }
         Ok(Flow::Next)
+    }
+
+    /// Prints the parts of a sum of texts one by one, without making the sum. Where it is no such sum, what was printed
+    /// since `start` is taken back, and its value is returned.
+    fn print_parts(&mut self, expression: &'a Expression, start: usize) -> Done<Option<Value<'a>>> {
+        let Expression::Arithmetic(Arithmetic::Add, pair) = expression else {
+            return Ok(match self.evaluate(expression)? {
+                Value::Text(text) if !text.safe => {
+                    self.burn(text.as_str().len() / 64)?;
+                    self.out.push_str(text.as_str());
+                    None
+                }
+                value => Some(value),
+            });
+        };
+        let left = self.deeper(|machine| machine.print_parts(&pair[0], start))?;
+        match (left, self.deep(&pair[1])?) {
+            (None, Value::Text(text)) if !text.safe => {
+                self.burn(text.as_str().len() / 64)?;
+                self.out.push_str(text.as_str());
+                Ok(None)
+            }
+            (left, right) => {
+                let left = left.unwrap_or_else(|| Value::from(self.out.split_off(start)));
+                self.sum(Arithmetic::Add, pair, &left, &right).map(Some)
+            }
+        }
     }
 
     fn print(&mut self, value: &Value<'a>) -> Done<()> {
@@ -401,6 +435,8 @@ mod tests {
     fn values_print_as_python_prints_them() {
         for (source, printed) in [
             ("{{ messages[0].n }}", "[1, 2.5, None, True]"),
+            ("{{ 'a' + 'b' + 'c' }}{{ 1 + 2 + 3 }}{{ [1] + [2] }}", "abc6[1, 2]"),
+            ("x{{ 'a<' + 'b' + ('<c>'|safe) + 'd&' }}", "xa&lt;b<c>d&amp;"),
             ("{{ messages[0].d }}", "{'items': 1, 'b': \"x'y\"}"),
             ("{{ messages[0].d['items'] }}{{ messages[0].d.b }}{{ messages[0].nothing }}", "1x'y"),
             ("{{ (1, 'a') }}{{ (1,) }}{{ 1e16 }} {{ 7 // 2 }} {{ -7 % 3 }} {{ 1 / 2 }}", "(1, 'a')(1,)1e+16 3 2 0.5"),
