@@ -6,7 +6,7 @@
 use super::super::draft::{Turn, call};
 use super::super::{Context, Format, When};
 use super::blocks::{Blocks, content};
-use super::messages;
+use super::{messages, system};
 use crate::diagnostic::Diagnostic;
 use crate::json::{self, Fields, Json, Node, object, string};
 
@@ -23,7 +23,9 @@ fn recognises(record: &Node<'_>) -> bool {
     let Some(list) = messages::list(record) else { return false };
     let has_block = |message: &Node<'_>| is_in_blocks(message.get("content"));
     let tool = record.get("tools").and_then(Node::as_array).and_then(<[_]>::first);
-    has_system(record) || tool.is_some_and(|tool| tool.get("input_schema").is_some()) || list.iter().any(has_block)
+    system::is_beside(record)
+        || tool.is_some_and(|tool| tool.get("input_schema").is_some())
+        || list.iter().any(has_block)
 }
 
 fn is_in_blocks(content: Option<&Node<'_>>) -> bool {
@@ -65,7 +67,7 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
         }
     }
     let mut record = record.into_node();
-    with_system(&mut record);
+    system::put_first(&mut record);
     messages::legacy(record, context)
 }
 
@@ -145,36 +147,4 @@ fn tool(tool: Node<'_>) -> Node<'_> {
     };
     fields.members.retain(|member| !matches!(&*member.key, "type" | "cache_control"));
     object(&range, vec![("type", string(&range, "function")), ("function", fields.with("parameters", schema))])
-}
-
-/// Whether rules stand beside the messages, and none among them.
-fn has_system(record: &Node<'_>) -> bool {
-    let says = match record.get("system").map(|system| &system.value) {
-        Some(Json::String(text)) => !text.is_empty(),
-        Some(Json::Array(parts)) => !parts.is_empty(),
-        _ => false,
-    };
-    let role = || messages::list(record)?.first()?.get("role")?.as_str();
-    says && role().is_some_and(|role| !matches!(role, "system" | "developer"))
-}
-
-/// Puts rules that stand beside the messages before them.
-pub(super) fn with_system(record: &mut Node<'_>) {
-    let Some(list) = messages::list_name(record).filter(|_| has_system(record)) else { return };
-    let Json::Object(members) = &mut record.value else { return };
-    let Some(at) = members.iter().position(|member| member.key == "system") else { return };
-    let mut system = members.remove(at).node;
-    if let Json::Array(parts) = system.value {
-        let parts = parts.into_iter().map(|mut part| {
-            if let Json::Object(members) = &mut part.value {
-                members.retain(|member| member.key != "cache_control");
-            }
-            part
-        });
-        system = content(&system.range, parts.collect());
-    }
-    let list = members.iter_mut().find(|member| member.key == list).map(|member| &mut member.node.value);
-    if let Some(Json::Array(messages)) = list {
-        messages.insert(0, Turn::new(&system.range.clone(), "system").content(Some(system)).node());
-    }
 }

@@ -30,6 +30,7 @@ mod sharegpt;
 mod single;
 mod speakers;
 mod strings;
+mod system;
 mod taskmaster;
 mod tool_roles;
 mod toolbench;
