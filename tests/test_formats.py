@@ -270,6 +270,19 @@ def test_the_suggested_mapping_works_as_it_stands(tmp_path: Path) -> None:
     assert "roles-assumed" not in report.diagnostics
 
 
+def test_the_record_that_is_suggested_for_a_chat_works_as_it_stands(tmp_path: Path) -> None:
+    report = dlgc.check(FIXTURES / "texts" / "chat-android.txt")
+    (example,) = report.diagnostics["plain-text"]["examples"]
+    assert report.ledger["faults"] == 1
+    _, by_role, _, by_name = example["help"].splitlines()
+    for record, formats in ((by_role, {"messages": 1}), (by_name, {"speakers": 1})):
+        source = tmp_path / "written.jsonl"
+        source.write_text(record.replace("…", "Good day"))
+        (dialogue,), report = converted(source, tmp_path, assistant="Bob Miller")
+        assert report.formats == formats
+        assert [message["role"] for message in dialogue["messages"]] == ["user", "assistant"]
+
+
 @pytest.mark.parametrize("field", ["images", "audios", "videos"])
 def test_what_is_no_text_is_refused(tmp_path: Path, field: str) -> None:
     asked = {"instruction": "What is this?", "output": "A cat.", field: ["cat"]}
