@@ -62,6 +62,7 @@ LEFT_OUT = {
     "field-lost": "depends on the template; the built-in one prints every field",
     "internal-error": "a bug",
     "no-stop-token": "depends on the template; the built-in one closes every turn",
+    "plain-text": "about a file, not a record",
     "target-unproved": "depends on the template; the built-in one prints what is said as it is",
     "template-limit": "depends on the template; the built-in one does no more work than there is input",
     "template-refused": "depends on the template",

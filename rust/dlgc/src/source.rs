@@ -27,6 +27,7 @@ mod files;
 mod parquet_rows;
 mod read;
 mod scan;
+mod text;
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;

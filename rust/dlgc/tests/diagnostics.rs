@@ -19,6 +19,13 @@ fn diagnostics_of_preferences_read_as_their_snapshots() {
     });
 }
 
+#[test]
+fn texts_without_json_read_as_their_snapshots() {
+    insta::glob!("../../../tests/fixtures/texts", "*.txt", |path| {
+        insta::assert_snapshot!(rendered(path, RowKind::Sft));
+    });
+}
+
 /// What is said of a file.
 fn rendered(path: &Path, rows: RowKind) -> String {
     let options = CompileOptions {

@@ -91,6 +91,12 @@ catalogue! {
         example: "an xz file, an encrypted zip, a zip inside a tar",
         remedy: "Unpack or convert it, and name what comes out.",
     }
+    PlainText "plain-text" Error {
+        meaning: "A file is text and holds no JSON: a chat that was exported, a transcript, Markdown, a table without its ending.",
+        why: "Nobody can be certain where a message begins and who says it; nothing of it is compiled.",
+        example: "12/31/23, 9:15 PM - Ann: hello",
+        remedy: "Write each dialogue as one record of JSON; how it would look is said with the file.",
+    }
     FileChanged "file-changed" Error {
         meaning: "A file changed while it was read.",
         why: "The rows may be of the old content, the new one, or half of each; nobody could confirm them.",

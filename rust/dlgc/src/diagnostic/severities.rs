@@ -12,11 +12,12 @@ pub struct Severities {
 }
 
 /// Errors after which there still is something to compile.
-const MAY_BE_LOWERED: [Code; 7] = [
+const MAY_BE_LOWERED: [Code; 8] = [
     Code::UnreadableFile,
     Code::TruncatedGzip,
     Code::BrokenContainer,
     Code::UnsupportedContainer,
+    Code::PlainText,
     Code::FileChanged,
     Code::BrokenArray,
     Code::OrphanToolResult,

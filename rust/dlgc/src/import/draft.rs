@@ -90,6 +90,23 @@ pub(super) fn tool<'a>(
     object(range, vec![("type", string(range, "function")), ("function", object(range, function))])
 }
 
+/// A list of functions as they are described elsewhere, each as `change` has it; anything but a list as it is.
+pub(super) fn tools<'a>(list: Node<'a>, change: fn(Node<'a>) -> Node<'a>) -> Node<'a> {
+    match list.value {
+        Json::Array(tools) => Node::new(list.range, Json::Array(tools.into_iter().map(change).collect())),
+        value => Node::new(list.range, value),
+    }
+}
+
+/// A function whose members stand beside each other, the schema of its arguments under one of these names.
+pub(super) fn described<'a>(function: Node<'a>, schema: &[&str]) -> Node<'a> {
+    let range = function.range.clone();
+    let mut function = Fields::of(function);
+    let schema = function.take_any(schema);
+    function.members.retain(|member| !matches!(&*member.key, "type" | "cache_control"));
+    object(&range, vec![("type", string(&range, "function")), ("function", function.with("parameters", schema))])
+}
+
 /// The JSON Schema of a function's arguments.
 pub(super) fn parameters<'a>(
     range: &Range<usize>,

@@ -57,6 +57,14 @@ impl<'a> Fields<'a> {
         self.take(key).map_or_else(|| Fields { range: self.range.clone(), members: Vec::new() }, Fields::of)
     }
 
+    /// Puts what is made of a member in its place.
+    pub(crate) fn change(&mut self, key: &str, change: impl FnOnce(Node<'a>) -> Node<'a>) {
+        if let Some(member) = self.members.iter_mut().find(|member| member.key == key) {
+            let nothing = Node::new(member.node.range.clone(), Json::Null);
+            member.node = change(std::mem::replace(&mut member.node, nothing));
+        }
+    }
+
     /// A member that stays.
     pub(crate) fn get(&self, key: &str) -> Option<&Node<'a>> {
         self.members.iter().find(|member| member.key == key).map(|member| &member.node)

@@ -7,9 +7,9 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::Chunk;
 use super::container::{Flow, Origin, Sink};
 use super::scan::{Scan, is_keyed_by_id};
+use super::{Chunk, text};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::Position;
 
@@ -23,6 +23,9 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 /// Reads the records of a text.
 pub(super) fn read(input: &mut dyn Read, origin: &Origin, sink: &mut Sink<'_, '_>) -> Flow {
     let mut cutter = Cutter::new(input, &origin.file, sink.max_record_bytes);
+    if let Some(diagnostic) = cutter.other_text() {
+        return sink.fault(&origin.file, diagnostic);
+    }
     loop {
         let chunk = cutter.next_chunk();
         let is_last = chunk.records.is_empty();
@@ -162,6 +165,21 @@ impl<'r> Cutter<'r> {
 
     fn peek(&self) -> Option<u8> {
         self.buffer.get(self.at).copied()
+    }
+
+    /// What is said of a text in which nothing may be JSON, as far as is looked ahead.
+    fn other_text(&mut self) -> Option<Diagnostic> {
+        self.skip_space();
+        while !text::may_be_json(&self.buffer[self.at..]) {
+            let head = &self.buffer[self.at..];
+            if self.ended || head.len() > READ_BYTES {
+                // A line without an end is too large, whatever it holds.
+                let is_text = self.error.is_none() && (self.ended || memchr::memchr(b'\n', head).is_some());
+                return is_text.then(|| text::diagnostic(head));
+            }
+            self.fill();
+        }
+        None
     }
 
     /// Tells the layout from the first value: lines unless it runs over the end of its line.

@@ -8,7 +8,7 @@
 
 use super::super::draft::{Turn, call, unwrapped};
 use super::super::{Context, Format, When};
-use super::{anthropic, messages, python, sharegpt};
+use super::{messages, python, sharegpt, system};
 use crate::diagnostic::Diagnostic;
 use crate::json::{self, Fields, Json, Node, object, string};
 
@@ -47,7 +47,7 @@ fn import<'a>(mut record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Nod
     if sharegpt::recognises(&record) {
         record = sharegpt::import(record, context)?.remove(0);
     } else {
-        anthropic::with_system(&mut record);
+        system::put_first(&mut record);
         record = messages::legacy(record, context)?.remove(0);
     }
     let mut record = Fields::of(record);

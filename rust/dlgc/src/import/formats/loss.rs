@@ -2,7 +2,7 @@
 //! `train: false`, and what says no more than usual goes.
 
 use super::super::{Context, Format, When};
-use super::{anthropic, messages, sharegpt};
+use super::{messages, sharegpt, system};
 use crate::diagnostic::Diagnostic;
 use crate::json::{Json, Member, Node};
 
@@ -54,6 +54,6 @@ fn import<'a>(mut record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Nod
     if is_sharegpt {
         return sharegpt::import(record, context);
     }
-    anthropic::with_system(&mut record);
+    system::put_first(&mut record);
     messages::legacy(record, context)
 }

@@ -43,6 +43,17 @@ pub(super) fn list<'n, 'a>(record: &'n Node<'a>) -> Option<&'n [Node<'a>]> {
     record.get(list_name(record)?)?.as_array()
 }
 
+/// A record whose messages are, each, what `change` makes of them.
+pub(super) fn each<'a>(record: Node<'a>, change: fn(Node<'a>) -> Vec<Node<'a>>) -> Node<'a> {
+    let mut record = Fields::of(record);
+    for member in record.members.iter_mut().filter(|member| LISTS.contains(&&*member.key)) {
+        if let Json::Array(list) = &mut member.node.value {
+            *list = std::mem::take(list).into_iter().flat_map(change).collect();
+        }
+    }
+    record.into_node()
+}
+
 fn import<'a>(mut record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
     rename(&mut record, "conversations");
     Ok(vec![record])

@@ -6,6 +6,7 @@ mod asked;
 mod bfcl;
 mod blocks;
 mod chatgpt;
+mod cohere;
 mod convlab;
 mod crosswoz;
 mod exchanges;
@@ -30,6 +31,7 @@ mod sharegpt;
 mod single;
 mod speakers;
 mod strings;
+mod system;
 mod taskmaster;
 mod tool_roles;
 mod toolbench;
@@ -73,6 +75,7 @@ pub(super) const FIRST: &[Format] = &[
     tool_roles::FORMAT,
     loss::FORMAT,
     responses::FORMAT,
+    cohere::FORMAT,
     langchain::FORMAT,
     ui_parts::FORMAT,
     anthropic::FORMAT,

@@ -6,7 +6,7 @@
 
 use super::super::draft::{Turn, call, result_text, unwrapped};
 use super::super::{Context, Format, When, embedded};
-use super::{anthropic, loss, messages};
+use super::{loss, messages, system};
 use crate::diagnostic::Diagnostic;
 use crate::json::{Fields, Json, Node, object, string};
 
@@ -44,7 +44,7 @@ fn is_named(message: &Node<'_>) -> Option<bool> {
 }
 
 fn import<'a>(mut record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
-    anthropic::with_system(&mut record);
+    system::put_first(&mut record);
     let mut record = Fields::of(record);
     let has_tools = record.get("tools").is_some_and(|tools| !tools.is_null());
     let mut tools = None;
