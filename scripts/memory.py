@@ -63,9 +63,9 @@ def write(file: BinaryIO, total: int, sizes: tuple[int, ...], form: str) -> None
     file.write(closed)
 
 
-def peak(path: Path, out: Path, threads: int) -> tuple[float, float]:
+def peak(path: Path, out: Path, threads: int, tokenizer: str) -> tuple[float, float]:
     """Compiles a file; peak resident memory in MB, and seconds."""
-    command = [sys.executable, "-m", "dlgc", "compile", str(path), "-o", str(out), "--tokenizer", "builtin"]
+    command = [sys.executable, "-m", "dlgc", "compile", str(path), "-o", str(out), "--tokenizer", tokenizer]
     command += ["--max-length", "none", "--threads", str(threads), "--max-record-bytes", str(1 << 30)]
     start = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=2_000_000_000, help="bytes of the large input")
     parser.add_argument("--runs", type=int, default=10, help="compilations of each small input")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tokenizer", default="builtin", help="a folder; a fast one makes the run a short one")
     parser.add_argument("--folder", help="where to write; it needs room for the input and the dataset")
     arguments = parser.parse_args()
     cases = [
@@ -103,7 +104,7 @@ def main() -> None:
             with gzip.open(path, "wb", compresslevel=1) if form == "gzip" else path.open("wb") as file:
                 write(file, total, sizes, form)  # type: ignore[arg-type]  # a gzip file is one too
             runs = arguments.runs if total == SMALL else 1
-            found = [peak(path, Path(name, "out"), arguments.threads) for _ in range(runs)]
+            found = [peak(path, Path(name, "out"), arguments.threads, arguments.tokenizer) for _ in range(runs)]
             used, seconds = max(used for used, _ in found), min(seconds for _, seconds in found)
             lowest = f" ({min(used for used, _ in found):,.0f} in the lowest of {runs})" if runs > 1 else ""
             largest = max(sizes) / 1e6
