@@ -43,14 +43,16 @@ pub struct Tokenizer {
     encoder: Encoder,
     control: ControlTokens,
     difference: Option<Difference>,
+    /// Whether rows go without their text, which takes more than twice the memory of their ids and labels.
+    is_lean: bool,
 }
 
 /// One tokenised rendering.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Example {
-    /// The text.
+    /// The text; empty where nobody will look at it.
     pub text: String,
-    /// Each token's bytes in the text.
+    /// Each token's bytes in the text; empty where that is.
     pub offsets: Vec<(usize, usize)>,
     /// Token ids.
     pub input_ids: Vec<i32>,
@@ -105,7 +107,7 @@ impl Tokenizer {
         let json = files.file("tokenizer.json").unwrap_or_default();
         let encoder = Encoder::load(json, files.declared_tokens())
             .map_err(|error| error.context(format!("while loading the tokenizer `{}`", files.origin)))?;
-        let mut tokenizer = Self { encoder, control: ControlTokens::default(), difference: None };
+        let mut tokenizer = Self { encoder, control: ControlTokens::default(), difference: None, is_lean: false };
         tokenizer.set_control(tokenizer.special_tokens(), ControlPolicy::default());
         Ok(tokenizer)
     }
@@ -118,6 +120,11 @@ impl Tokenizer {
         let mut tokenizer = Self::load(files)?;
         tokenizer.encoder.leave_to_reference("it was asked for");
         Ok(tokenizer)
+    }
+
+    /// Rows go without their text and offsets from now on.
+    pub fn leave_out_texts(&mut self) {
+        self.is_lean = true;
     }
 
     /// Leaves all the work to the reference if a text was not encoded as by it; says whether that is so. Nothing that was
@@ -238,7 +245,7 @@ impl Tokenizer {
     /// # Errors
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
     pub fn untrained(&self, text: &str, suppressed: &[usize], memory: Option<&Memory>) -> Result<Example> {
-        Ok(Example::of(text, &self.encode_with(text, suppressed, memory)?))
+        Ok(Example::of(text, self.encode_with(text, suppressed, memory)?))
     }
 
     /// How many tokens a text has; before the places in `suppressed` no added token begins.

@@ -30,7 +30,7 @@ impl Tokenizer {
     pub fn examples(&self, rendered: &mut Rendered, mask: Mask, memory: Option<&Memory>) -> Run<Vec<Example>> {
         let encoded = self.encode_with(&rendered.text, &rendered.suppressed, memory)?;
         rendered.tokens = encoded.ids.len();
-        let mut shared = Example::of(&rendered.text, &encoded);
+        let mut shared = Example::bare(&encoded.ids);
         let mut apart = Vec::new();
         let mut turns = std::mem::take(&mut rendered.turns);
         match mask {
@@ -45,9 +45,9 @@ impl Tokenizer {
                         Ok(Placed { own: None, tokens, ending }) => shared.train(turn.message, &tokens, ending),
                         Ok(Placed { own: Some(row), tokens, ending }) => {
                             target.own_row = true;
-                            let mut example = Example::of(&row.text, &row.encoded);
+                            let mut example = Example::bare(&row.encoded.ids);
                             example.train(turn.message, &tokens, ending);
-                            apart.push(example);
+                            apart.push(self.finished(example, row.text, row.encoded)?);
                         }
                         Err(why) => turn.target = Err(why),
                     }
@@ -73,13 +73,20 @@ impl Tokenizer {
         rendered.turns = turns;
         let mut examples = Vec::with_capacity(1 + apart.len());
         if shared.labels.iter().any(|&label| label != UNTRAINED) {
-            examples.push(shared);
+            let text = if self.is_lean { String::new() } else { rendered.text.clone() };
+            examples.push(self.finished(shared, text, encoded)?);
         }
         examples.append(&mut apart);
-        for example in &mut examples {
-            (example.text_hash, example.target_hash) = self.hashes(&example.input_ids, &example.labels)?;
-        }
         Ok(examples)
+    }
+
+    /// A row with its hashes, and with its text where somebody will look at it.
+    fn finished(&self, mut example: Example, text: String, encoded: Encoded) -> Run<Example> {
+        (example.text_hash, example.target_hash) = self.hashes(&example.input_ids, &example.labels)?;
+        if !self.is_lean {
+            (example.text, example.offsets) = (text, encoded.offsets);
+        }
+        Ok(example)
     }
 
     /// The tokens of a target after exactly the ids of its prompt, in the shared row or in one of its own.
@@ -363,14 +370,14 @@ struct OwnRow {
 }
 
 impl Example {
-    pub(super) fn of(text: &str, encoded: &Encoded) -> Self {
-        Self {
-            text: text.to_owned(),
-            input_ids: encoded.ids.iter().map(|&id| id.cast_signed()).collect(),
-            labels: vec![UNTRAINED; encoded.ids.len()],
-            offsets: encoded.offsets.clone(),
-            ..Self::default()
-        }
+    /// Ids of which none is trained yet, without their text.
+    fn bare(ids: &[u32]) -> Self {
+        let labels = vec![UNTRAINED; ids.len()];
+        Self { input_ids: ids.iter().map(|&id| id.cast_signed()).collect(), labels, ..Self::default() }
+    }
+
+    pub(super) fn of(text: &str, encoded: Encoded) -> Self {
+        Self { text: text.to_owned(), offsets: encoded.offsets, ..Self::bare(&encoded.ids) }
     }
 
     /// Cuts the row after so many tokens. Messages of which that leaves nothing to train are given back; where only
