@@ -100,3 +100,12 @@ def _fetched(fetch: Callable[[], Path]) -> Path:
         return fetch()
     except real_tokenizers.UnavailableError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with random weights."""
+    from training import write_model
+
+    work = tmp_path_factory.mktemp("model")
+    return write_model(work / "tiny", work)

@@ -11,13 +11,13 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+from training import MARKS
 
 import dlgc
 
@@ -31,13 +31,7 @@ DIALOGUES = ROOT / "examples" / "dialogues"
 GUIDE = DIALOGUES / "guide.jsonl"
 UNTRAINED = -100
 
-pytestmark = [
-    pytest.mark.train,
-    pytest.mark.skipif(find_spec("trl") is None, reason="training is not installed: pip install 'dlgc[train]'"),
-    # TRL and peft import torch's JIT and use transformers' older names: nothing that a caller could do otherwise
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")

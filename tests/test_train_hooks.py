@@ -7,29 +7,16 @@ from __future__ import annotations
 
 import inspect
 import os
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from training import pair, prepared, write_model, write_pairs
+from training import MARKS, pair, prepared, write_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.train,
-    pytest.mark.skipif(find_spec("trl") is None, reason="training is not installed: pip install 'dlgc[train]'"),
-    # TRL and peft import torch's JIT and use transformers' older names: nothing that a caller could do otherwise
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = tmp_path_factory.mktemp("model")
-    return write_model(work / "tiny", work)
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import fields
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from training import UNTRAINED, chat, pair, prepared, train, write_lines, write_model, write_pairs, write_rows
+from training import MARKS, UNTRAINED, chat, pair, prepared, train, write_lines, write_pairs, write_rows
 
 import dlgc
 from dlgc.train.methods import COLUMNS
@@ -21,13 +20,7 @@ if TYPE_CHECKING:
 
     from dlgc.train.run import Job
 
-pytestmark = [
-    pytest.mark.train,
-    pytest.mark.skipif(find_spec("trl") is None, reason="training is not installed: pip install 'dlgc[train]'"),
-    # TRL and peft import torch's JIT and use transformers' older names: nothing that a caller could do otherwise
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"),
-]
+pytestmark = MARKS
 
 SAID = {
     "tea": ("Boil fresh water, wait a moment, then steep green leaves three minutes", "No idea at all"),
@@ -47,12 +40,6 @@ FAST: dict[str, object] = {
     "lr_scheduler_type": "constant",
 }
 Row = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = tmp_path_factory.mktemp("model")
-    return write_model(work / "tiny", work)
 
 
 @pytest.fixture(scope="module")

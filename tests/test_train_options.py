@@ -7,11 +7,11 @@ import os
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from training import MARKS
 
 import dlgc
 from dlgc.train.methods import METHODS
@@ -20,12 +20,7 @@ from dlgc.train.options import HELP, REFUSED, Options, from_command_line
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.train,
-    pytest.mark.skipif(find_spec("trl") is None, reason="training is not installed: pip install 'dlgc[train]'"),
-    # TRL and peft import torch's JIT: nothing that a caller could do otherwise
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-]
+pytestmark = MARKS
 
 GUIDE = """
     --model somebody/Model-8B --data_path shards --chat_template llama3.jinja --train_on_assistant_only true

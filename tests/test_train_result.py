@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from training import UNTRAINED, chat, pair, train, write_lines, write_model, write_pairs
+from training import MARKS, UNTRAINED, chat, pair, train, write_lines, write_pairs
 
 import dlgc
 from dlgc.train.plot import curves, sparkline, svg
@@ -17,21 +16,9 @@ from dlgc.train.plot import curves, sparkline, svg
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.train,
-    pytest.mark.skipif(find_spec("trl") is None, reason="training is not installed: pip install 'dlgc[train]'"),
-    # TRL and peft import torch's JIT and use transformers' older names: nothing that a caller could do otherwise
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"),
-]
+pytestmark = MARKS
 
 FEW: dict[str, object] = {"max_steps": 2, "per_device_train_batch_size": 2}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = tmp_path_factory.mktemp("model")
-    return write_model(work / "tiny", work)
 
 
 @pytest.fixture(scope="module")

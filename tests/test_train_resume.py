@@ -8,24 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from training import chat, edit, train, write_lines, write_model
+from training import MARKS, chat, edit, train, write_lines
 
 import dlgc
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.train,
-    pytest.mark.skipif(find_spec("trl") is None, reason="training is not installed: pip install 'dlgc[train]'"),
-    # TRL and peft import torch's JIT and use transformers' older names: nothing that a caller could do otherwise
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"),
-]
+pytestmark = MARKS
 
 LIMIT = 300
 """Seconds after which a command has hung."""
@@ -39,12 +32,6 @@ LONG: dict[str, object] = {
     "logging_steps": 1,
     "learning_rate": 1e-2,
 }
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = tmp_path_factory.mktemp("model")
-    return write_model(work / "tiny", work)
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from training import UNTRAINED, chat, edit, pair, prepared, write_lines, write_model, write_pairs, write_rows
+from training import MARKS, UNTRAINED, chat, edit, pair, prepared, write_lines, write_pairs, write_rows
 
 import dlgc
 
@@ -20,21 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.train,
-    pytest.mark.skipif(find_spec("trl") is None, reason="training is not installed: pip install 'dlgc[train]'"),
-    # TRL and peft import torch's JIT and use transformers' older names: nothing that a caller could do otherwise
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"),
-]
+pytestmark = MARKS
 
 Row = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = tmp_path_factory.mktemp("model")
-    return write_model(work / "tiny", work)
 
 
 @pytest.fixture(scope="module")

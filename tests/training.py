@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pytest
 
 import dlgc
 
@@ -21,6 +23,15 @@ if TYPE_CHECKING:
     from dlgc.train.run import Job
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: these models are too small to share out
+
+MARKS = [
+    pytest.mark.train,
+    pytest.mark.skipif(find_spec("trl") is None, reason="training is not installed: pip install 'dlgc[train]'"),
+    # TRL and peft import torch's JIT and use transformers' older names: nothing that a caller could do otherwise
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"),
+]
+"""Of tests that train."""
 
 UNTRAINED = -100
 QUICK: dict[str, object] = {"gradient_checkpointing": False, "disable_tqdm": True, "save_strategy": "no"}
