@@ -105,6 +105,9 @@ impl Served {
     }
 }
 
+/// So many measures are at hand for telling others.
+const MEASURED: usize = 8;
+
 /// Bytes from which a dialogue is encoded in pieces, between the tokens that mark its messages.
 const LARGE: u64 = 1 << 16;
 
@@ -289,6 +292,7 @@ impl Compiler {
     fn cover(&self, rows: &mut Rows<'_, '_>, lowered: &mut Lowered, diagnostics: &mut Vec<Diagnostic>) -> Result<()> {
         let turns = rows.layout.turns.len();
         let limits = rows.limits;
+        rows.only_compares = true;
         let mut first = 0;
         while first < turns {
             rows.first = first;
@@ -512,12 +516,18 @@ pub(super) struct Rows<'r, 'a> {
     pub(super) summaries: Summaries<'r, 'a>,
     /// The first turn that the next window trains.
     first: usize,
+    /// Whether rows are only asked for being above the budget, and prompts for being below the wanted context.
+    only_compares: bool,
     rows: HashMap<(usize, usize), u64>,
     prompts: HashMap<(usize, usize), u64>,
     /// How much longer the row of a turn is than the rendering that ends with it.
     longer: BTreeMap<usize, u64>,
-    /// Tokens that the messages before each one are expected to have, by themselves.
+    /// Tokens that the messages before each one are expected to have, by themselves, and those they have at least.
     expected: Vec<u64>,
+    least: Vec<u64>,
+    /// Renderings that were measured last: cut, turn and tokens; prompts by themselves.
+    measured: Vec<(usize, usize, u64)>,
+    prompted: Vec<(usize, usize, u64)>,
     /// Tokens of the last rendering that was measured, and those that were expected of its messages: for guesses.
     seen: (u64, u64),
     pub(super) refused: Option<Diagnostic>,
@@ -529,9 +539,11 @@ impl<'r, 'a> Rows<'r, 'a> {
         let layout = Layout::of(dialogue);
         let options = &compiler.windows;
         let context = (options.min_context * budget as f64).ceil() as u64;
-        let mut expected = vec![0];
+        let (mut expected, mut least) = (vec![0], vec![0]);
         for message in &dialogue.messages {
-            expected.push(expected[expected.len() - 1] + compiler.tokenizer.expected_of(message));
+            let found = compiler.tokenizer.expected_of(message);
+            expected.push(expected[expected.len() - 1] + found.about);
+            least.push(least[least.len() - 1] + found.least);
         }
         Self {
             compiler,
@@ -542,10 +554,14 @@ impl<'r, 'a> Rows<'r, 'a> {
             layout,
             limits: Limits { budget, context },
             first: 0,
+            only_compares: false,
             rows: HashMap::new(),
             prompts: HashMap::new(),
             longer: BTreeMap::new(),
             expected,
+            least,
+            measured: Vec::new(),
+            prompted: Vec::new(),
             seen: (1, 1),
             refused: None,
             error: None,
@@ -610,7 +626,7 @@ impl<'r, 'a> Rows<'r, 'a> {
     }
 
     /// Tokens of a rendering; [`u64::MAX`] where the template refuses it.
-    fn measured(&mut self, text: Found<(String, Vec<usize>)>, expected: u64) -> u64 {
+    fn measure(&mut self, text: Found<(String, Vec<usize>)>, expected: u64) -> u64 {
         let counted = text.map(|(text, suppressed)| self.compiler.tokenizer.count(&text, &suppressed, self.memory));
         match counted {
             Ok(Ok(tokens)) => {
@@ -635,16 +651,60 @@ impl<'r, 'a> Rows<'r, 'a> {
         let end = self.layout.turns[turn].end;
         let (view, _) = self.view(cut, end, 0..0);
         let expected = self.expected(cut, end);
-        let tokens = self.measured(self.template.text(&view.dialogue), expected).saturating_add(self.reserve(cut));
+        let tokens = self.measure(self.template.text(&view.dialogue), expected).saturating_add(self.reserve(cut));
         self.rows.insert((cut, turn), tokens);
+        note(&mut self.measured, (cut, turn, tokens));
         tokens
     }
 
     /// Tokens that the messages of a window are expected to have, by themselves.
     fn expected(&self, cut: usize, end: usize) -> u64 {
+        self.sum(&self.expected, cut, end)
+    }
+
+    /// The sum over the messages of a window of what is known of those before each one.
+    fn sum(&self, before: &[u64], cut: usize, end: usize) -> u64 {
         let question = &self.layout.cuts[cut].question;
-        let between = |range: Range<usize>| self.expected[range.end] - self.expected[range.start.min(range.end)];
+        let between = |range: Range<usize>| before[range.end] - before[range.start.min(range.end)];
         between(0..self.layout.head) + between(question.clone()) + between(self.layout.cuts[cut].at..end)
+    }
+
+    /// How long a row is at least, where that is above the budget: it says what a shorter one says that was measured, and
+    /// more. Only a rendering tells how long one is that fits.
+    fn surely_too_long(&mut self, cut: usize, turn: usize) -> Option<u64> {
+        if !self.only_compares
+            || self.rows.contains_key(&(cut, turn))
+            || self.longer.range(self.first..=turn).next().is_some()
+        {
+            return None;
+        }
+        let least = |cut: usize, turn: usize| self.sum(&self.least, cut, self.layout.turns[turn].end);
+        let asked = least(cut, turn);
+        let inside = self.measured.iter().rev().filter(|(other, until, _)| *other >= cut && *until <= turn);
+        let mut longer =
+            inside.map(|&(other, until, tokens)| (other, tokens + asked.saturating_sub(least(other, until))));
+        let (other, tokens) = longer.find(|(_, tokens)| *tokens > self.limits.budget)?;
+        (self.is_unsummed(cut) && self.is_unsummed(other)).then_some(tokens)
+    }
+
+    /// How long a prompt is at most, where that is below the wanted context.
+    fn surely_too_short(&mut self, cut: usize, turn: usize) -> Option<u64> {
+        if !self.only_compares || self.prompts.contains_key(&(cut, turn)) {
+            return None;
+        }
+        let start = self.layout.turns[turn].start;
+        let least = |cut: usize| self.sum(&self.least, cut, start);
+        let around = self.prompted.iter().rev().filter(|(other, of, _)| *other <= cut && *of == turn);
+        let mut shorter =
+            around.map(|&(other, _, tokens)| (other, tokens.saturating_sub(least(other).saturating_sub(least(cut)))));
+        let (other, tokens) = shorter.find(|(_, tokens)| *tokens < self.limits.context)?;
+        (self.is_unsummed(cut) && self.is_unsummed(other)).then_some(tokens)
+    }
+
+    /// Whether nothing is said of what a cut leaves out: what is said may be longer the less is shown.
+    fn is_unsummed(&mut self, cut: usize) -> bool {
+        let at = self.layout.cuts[cut].at;
+        self.reserve(cut) == 0 && self.counting(|summaries, count| summaries.before(at, count)).is_none()
     }
 
     /// The sum of such tokens at which a rendering is expected to have so many.
@@ -727,6 +787,9 @@ impl<'r, 'a> Rows<'r, 'a> {
 
 impl Lengths for Rows<'_, '_> {
     fn row(&mut self, cut: usize, turn: usize) -> u64 {
+        if let Some(tokens) = self.surely_too_long(cut, turn) {
+            return tokens;
+        }
         let longer: Vec<(usize, u64)> =
             self.longer.range(self.first..=turn).map(|(&turn, &longer)| (turn, longer)).collect();
         let others = longer.into_iter().map(|(turn, longer)| self.rendering(cut, turn).saturating_add(longer)).max();
@@ -737,11 +800,15 @@ impl Lengths for Rows<'_, '_> {
         if let Some(&known) = self.prompts.get(&(cut, turn)) {
             return known;
         }
+        if let Some(tokens) = self.surely_too_short(cut, turn) {
+            return tokens;
+        }
         let end = self.layout.turns[turn].start + 1;
         let (view, _) = self.view(cut, end, 0..0);
         let expected = self.expected(cut, end - 1);
-        let tokens = self.measured(self.template.prompt(&view.dialogue), expected).saturating_add(self.reserve(cut));
+        let tokens = self.measure(self.template.prompt(&view.dialogue), expected).saturating_add(self.reserve(cut));
         self.prompts.insert((cut, turn), tokens);
+        note(&mut self.prompted, (cut, turn, tokens));
         tokens
     }
 
@@ -760,6 +827,17 @@ impl Lengths for Rows<'_, '_> {
         let wanted = self.expected_at(tokens);
         self.layout.turns.partition_point(|turn| self.expected(cut, turn.end) <= wanted)
     }
+}
+
+/// Keeps what was measured last.
+fn note(measured: &mut Vec<(usize, usize, u64)>, found: (usize, usize, u64)) {
+    if found.2 == u64::MAX {
+        return; // the template refuses it
+    }
+    if measured.len() == MEASURED {
+        measured.remove(0);
+    }
+    measured.push(found);
 }
 
 /// Requests as they go to whoever writes summaries: key and text of each.

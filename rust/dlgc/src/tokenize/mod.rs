@@ -81,6 +81,15 @@ pub struct EncodingPath {
     pub difference: Option<Difference>,
 }
 
+/// How many tokens a message may have in a rendering.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    /// Most likely.
+    pub about: u64,
+    /// At least, if its content is shown at all.
+    pub least: u64,
+}
+
 /// How a target ends.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ending {
@@ -259,15 +268,22 @@ impl Tokenizer {
         Ok(self.encode(text, suppressed)?.ids.len())
     }
 
-    /// About how many tokens a message has in a rendering, for guesses that are measured afterwards: exact but for what
-    /// the template writes around it where that costs little, by its length where it does not.
-    pub fn expected_of(&self, message: &Message<'_>) -> u64 {
+    /// How many tokens a message has in a rendering, before that is measured: counted but for what the template writes
+    /// around it where counting costs little, by its length where it does not.
+    pub fn expected_of(&self, message: &Message<'_>) -> Expected {
         let is_cheap = self.encoder.path().is_ok();
-        let exact = |text: &str| Some(self.encoder.encode(text, &[], &[]).ok()?.ids.len());
-        let tokens = |text: &str| is_cheap.then(|| exact(text)).flatten().unwrap_or(text.len() / 4);
-        let texts = [&message.content, &message.reasoning].into_iter().flatten().map(|text| tokens(text));
+        let counted = |text: &str| {
+            let count = || Some(self.encoder.encode(text.trim(), &[], &[]).ok()?.ids.len());
+            is_cheap.then(count).flatten()
+        };
+        let content = message.content.as_ref().map(|text| (counted(text), text.len() / 4));
+        let reasoning = message.reasoning.as_ref().map(|text| counted(text).unwrap_or(text.len() / 4));
         let calls = message.tool_calls.iter().map(|call| (call.name.len() + call.arguments.range.len()) / 4);
-        (texts.chain(calls).sum::<usize>() + AROUND_MESSAGE) as u64
+        let beside = calls.sum::<usize>() + reasoning.unwrap_or_default() + AROUND_MESSAGE;
+        let (counted, guessed) = content.unwrap_or_default();
+        // At its ends a text may share a token with what stands around it.
+        let least = counted.map_or(0, |tokens| tokens.saturating_sub(2));
+        Expected { about: (counted.unwrap_or(guessed) + beside) as u64, least: least as u64 }
     }
 
     fn encode(&self, text: &str, suppressed: &[usize]) -> Result<Encoded> {

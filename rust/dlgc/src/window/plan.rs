@@ -8,7 +8,8 @@
 
 use std::ops::Range;
 
-/// How long rows and prompts would be, in tokens. Both shrink with a later cut and grow with a later turn.
+/// How long rows and prompts would be, in tokens. Both shrink with a later cut and grow with a later turn. Of a row that is
+/// too long any number above the budget will do.
 pub trait Lengths {
     /// The longest row of a window that begins at a cut and ends with a turn; [`u64::MAX`] where there can be none.
     fn row(&mut self, cut: usize, turn: usize) -> u64;
@@ -76,7 +77,9 @@ pub fn next(first: usize, turns: usize, lengths: &mut dyn Lengths, limits: Limit
     let last_cut = lengths.last_cut(first);
     let guess = lengths.guess_cut(first, context);
     // The latest cut that leaves the turn enough context, or the first one if none does.
-    let too_little = partition(0..last_cut + 1, guess, |cut| lengths.prompt(cut, first) >= context);
+    // What is guessed to fit is measured first: what does not can often be told from that.
+    let fits = guess.saturating_sub(1);
+    let too_little = partition(0..last_cut + 1, fits, |cut| lengths.prompt(cut, first) >= context);
     let mut latest = too_little.saturating_sub(1);
     let mut is_short = false;
     if lengths.row(latest, first) > budget {
@@ -87,10 +90,10 @@ pub fn next(first: usize, turns: usize, lengths: &mut dyn Lengths, limits: Limit
         }
         is_short = lengths.prompt(latest, first) < context;
     }
-    let guess = lengths.guess_turn(latest, budget);
+    let guess = lengths.guess_turn(latest, budget).saturating_sub(1);
     let end = partition(first + 1..turns, guess, |turn| lengths.row(latest, turn) <= budget);
     let guess = lengths.guess_cut(end - 1, budget);
-    let cut = partition(0..latest, guess, |cut| lengths.row(cut, end - 1) > budget || lengths.row(cut, first) > budget);
+    let cut = partition(0..latest, guess, |cut| lengths.row(cut, end - 1) > budget);
     Some(Window { cut, turns: first..end, is_short })
 }
 
