@@ -21,7 +21,9 @@ pub(super) fn may_be_json(head: &[u8]) -> bool {
     let is_scalar = |line: &str| matches!(line, "true" | "false" | "null") || line.parse::<f64>().is_ok();
     let is_array = |line: &str| line.starts_with('[') && after_time(line).is_none() && !line.contains("](");
     let may_be = |line: &str| line.starts_with('{') || line.contains("{\"") || is_array(line) || is_scalar(line);
-    text.contains('\0') || text.lines().map(str::trim).any(may_be)
+    // A byte-order mark may stand before any line, where files were put together.
+    let is_space = |letter: char| letter.is_whitespace() || letter == '\u{feff}';
+    text.contains('\0') || text.lines().any(|line| may_be(line.trim_matches(is_space)))
 }
 
 /// What is said of a file in which nothing is JSON.
@@ -114,6 +116,7 @@ mod tests {
         {
             assert!(may_be_json(text.as_bytes()), "{text:?}");
         }
+        assert!(may_be_json("\u{fb2c}\n\u{feff}{}\n".as_bytes()), "a mark before a line");
         assert!(may_be_json(b"caf\xe9 au lait\n"), "no UTF-8 is said to be none");
         assert!(may_be_json(b"a\0b"));
         for text in ["hello", "[31.12.23, 21:15:03] Ann: hello", "a,b\n1,2\n", "# Title\n\n[a](b)\n", "caf\u{e9}"] {
