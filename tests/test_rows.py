@@ -145,6 +145,27 @@ def test_a_content_that_is_nothing_but_a_tag_is_not_lost_in_silence(tmp_path: Pa
     assert dlgc.render({"messages": [{"role": "user", "content": "q"}, said]}, chat_template=str(template)).turns
 
 
+@pytest.mark.parametrize("arguments", [{"b": True}, '{"b": [" "]}', {}])
+def test_a_second_call_without_a_word_is_not_lost_in_silence(arguments: object, tmp_path: Path) -> None:
+    # gpt-oss shows one call of a turn. This one has no text to be missed, and its name stands elsewhere.
+    template = tmp_path / "chat.jinja"
+    shown = "{% set call = message.tool_calls[0].function %}to=f.{{ call.name }} {{ call.arguments | tojson }}"
+    template.write_text(
+        "{% for message in messages %}{% if message.tool_calls %}<|im_start|>assistant\n" + shown + "<|im_end|>\n"
+        "{% elif message.role == 'tool' %}<|im_start|>{{ message.name }}\n{{ message.content }}<|im_end|>\n"
+        "{% else %}" + CHATML + "{% endif %}{% endfor %}" + PROMPT
+    )
+    calls = [{"type": "function", "function": {"name": "f", "arguments": given}} for given in ({"a": "f"}, arguments)]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "f"}, {"role": "assistant", "tool_calls": calls}]
+    messages.extend({"role": "tool", "name": "f", "content": text} for text in ("7", "8"))
+    messages.append({"role": "assistant", "content": "so"})
+    with pytest.raises(dlgc.RejectedError) as raised:
+        dlgc.render({"messages": messages}, chat_template=str(template))
+    assert [item["code"] for item in raised.value.diagnostics if item["severity"] == "error"] == ["field-lost"]
+    del calls[1], messages[-2]
+    assert dlgc.render({"messages": messages}, chat_template=str(template)).turns
+
+
 def test_two_targets_side_by_side_have_rows_of_their_own(tmp_path: Path) -> None:
     # A second assistant message in a row is printed without a header, right after the stop of the first.
     template, source = tmp_path / "chat.jinja", tmp_path / "talk.jsonl"

@@ -3,7 +3,11 @@
 //! Looking for a content in the text is not enough: the word "ok", dropped, stands elsewhere too. So the dialogue is
 //! rendered once more with a word of its own for every content, argument, tool, call and document (a [`Skeleton`] with
 //! names), and the words are looked for. Dialogues of the same structure share that rendering.
+//!
+//! Where a template takes it, two calls of one function have two words, and neither is that of the tool or of who answers;
+//! the names of arguments have words too. A second call without any text, dropped, is then missed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,7 +16,7 @@ use super::skeleton::Skeleton;
 use super::{Mode, Template, hash_of};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::Role;
-use crate::json::{Json, Node};
+use crate::json::{self, Json, Node};
 
 /// What leaves no trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,52 +104,57 @@ impl Template {
         skeleton: &Skeleton,
         mode: Mode,
     ) -> Found {
-        // With words of their own a tool is not taken for its call, unless the template looks one up by the other.
-        let apart = self.look(&Scene::new(skeleton, around, true), prepared, skeleton, mode);
-        apart
-            .or_else(|| self.look(&Scene::new(skeleton, around, false), prepared, skeleton, mode))
-            .unwrap_or(Found::Nothing)
+        let words = [Words::Calls, Words::Tools, Words::Names];
+        let found = words
+            .into_iter()
+            .find_map(|words| self.look(&Scene::new(skeleton, around, words), prepared, skeleton, mode));
+        found.unwrap_or(Found::Nothing)
     }
 
     /// What a rendering of the words shows; `None` where there is none.
     fn look(&self, scene: &Scene<'_>, prepared: &[Prepared], skeleton: &Skeleton, mode: Mode) -> Option<Found> {
-        let Scene { messages: renamed, around: renamed_around, apart } = scene;
+        let Scene { messages: renamed, around: renamed_around, keys, words } = scene;
         let aliased: Vec<_> = renamed.iter().map(messages::aliased).collect();
         let shown: Vec<&Node<'_>> = aliased.iter().map(|node| &**node).collect();
         let stage = self.stage(&shown, renamed_around);
         let text = self.run(stage, shown.len(), false).ok()?.text;
         // Where targets are proved, what counts is what is shown in a turn's own rendering: history may be shortened.
-        let shows_elsewhere = |index: usize, word: &str| {
+        let own = |index: usize| {
             let is_assistant = prepared[index].role == Role::Assistant;
             let last = prepared.iter().rposition(|message| message.train).unwrap_or(0);
             let seen = if is_assistant { self.run(stage, index + 1, false) } else { self.run(stage, last, true) };
-            mode == Mode::Prove && seen.is_ok_and(|seen| seen.text.contains(word))
+            seen.map(|seen| seen.text).unwrap_or_default()
         };
+        let shows_elsewhere = |index: usize, word: &str| mode == Mode::Prove && own(index).contains(word);
         let shown_times = |word: &str| text.matches(word).count();
         let mut called: HashMap<&str, usize> = HashMap::new();
         for (index, (message, node)) in prepared.iter().zip(renamed).enumerate() {
             if skeleton.said(index).any(|word| !text.contains(word) && !shows_elsewhere(index, word)) {
                 return Some(Found::AllBut(Lost::Content(index)));
             }
+            // Of several calls some may stand in the history only.
+            let own = (mode == Mode::Prove && *words == Words::Calls && calls(node).len() > 1).then(|| own(index));
+            let is_shown = |word: &str| text.contains(word) && own.as_ref().is_none_or(|own| own.contains(word));
             for (number, call) in calls(node).iter().enumerate() {
                 let id = call.get("id").and_then(Node::as_str).filter(|id| id.contains(ID));
-                if id.is_some_and(|id| text.contains(id)) {
+                if id.is_some_and(is_shown) {
                     continue;
                 }
                 let count = called.entry(name_of(call)).or_default();
                 *count += 1;
-                if shown_times(name_of(call)) < *count {
+                if shown_times(name_of(call)) < *count || !is_shown(name_of(call)) {
                     return Some(Found::AllBut(Lost::Call(index, number)));
                 }
             }
-            if let Some((number, _)) = skeleton.arguments(index).find(|(_, word)| !text.contains(*word)) {
+            let names = keys[index].iter().map(|(number, word)| (*number, word.as_str()));
+            if let Some((number, _)) = skeleton.arguments(index).chain(names).find(|(_, word)| !is_shown(word)) {
                 let number = number.min(calls(&message.node).len().saturating_sub(1));
                 return Some(Found::AllBut(Lost::Call(index, number)));
             }
         }
         let tools = renamed_around[0].as_ref().and_then(Node::as_array).unwrap_or_default();
         for (index, tool) in tools.iter().enumerate() {
-            let calls = if *apart { 0 } else { called.get(name_of(tool)).copied().unwrap_or(0) };
+            let calls = if *words != Words::Names { 0 } else { called.get(name_of(tool)).copied().unwrap_or(0) };
             if !name_of(tool).is_empty() && shown_times(name_of(tool)) <= calls {
                 return Some(Found::AllBut(Lost::Tool(index)));
             }
@@ -156,101 +165,187 @@ impl Template {
     }
 }
 
+/// What has words of its own, beside what is said. A template may look one thing up by the name of another, and refuses
+/// the dialogue where they differ; the first that it takes is what counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Words {
+    /// Each call, each argument's name, each tool, each function that answers.
+    Calls,
+    /// Each function that is called, each tool.
+    Tools,
+    /// Each name.
+    Names,
+}
+
 /// A dialogue with a word for each name, tool and document too.
 struct Scene<'a> {
     messages: Vec<Node<'static>>,
     around: [Option<Node<'a>>; 3],
-    /// Whether a tool has another word than its calls.
-    apart: bool,
+    /// For each message, the words for names of arguments, with the number of the call.
+    keys: Vec<Vec<(usize, String)>>,
+    words: Words,
 }
 
 impl<'a> Scene<'a> {
-    fn new(skeleton: &Skeleton, around: &[Option<Node<'a>>; 3], apart: bool) -> Self {
-        let mut names = Names::default();
+    fn new(skeleton: &Skeleton, around: &[Option<Node<'a>>; 3], words: Words) -> Self {
+        let mut names = Names { words, known: BTreeMap::new(), ids: HashMap::new(), keys: Vec::new(), counted: 0 };
         let mut messages = skeleton.messages.clone();
-        messages.iter_mut().for_each(|message| names.in_message(message));
+        let mut keys = Vec::with_capacity(messages.len());
+        for message in &mut messages {
+            names.in_message(message);
+            keys.push(std::mem::take(&mut names.keys));
+        }
         let mut around = around.clone();
-        names.of_tools = apart;
-        around[0].as_mut().map_or(&mut [][..], elements).iter_mut().for_each(|tool| names.in_function(tool));
+        for tool in around[0].as_mut().map_or(&mut [][..], elements) {
+            names.in_function(tool, if words == Words::Names { Of::Call } else { Of::Tool });
+        }
         let documents = around[1].as_mut().map_or(&mut [][..], elements);
         documents.iter_mut().enumerate().for_each(|(index, document)| in_document(document, index));
-        Self { messages, around, apart }
+        Self { messages, around, keys, words }
     }
 }
 
 /// What the word begins with that stands for a name inside an id.
 const ID: &str = "Qz7i";
 
-/// A word for each name of a function, the same wherever it is called or answers.
-#[derive(Default)]
+/// Whose name it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Of {
+    Call,
+    /// What a tool's message says that answers.
+    Answer,
+    Tool,
+}
+
+/// A word for each name of a function.
 struct Names {
-    words: BTreeMap<(bool, String), String>,
-    of_tools: bool,
+    words: Words,
+    known: BTreeMap<(Of, String), String>,
+    /// What has become of the ids of calls.
+    ids: HashMap<String, String>,
+    /// The words for names of arguments of the message at hand, with the number of the call.
+    keys: Vec<(usize, String)>,
+    /// Names of arguments so far.
+    counted: usize,
 }
 
 impl Names {
-    fn word(&mut self, name: &str) -> String {
-        let number = self.words.len();
-        self.words.entry((self.of_tools, name.to_owned())).or_insert_with(|| format!("Qz7f{number}Zq")).clone()
+    fn word(&mut self, name: &str, of: Of) -> String {
+        let number = self.known.len();
+        let word = || format!("Qz7f{number}Zq");
+        if of == Of::Call && self.words == Words::Calls {
+            // No name holds a line break; so every call is another.
+            return self.known.entry((of, format!("{name}\n{number}"))).or_insert_with(word).clone();
+        }
+        self.known.entry((of, name.to_owned())).or_insert_with(word).clone()
     }
 
     fn in_message(&mut self, node: &mut Node<'static>) {
         let is_tool = node.get("role").and_then(Node::as_str) == Some("tool");
+        let answers = if self.words == Words::Calls { Of::Answer } else { Of::Call };
         let Json::Object(members) = &mut node.value else { return };
         for member in members {
             match (&*member.key, &mut member.node) {
-                ("name", node) if is_tool => self.rename(node),
-                ("tool_call_id", node) if is_tool => self.in_id(node),
-                ("tool_calls", node) => {
-                    for call in elements(node) {
-                        self.in_function(call);
-                        let Json::Object(members) = &mut call.value else { continue };
-                        let ids = members.iter_mut().filter(|member| member.key == "id");
-                        ids.for_each(|member| self.in_id(&mut member.node));
+                ("name", node) if is_tool => {
+                    self.rename(node, answers);
+                }
+                ("tool_call_id", Node { value: Json::String(id), .. }) if is_tool => {
+                    if let Some(renamed) = self.ids.get(&**id) {
+                        *id = renamed.clone().into();
                     }
+                }
+                ("tool_calls", node) => {
+                    elements(node).iter_mut().enumerate().for_each(|(number, call)| self.in_call(call, number));
                 }
                 _ => {}
             }
         }
     }
 
-    /// A call or a tool: the name stands in it, or in its `function`.
-    fn in_function(&mut self, node: &mut Node<'_>) {
-        let Json::Object(members) = &mut node.value else { return };
+    fn in_call(&mut self, call: &mut Node<'static>, number: usize) {
+        let renamed = self.in_function(call, Of::Call);
+        if self.words == Words::Calls
+            && let Some(arguments) = member_of(call, "function").and_then(|function| member_of(function, "arguments"))
+        {
+            self.in_arguments(arguments, number);
+        }
+        if let (Some((name, word)), Some(Node { value: Json::String(id), .. })) = (renamed, member_of(call, "id")) {
+            let was = id.clone().into_owned();
+            in_id(id, &name, &word);
+            self.ids.insert(was, id.clone().into_owned());
+        }
+    }
+
+    /// A call or a tool: the name stands in it, or in its `function`; which it was, and the word.
+    fn in_function(&mut self, node: &mut Node<'_>, of: Of) -> Option<(String, String)> {
+        let Json::Object(members) = &mut node.value else { return None };
+        let mut renamed = None;
         for member in members {
             match &*member.key {
-                "function" => self.in_function(&mut member.node),
-                "name" => self.rename(&mut member.node),
+                "function" => renamed = self.in_function(&mut member.node, of).or(renamed),
+                "name" => renamed = self.rename(&mut member.node, of).or(renamed),
                 _ => {}
             }
         }
+        renamed
     }
 
-    fn rename(&mut self, node: &mut Node<'_>) {
-        if let Json::String(name) = &mut node.value
-            && !name.is_empty()
-        {
-            *name = self.word(name).into();
+    fn rename(&mut self, node: &mut Node<'_>, of: Of) -> Option<(String, String)> {
+        let Json::String(name) = &mut node.value else { return None };
+        let was = name.clone().into_owned();
+        if was.is_empty() {
+            return None;
+        }
+        let word = self.word(&was, of);
+        *name = word.clone().into();
+        Some((was, word))
+    }
+
+    /// A word for each name of an argument, in an object or in the text of one.
+    fn in_arguments(&mut self, node: &mut Node<'static>, call: usize) {
+        match &mut node.value {
+            Json::String(text) => {
+                if let Ok(parsed) = json::parse(text.as_bytes()) {
+                    let mut parsed = parsed.root;
+                    self.keys_of(&mut parsed, call);
+                    *text = json::dumps(&parsed).into();
+                }
+            }
+            _ => self.keys_of(node, call),
         }
     }
 
-    /// An id may hold the name, and be all that a template prints of it: `functions.get_fare:0`.
-    fn in_id(&self, node: &mut Node<'_>) {
-        let Json::String(id) = &mut node.value else { return };
-        let is_part = |character: char| character.is_alphanumeric() || character == '_' || character == '-';
-        let stands = |name: &str| {
-            id.find(name)
-                .map(|at| at..at + name.len())
-                .filter(|range| !id[..range.start].ends_with(is_part) && !id[range.end..].starts_with(is_part))
-        };
-        let names = self.words.iter().filter(|((_, name), _)| !name.is_empty());
-        let found =
-            names.filter_map(|((_, name), word)| Some((stands(name)?, word))).max_by_key(|(range, _)| range.len());
-        if let Some((range, word)) = found {
-            let word = word.replacen("Qz7f", ID, 1);
-            id.to_mut().replace_range(range, &word);
+    fn keys_of(&mut self, node: &mut Node<'_>, call: usize) {
+        match &mut node.value {
+            Json::Object(members) => {
+                for member in members {
+                    let word = format!("Qz7k{}Zq", self.counted);
+                    self.counted += 1;
+                    member.key = word.clone().into();
+                    self.keys.push((call, word));
+                    self.keys_of(&mut member.node, call);
+                }
+            }
+            Json::Array(elements) => elements.iter_mut().for_each(|element| self.keys_of(element, call)),
+            _ => {}
         }
     }
+}
+
+/// An id may hold the name, and be all that a template prints of it: `functions.get_fare:0`.
+fn in_id(id: &mut Cow<'_, str>, name: &str, word: &str) {
+    let is_part = |character: char| character.is_alphanumeric() || character == '_' || character == '-';
+    let stands = id.find(name).map(|at| at..at + name.len());
+    if let Some(range) =
+        stands.filter(|range| !id[..range.start].ends_with(is_part) && !id[range.end..].starts_with(is_part))
+    {
+        id.to_mut().replace_range(range, &word.replacen("Qz7f", ID, 1));
+    }
+}
+
+fn member_of<'n, 'a>(node: &'n mut Node<'a>, name: &str) -> Option<&'n mut Node<'a>> {
+    let Json::Object(members) = &mut node.value else { return None };
+    members.iter_mut().find(|member| member.key == name).map(|member| &mut member.node)
 }
 
 fn elements<'n, 'a>(node: &'n mut Node<'a>) -> &'n mut [Node<'a>] {
