@@ -172,6 +172,13 @@ impl<'a> Draft<'a> {
         self.messages.push(turn.node());
     }
 
+    /// Adds a message of a role, where there is anything that it says.
+    pub(super) fn says(&mut self, role: &'static str, said: Option<Node<'a>>) {
+        if let Some(said) = said {
+            self.say(Turn::new(&said.range.clone(), role).content(Some(said)));
+        }
+    }
+
     /// The dialogue in native shape.
     pub(super) fn node(mut self) -> Node<'a> {
         let range = self.record.range.clone();

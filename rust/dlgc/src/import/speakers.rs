@@ -222,6 +222,11 @@ pub(super) fn role_of(name: &str) -> Option<&'static str> {
     }
 }
 
+/// The role of a message, by whatever name.
+pub(super) fn role(message: &Node<'_>) -> Option<&'static str> {
+    role_of(message.get("role")?.as_str()?)
+}
+
 /// A name in small letters, without the number that tells speakers of one kind apart: `Operator_1`, `0_Wizard`.
 fn without_number(name: &str) -> String {
     let is_number = |letter: char| letter.is_ascii_digit() || matches!(letter, '_' | '-' | ' ' | '#');

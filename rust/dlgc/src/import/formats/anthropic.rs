@@ -43,11 +43,9 @@ const BLOCKS: [Kind; 4] = [
 ];
 
 fn recognises(record: &Node<'_>) -> bool {
-    let Some(list) = messages::list(record) else { return false };
     let tool = record.get("tools").and_then(Node::as_array).and_then(<[_]>::first);
-    system::is_beside(record)
-        || tool.is_some_and(|tool| tool.get("input_schema").is_some())
-        || list.iter().any(is_in_blocks)
+    let has_schema = tool.is_some_and(|tool| tool.get("input_schema").is_some());
+    messages::list(record).is_some() && (system::is_beside(record) || has_schema || messages::any(record, is_in_blocks))
 }
 
 fn is_in_blocks(message: &Node<'_>) -> bool {

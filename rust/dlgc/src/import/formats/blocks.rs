@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::super::draft::{Turn, call, plain, result_text};
+use super::super::speakers;
 use crate::json::{Fields, Json, Member, Node, object, string};
 
 /// Names of a member, of which the first that is there counts.
@@ -98,6 +99,11 @@ impl Kind {
     }
 }
 
+/// Whether it is a list of blocks that say what they are.
+pub(super) fn are_typed(list: &Node<'_>) -> bool {
+    list.as_array().and_then(<[_]>::first).is_some_and(|block| block.get("type").is_some())
+}
+
 /// The messages of one who speaks in blocks; `more` are further native fields. What an assistant says after a result is
 /// its next message.
 pub(super) fn messages<'a>(
@@ -120,6 +126,23 @@ pub(super) fn messages<'a>(
         messages.extend(blocks.messages(range, role, more));
     }
     messages
+}
+
+/// The messages of one whose blocks stand in members of it, in a list or alone; one without is as it was. What else it says
+/// becomes its annotations, but for members that say the same `again`.
+pub(super) fn of_members<'a>(message: Node<'a>, names: &[&str], kinds: &[Kind], again: &[&str]) -> Vec<Node<'a>> {
+    if names.iter().all(|name| message.get_some(name).is_none()) {
+        return vec![message];
+    }
+    let (range, mut fields) = (message.range.clone(), Fields::of(message));
+    let role = fields.text("role").unwrap_or_default();
+    let role = speakers::role_of(&role).unwrap_or(&role);
+    let said = names.iter().filter_map(|name| fields.take(name)).flat_map(|said| match said.value {
+        Json::Array(blocks) => blocks,
+        value => vec![Node::new(said.range, value)],
+    });
+    let said = said.collect();
+    messages(&range, role, said, kinds, aside(without(fields, again)))
 }
 
 /// The messages of a list of items, each a block that says by its kind or in its `role` who speaks. What an assistant

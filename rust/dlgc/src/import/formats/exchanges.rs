@@ -101,9 +101,7 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
     dialogue.set("tools", tools);
     for mut exchange in exchanges.into_iter().map(Fields::of) {
         system = exchange.take("system").filter(|_| asked != "system" && answer != "system").or(system);
-        if let Some(rules) = system.take().filter(|rules| rules.as_str() != Some("")) {
-            dialogue.say(Turn::new(&rules.range.clone(), "system").content(Some(rules)));
-        }
+        dialogue.says("system", system.take().filter(|rules| rules.as_str() != Some("")));
         // XTuner's way to leave an answer untrained.
         let train = exchange.take("output_with_loss").filter(|loss| loss.as_bool().is_some());
         let order = if is_turned { [&answer, &asked] } else { [&asked, &answer] };

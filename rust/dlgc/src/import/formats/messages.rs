@@ -43,6 +43,11 @@ pub(super) fn list<'n, 'a>(record: &'n Node<'a>) -> Option<&'n [Node<'a>]> {
     record.get(list_name(record)?)?.as_array()
 }
 
+/// Whether a message of a record is of a kind.
+pub(super) fn any(record: &Node<'_>, is_one: fn(&Node<'_>) -> bool) -> bool {
+    list(record).is_some_and(|list| list.iter().any(is_one))
+}
+
 /// A record whose messages are, each, what `change` makes of them.
 pub(super) fn each<'a>(record: Node<'a>, change: fn(Node<'a>) -> Vec<Node<'a>>) -> Node<'a> {
     let mut record = Fields::of(record);
@@ -125,7 +130,7 @@ fn answer<'a>(mut record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Nod
 }
 
 fn is_legacy(record: &Node<'_>) -> bool {
-    list(record).is_some_and(|messages| messages.iter().any(is_old))
+    any(record, is_old)
 }
 
 /// Whether a message is said in an older way, or another.

@@ -36,9 +36,7 @@ fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Di
     let mut dialogue = Draft::of(record);
     dialogue.set("id", id);
     dialogue.set("tools", (!tools.is_empty()).then(|| Node::new(place, Json::Array(tools))));
-    if let Some(rules) = rules {
-        dialogue.say(Turn::new(&rules.range.clone(), "system").content(Some(rules)));
-    }
+    dialogue.says("system", rules);
     turns.sort_by_key(|turn| turn.key.rsplit('_').next().and_then(|number| number.parse::<u32>().ok()));
     for turn in turns {
         exchange(Fields::of(turn.node), &functions, &mut dialogue);

@@ -1,6 +1,6 @@
 //! MT-Bench: questions of two turns; answers name their question, which lies beside in `question.jsonl`.
 
-use super::super::draft::{Draft, Turn};
+use super::super::draft::Draft;
 use super::super::{Context, Format, When};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::json::{Fields, Json, Node, string};
@@ -44,10 +44,8 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
     dialogue.set("metadata", about);
     let mut answers = answers.into_iter();
     for question in questions {
-        dialogue.say(Turn::new(&question.range.clone(), "user").content(Some(question)));
-        if let Some(answer) = answers.next() {
-            dialogue.say(Turn::new(&answer.range.clone(), "assistant").content(Some(answer)));
-        }
+        dialogue.says("user", Some(question));
+        dialogue.says("assistant", answers.next());
     }
     Ok(vec![dialogue.node()])
 }

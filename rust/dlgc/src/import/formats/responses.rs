@@ -49,9 +49,7 @@ fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Di
     let mut dialogue = Draft::of(record);
     dialogue.set("id", id);
     dialogue.set("tools", functions.map(|list| tools(list, tool)));
-    if let Some(rules) = rules {
-        dialogue.say(Turn::new(&rules.range.clone(), "system").content(Some(rules)));
-    }
+    dialogue.says("system", rules);
     dialogue.messages.extend(blocks::items(items, &ITEMS));
     Ok(vec![dialogue.node()])
 }

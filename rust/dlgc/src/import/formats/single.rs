@@ -108,9 +108,7 @@ fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Di
     let mut dialogue = Draft::of(record);
     dialogue.set("id", id);
     dialogue.set("tools", tools);
-    if let Some(system) = system {
-        dialogue.say(Turn::new(&system.range.clone(), "system").content(Some(system)));
-    }
+    dialogue.says("system", system);
     for exchange in history {
         if exchange.as_object().is_some() {
             dialogue.messages.extend(said(exchange)?);
@@ -118,7 +116,7 @@ fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Di
         }
         for (index, said) in exchange.into_elements().into_iter().enumerate() {
             let role = if index % 2 == 0 { "user" } else { "assistant" };
-            dialogue.say(Turn::new(&said.range.clone(), role).content(Some(said)));
+            dialogue.says(role, Some(said));
         }
     }
     if let Some(asked) = asked {
@@ -160,9 +158,7 @@ fn calls<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Dia
     let mut dialogue = Draft::of(record);
     dialogue.set("id", id);
     dialogue.set("tools", tools);
-    if let Some(query) = query {
-        dialogue.say(Turn::new(&query.range.clone(), "user").content(Some(query)));
-    }
+    dialogue.says("user", query);
     if let Some(answers) = answers {
         let range = answers.range.clone();
         let expected = string(&range, "call");

@@ -6,7 +6,7 @@ use super::super::{Context, Format, When};
 use super::blocks::{self, Kind};
 use super::messages;
 use crate::diagnostic::Diagnostic;
-use crate::json::{Fields, Node};
+use crate::json::Node;
 
 pub(super) const FORMAT: Format = Format { name: "ui-parts", when: When::Is(recognises), import };
 
@@ -26,23 +26,13 @@ const PARTS: [Kind; 4] = [
     },
 ];
 
+// What older versions repeat of the parts.
+const AGAIN: [&str; 3] = ["content", "toolInvocations", "reasoning"];
+
 fn recognises(record: &Node<'_>) -> bool {
-    let typed = |message: &Node<'_>| message.get("parts")?.as_array()?.first()?.get("type").map(|_| ());
-    messages::list(record).is_some_and(|list| list.iter().any(|message| typed(message).is_some()))
+    messages::any(record, |message| message.get("parts").is_some_and(blocks::are_typed))
 }
 
 fn import<'a>(record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {
-    Ok(vec![messages::each(record, message)])
-}
-
-fn message(message: Node<'_>) -> Vec<Node<'_>> {
-    if message.get("parts").and_then(Node::as_array).is_none() {
-        return vec![message];
-    }
-    let range = message.range.clone();
-    let mut fields = Fields::of(message);
-    let (role, parts) = (fields.text("role").unwrap_or_default(), fields.list("parts"));
-    // What older versions repeat of the parts: the text, the calls and the reasoning.
-    fields.members.retain(|member| !["content", "toolInvocations", "reasoning"].contains(&&*member.key));
-    blocks::messages(&range, &role, parts, &PARTS, blocks::aside(fields))
+    Ok(vec![messages::each(record, |message| blocks::of_members(message, &["parts"], &PARTS, &AGAIN))])
 }
