@@ -119,7 +119,14 @@ mod tests {
         assert!(may_be_json("\u{fb2c}\n\u{feff}{}\n".as_bytes()), "a mark before a line");
         assert!(may_be_json(b"caf\xe9 au lait\n"), "no UTF-8 is said to be none");
         assert!(may_be_json(b"a\0b"));
-        for text in ["hello", "[31.12.23, 21:15:03] Ann: hello", "a,b\n1,2\n", "# Title\n\n[a](b)\n", "caf\u{e9}"] {
+        for text in [
+            "hello",
+            "[31.12.23, 21:15:03] Ann: hello",
+            "a,b\n1,2\n",
+            "# Title\n\n[a](b)\n",
+            "caf\u{e9}",
+            "She said:\n\"Yes.\"\n",
+        ] {
             assert!(!may_be_json(text.as_bytes()), "{text:?}");
         }
         assert!(!may_be_json(&"caf\u{e9}".as_bytes()[..4]), "a character may be cut");
