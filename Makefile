@@ -45,7 +45,7 @@ lint: build ## rustfmt, clippy, ruff, mypy, stubs
 	$(BIN)/python -m mypy.stubtest dlgc._dlgc
 
 test-rust: ## the core's tests and doctests
-	cargo test --quiet --package dlgc
+	DLGC_CACHE_DIR=$(CURDIR)/target/cache cargo test --quiet --package dlgc
 
 test-python: build ## everything a user would do
 	$(BIN)/python scripts/train_tokenizer.py --check

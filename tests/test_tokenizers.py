@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import subprocess
+import sys
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
@@ -535,3 +538,36 @@ def test_a_tokenizer_of_unknown_parts_is_left_to_the_reference(tmp_path: Path) -
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     verdict = dlgc.verify_tokenizer(tmp_path, strings=10)
     assert (verdict.fast, verdict.why, verdict.same) == (None, "its pre-tokenizer is not known", 0)
+
+
+def test_a_tokenizer_that_was_tested_is_noted_and_nothing_but_time_depends_on_the_note(tmp_path: Path) -> None:
+    chats, model = tmp_path / "chats.jsonl", tmp_path / "model"
+    chats.write_text(
+        '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "jazz"}]}\n' * 9
+    )
+    tokenizer = byte_level()
+    model.mkdir()
+    tokenizer.save(str(model / "tokenizer.json"))
+    (model / "chat_template.jinja").write_text(CHATML)
+
+    def compiled(name: str, cache: Path | str) -> bytes:
+        code = f"import dlgc; dlgc.compile({str(chats)!r}, {str(tmp_path / name)!r}, tokenizer={str(model)!r})"
+        environment = {**os.environ, "DLGC_CACHE_DIR": str(cache), "HOME": str(tmp_path / "home")}
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+        return b"".join(path.read_bytes() for path in sorted((tmp_path / name).rglob("*.arrow")))
+
+    blocked = tmp_path / "blocked"
+    blocked.write_text("no folder")
+    cache = tmp_path / "cache"
+    shards = [compiled("first", cache), compiled("again", cache)]
+    notes = list(cache.rglob("*"))
+    assert [note.suffix for note in notes if note.is_file()] == [".json"]
+    note = next(note for note in notes if note.is_file())
+    assert json.loads(note.read_text())["texts"] > 0
+    note.write_text("not what was written")
+    shards += [compiled("damaged", cache)]
+    note.unlink()
+    shards += [compiled("deleted", cache), compiled("none", ""), compiled("unwritable", blocked)]
+    assert shards[0]
+    assert len(set(shards)) == 1
+    assert not (tmp_path / "home").exists()

@@ -41,6 +41,8 @@ examples:
 Options may also stand in `dlgc.toml` in the current folder (`max_length = 2048`); flags win. There, too, a table
 `[severity]` says what is an error, a warning or a note (`unknown-field = "error"`), and tables `[formats.NAME]`
 describe formats of your own (`messages = "ticket.thread"`, `role = "author"`, `content = "body"`).
+That a tokenizer is encoded as by the reference is noted in `$DLGC_CACHE_DIR`, or `dlgc` in the user's cache folder, so
+that the next start is faster; the notes may be deleted, and an empty `DLGC_CACHE_DIR` keeps none.
 Exit status: 0 clean; 1 nothing compiled, too many records rejected, a dataset not sound, or drift; 2 the run failed and
 wrote nothing.
 """

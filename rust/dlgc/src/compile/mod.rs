@@ -309,6 +309,11 @@ trait Pass: Sync {
     fn splits(&self) -> Option<&Splits> {
         None
     }
+
+    /// Called before anything that came of the records is to last: what there was no time to check is checked now.
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl Pass for Compiler {
@@ -322,6 +327,10 @@ impl Pass for Compiler {
 
     fn splits(&self) -> Option<&Splits> {
         Some(&self.splits)
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.tokenizer.settle()
     }
 }
 
@@ -355,6 +364,7 @@ impl Destination for Nowhere {
 struct Place<'p> {
     tallies: &'p report::Tallies,
     hash: u64,
+    pass: &'p dyn Pass,
 }
 
 /// Writes results into a dataset; what was written lasts whenever a shard is whole.
@@ -382,6 +392,7 @@ impl Destination for Writing<'_> {
         if !self.writer.close_full_shards()? {
             return Ok(());
         }
+        place.pass.settle()?;
         self.writer.checkpoint(resume::state(place.tallies, place.hash, &self.importers.siblings()))
     }
 }
@@ -393,8 +404,7 @@ struct Sink<'t> {
     skipped: Vec<Skipped>,
     /// Chained over the bytes of all records: tells whether an interrupted run had the same inputs.
     hash: u64,
-    /// Shares of the splits, for strata.
-    splits: Option<&'t Splits>,
+    pass: &'t dyn Pass,
 }
 
 /// A chunk and what became of its records.
@@ -417,14 +427,15 @@ impl Sink<'_> {
             Done::Chunk(Processed { chunk, outcomes }) => {
                 for ((record, _), (mut outcome, rejected)) in chunk.iter().zip(outcomes) {
                     for compiled in outcome.dialogues.iter_mut().filter(|compiled| !compiled.is_rejected()) {
-                        if let (Some(stratum), Some(splits)) = (compiled.stratum, self.splits) {
+                        if let (Some(stratum), Some(splits)) = (compiled.stratum, self.pass.splits()) {
                             compiled.move_to(self.tallies.strata.next(splits, stratum));
                         }
                     }
                     self.tallies.enter(&record, &outcome);
                     self.destination.take(&record, outcome, &rejected)?;
                     self.hash = resume::chain(self.hash, record.bytes);
-                    self.destination.settle(&Place { tallies: &self.tallies, hash: self.hash })?;
+                    let place = Place { tallies: &self.tallies, hash: self.hash, pass: self.pass };
+                    self.destination.settle(&place)?;
                 }
             }
         }
@@ -463,8 +474,7 @@ fn run(
     let stop = AtomicBool::new(false);
     let bytes_read = reader.bytes_read();
     let (tallies, skip) = start.split();
-    let splits = pass.splits();
-    let mut sink = Sink { destination, hash: skip.hash_after(), tallies, skipped: Vec::new(), splits };
+    let mut sink = Sink { destination, hash: skip.hash_after(), tallies, skipped: Vec::new(), pass };
     let ending = read_apart(reader, skip, permits, work_sender);
 
     thread::scope(|scope| {
@@ -507,6 +517,7 @@ fn run(
         drop((results, permit_sender)); // lets everybody who waits go on to the end
         done
     })?;
+    pass.settle()?;
     let failed = |_| Error::new(ErrorKind::Io, "dlgc failed while it read the inputs; this is a bug: please report it");
     let Ending { digests, changed } = ending.recv().map_err(failed)?;
     if changed {

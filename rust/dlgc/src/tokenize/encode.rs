@@ -19,7 +19,7 @@ use tokenizers::{
     PostProcessorWrapper, Tokenizer as Reference,
 };
 
-use super::engine::{Engine, Known, read};
+use super::engine::{Engine, Known};
 use super::fast::Fast;
 use super::proof::Difference;
 use crate::error::{Error, ErrorKind, Result};
@@ -49,8 +49,7 @@ struct Borders {
 /// A tokenizer, and what must be known about it. It is the same for every run.
 struct Loaded {
     known: Arc<Known>,
-    /// What it was read from: the file, and the added tokens that were declared beside it.
-    json: Vec<u8>,
+    /// The added tokens that were declared beside its file.
     declared: String,
     added: HashMap<u32, AddedToken>,
     borders: Option<Borders>,
@@ -91,38 +90,30 @@ pub(super) fn fail(error: impl std::fmt::Display) -> Error {
 impl Loaded {
     /// Reads a `tokenizer.json`; `declared` are added tokens by id as `tokenizer_config.json` has them, whose flags
     /// win, as in transformers.
-    fn read(json: &[u8], declared: Vec<(u32, AddedToken)>, key: String) -> Result<Self> {
-        let mut reference = read(json)?;
-        let known = reference.get_added_tokens_decoder();
-        let mut changed = Vec::new();
-        for (id, token) in declared {
-            if reference.token_to_id(&token.content) != Some(id) {
-                let message = format!(
-                    "`tokenizer_config.json` gives the added token `{}` the id {id}, `tokenizer.json` does not",
-                    token.content
-                );
-                return Err(Error::new(ErrorKind::Tokenizer, message)
-                    .hint("`AutoTokenizer.from_pretrained(DIR).save_pretrained(NEW_DIR)` writes files that agree"));
-            }
-            if known.get(&id) != Some(&token) {
-                changed.push(token);
-            }
-        }
-        reference.add_tokens(changed).map_err(fail)?;
-        let post_processor = reference.get_post_processor().cloned();
+    fn read(json: &[u8], declared: &[(u32, AddedToken)], key: String) -> Result<Self> {
+        let json: Arc<[u8]> = json.into();
+        let known = Known::read(&json, declared)?;
+        let reference = known.source.parts()?;
+        let post_processor = known.source.post_processor().cloned();
         let added = reference.get_added_tokens_decoder().into_iter().collect();
-        let lossless = is_lossless(&reference);
+        let lossless = is_lossless(reference);
         let borders = Borders::of(&added);
-        let known = Arc::new(Known::new(reference, json)?);
-        let json = json.to_vec();
-        Ok(Self { known, json, declared: key, added, borders, post_processor, lossless, bare: Mutex::new(None) })
+        Ok(Self {
+            known: Arc::new(known),
+            declared: key,
+            added,
+            borders,
+            post_processor,
+            lossless,
+            bare: Mutex::new(None),
+        })
     }
 
     /// The same, from memory if it was the last one.
-    fn get(json: &[u8], declared: Vec<(u32, AddedToken)>) -> Result<Arc<Self>> {
+    fn get(json: &[u8], declared: &[(u32, AddedToken)]) -> Result<Arc<Self>> {
         let key = format!("{declared:?}");
         let last = LAST.lock().ok().and_then(|last| last.clone());
-        if let Some(last) = last.filter(|last| last.json == json && last.declared == key) {
+        if let Some(last) = last.filter(|last| last.known.source.json() == json && last.declared == key) {
             return Ok(last);
         }
         let loaded = Arc::new(Self::read(json, declared, key)?);
@@ -139,11 +130,10 @@ impl Loaded {
         if let Some((_, bare)) = last.filter(|(names, _)| names == control) {
             return Ok(bare);
         }
-        let json = without_control(&self.json, control)?;
-        let reference = read(&json)?;
-        let bare = Arc::new(match &self.known.path() {
-            Ok(_) => Known::new(reference, &json)?,
-            Err(why) => Known::slow(reference, why.clone()),
+        let json = without_control(self.known.source.json(), control)?.into();
+        let bare = Arc::new(match self.known.path() {
+            Ok(_) => Known::read(&json, &[])?,
+            Err(why) => Known::slow(&json, why)?,
         });
         if let Ok(mut last) = self.bare.lock() {
             *last = Some((control.to_vec(), Arc::clone(&bare)));
@@ -155,7 +145,7 @@ impl Loaded {
 impl Encoder {
     /// Reads a `tokenizer.json`, unless it was the last one that was read; `declared` are added tokens by id as
     /// `tokenizer_config.json` has them, whose flags win, as in transformers.
-    pub(super) fn load(json: &[u8], declared: Vec<(u32, AddedToken)>) -> Result<Self> {
+    pub(super) fn load(json: &[u8], declared: &[(u32, AddedToken)]) -> Result<Self> {
         let loaded = Loaded::get(json, declared)?;
         let engine = Engine::new(Arc::clone(&loaded.known), None);
         Ok(Self { loaded, engine, bare: OnceLock::new() })
@@ -179,8 +169,7 @@ impl Encoder {
 
     #[cfg(test)]
     pub(super) fn spoil(&mut self) {
-        let reference = read(&self.loaded.json).expect("it was read before");
-        let mut known = Known::new(reference, &self.loaded.json).expect("it was made before");
+        let mut known = Known::read(&self.loaded.known.source.json().into(), &[]).expect("it was read before");
         known.spoil();
         self.engine = Engine::new(Arc::new(known), None);
     }
@@ -190,9 +179,31 @@ impl Encoder {
         self.engine.fast().map(Fast::name).map_err(Clone::clone)
     }
 
-    /// The reference itself.
-    pub(super) fn reference(&self) -> &Reference {
-        &self.engine.known().reference
+    /// Compares what had to wait for the reference to be read; to be done before anything that was encoded is relied on.
+    pub(super) fn settle(&self) -> Result<()> {
+        self.engine.settle()?;
+        self.bare.get().map_or(Ok(()), Engine::settle)
+    }
+
+    /// The text of an id.
+    pub(super) fn text_of(&self, id: u32) -> Option<String> {
+        let source = &self.loaded.known.source;
+        source.parts().ok()?.id_to_token(id).or_else(|| source.whole().ok()?.id_to_token(id))
+    }
+
+    /// The id of a token.
+    pub(super) fn id_of(&self, text: &str) -> Option<u32> {
+        let source = &self.loaded.known.source;
+        source.parts().ok()?.token_to_id(text).or_else(|| source.whole().ok()?.token_to_id(text))
+    }
+
+    /// One more than the largest id.
+    pub(super) fn vocabulary_size(&self) -> usize {
+        if let Some(largest) = self.loaded.known.largest() {
+            return largest + 1;
+        }
+        let ids = self.loaded.known.source.whole().map(|whole| whole.get_vocab(true)).unwrap_or_default();
+        ids.values().max().map_or(0, |&id| id as usize + 1)
     }
 
     /// The added token of an id.
@@ -234,7 +245,7 @@ impl Encoder {
             NormalizerWrapper::Sequence(steps) => steps.as_ref().is_empty(),
             _ => false,
         };
-        self.reference().get_normalizer().filter(|normalizer| !empty(normalizer))
+        self.loaded.known.source.parts().ok()?.get_normalizer().filter(|normalizer| !empty(normalizer))
     }
 
     /// Ids of a text. Texts of `control` tokens that begin at `suppressed` places stay text.
@@ -329,7 +340,7 @@ impl Encoder {
     /// Ids of a text, with the offsets that transformers sees.
     pub(super) fn encode_as_transformers(&self, text: &str) -> Result<Encoded> {
         let Some(post_processor) = &self.loaded.post_processor else { return self.engine.encode(text) };
-        let encoding = self.reference().encode(text, false).map_err(fail)?;
+        let encoding = self.loaded.known.source.whole()?.encode(text, false).map_err(fail)?;
         Ok(Encoded::of(&post_processor.process(encoding, None, false).map_err(fail)?))
     }
 

@@ -4,14 +4,16 @@
 //! shares it; an [`Engine`] is what one run knows of it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use tokenizers::{AddedToken, ModelWrapper, PostProcessorWrapper, Tokenizer as Reference};
+use tokenizers::{AddedToken, Tokenizer as Reference};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::encode::{Encoded, fail};
 use super::fast::Fast;
 use super::proof::{Difference, Texts, compare, lengths, scalars};
+use super::reference::{File, Source, read_whole};
+use super::tested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::panics::caught;
 
@@ -20,12 +22,14 @@ const FIRST: usize = 64;
 const ONE_IN: u64 = 1000;
 /// Longer texts are not: the reference takes a hundred bytes of memory for each of theirs.
 const LONGEST: usize = 1 << 20;
+/// So many bytes of text wait for it at most, before it has been read.
+const MOST_WAITING: usize = 4 << 20;
 /// So many random texts are compared when a tokenizer is loaded.
 const AT_LOAD: usize = 400;
 
 /// The reference, and what encodes as it does where that is known.
 pub(super) struct Known {
-    pub(super) reference: Reference,
+    pub(super) source: Arc<Source>,
     /// Or why the reference does all the work.
     fast: std::result::Result<Fast, String>,
 }
@@ -37,26 +41,58 @@ pub(super) struct Engine {
     refused: Option<String>,
     /// How many texts were encoded, as far as that matters: the first ones are compared.
     encoded: AtomicUsize,
+    /// What is to be compared when the reference has been read, and how many bytes of text that is.
+    waiting: Mutex<(Vec<(String, Encoded)>, usize)>,
     /// A text that was not encoded as by the reference.
     difference: OnceLock<Difference>,
 }
 
 impl Known {
-    /// With a fast path, if there is one for the tokenizer and it passes its test.
-    pub(super) fn new(mut reference: Reference, json: &[u8]) -> Result<Self> {
-        reference.with_post_processor(None::<PostProcessorWrapper>);
-        let fast = caught(|| Fast::of(json, &reference)).unwrap_or_else(|said| Err(format!("it failed: {said}")));
-        let mut known = Self { reference, fast };
-        if let Err(difference) = known.prove(AT_LOAD, false)? {
-            known.fast = Err(format!("it failed its test: {difference}"));
+    /// Reads a tokenizer. With a fast path, if there is one for it and it passes its test; one that passed before is not
+    /// tested again.
+    pub(super) fn read(json: &Arc<[u8]>, declared: &[(u32, AddedToken)]) -> Result<Self> {
+        let key = tested::key(json, declared);
+        let is_tested = tested::is_known(&key);
+        let read = || caught(|| read_whole(json, declared)).unwrap_or_else(|said| Err(fail(said)));
+        let (whole, file, outline, early) = std::thread::scope(|scope| {
+            let whole = (!is_tested).then(|| scope.spawn(read));
+            let mut file = File::read(json);
+            let outline = file.as_mut().and_then(|file| file.outline(declared));
+            let fast = outline.as_ref().map(|outline| fast_of(file.as_ref(), outline));
+            let whole = whole.map(|whole| whole.join().unwrap_or_else(|_| Err(fail("it cannot be read"))));
+            (whole, file, outline, fast)
+        });
+        let (json, declared) = (Arc::clone(json), declared.to_vec());
+        let (outline, early) = match (outline, early) {
+            (Some(outline), Some(Ok(fast))) if is_tested => {
+                return Ok(Self { source: Source::of_outline(json, declared, outline), fast: Ok(fast) });
+            }
+            other => other,
+        };
+        let whole = whole.unwrap_or_else(|| read_whole(&json, &declared))?;
+        let source = Source::new(json, declared, outline, whole);
+        let fast = match early.filter(|_| source.has_outline()) {
+            Some(fast) => fast,
+            None => fast_of(file.as_ref(), source.whole()?),
+        };
+        let mut known = Self { source: Arc::new(source), fast };
+        match known.prove(AT_LOAD, false)? {
+            Err(difference) => known.fast = Err(format!("it failed its test: {difference}")),
+            Ok(texts) if known.fast.is_ok() && known.source.has_outline() => tested::remember(&key, texts),
+            Ok(_) => {}
         }
         Ok(known)
     }
 
-    /// Without one.
-    pub(super) fn slow(mut reference: Reference, why: String) -> Self {
-        reference.with_post_processor(None::<PostProcessorWrapper>);
-        Self { reference, fast: Err(why) }
+    /// Without a fast path.
+    pub(super) fn slow(json: &Arc<[u8]>, why: String) -> Result<Self> {
+        let source = Source::new(Arc::clone(json), Vec::new(), None, read_whole(json, &[])?);
+        Ok(Self { source: Arc::new(source), fast: Err(why) })
+    }
+
+    /// The largest id, where it is known without the whole reference.
+    pub(super) fn largest(&self) -> Option<usize> {
+        self.fast.as_ref().ok().map(Fast::largest)
     }
 
     /// The name of the fast path, or why there is none.
@@ -70,7 +106,7 @@ impl Known {
     }
 
     fn by_reference(&self, text: &str) -> Result<Encoded> {
-        Ok(Encoded::of(&self.reference.encode(text, false).map_err(fail)?))
+        Ok(Encoded::of(&self.source.whole()?.encode(text, false).map_err(fail)?))
     }
 
     fn compare(&self, fast: &Fast, text: &str) -> Result<Option<Difference>> {
@@ -87,7 +123,7 @@ impl Known {
         let ids = self.by_reference(text)?.ids;
         for ids in [ids.as_slice(), ids.get(1..).unwrap_or_default()] {
             let Some(found) = fast.decode(ids) else { return Ok(None) };
-            let expected = self.reference.decode(ids, false).map_err(fail)?;
+            let expected = self.source.whole()?.decode(ids, false).map_err(fail)?;
             if found != expected {
                 return Ok(Some(Difference { text: format!("{ids:?}"), fast: found, reference: expected }));
             }
@@ -98,7 +134,7 @@ impl Known {
     /// Compares texts of all kinds with the reference: how many were the same, or the first that is not.
     pub(super) fn prove(&self, strings: usize, is_whole: bool) -> Result<std::result::Result<usize, Difference>> {
         let Ok(fast) = &self.fast else { return Ok(Ok(0)) };
-        let mut added: Vec<(u32, AddedToken)> = self.reference.get_added_tokens_decoder().into_iter().collect();
+        let mut added: Vec<(u32, AddedToken)> = self.source.parts()?.get_added_tokens_decoder().into_iter().collect();
         added.sort_by_key(|(id, _)| *id);
         let added: Vec<String> = added.into_iter().map(|(_, token)| token.content).collect();
         let said = fast.said(if is_whole { 1 } else { 97 });
@@ -115,10 +151,14 @@ impl Known {
     }
 }
 
+fn fast_of(file: Option<&File<'_>>, reference: &Reference) -> std::result::Result<Fast, String> {
+    caught(|| Fast::of(file, reference)).unwrap_or_else(|said| Err(format!("it failed: {said}")))
+}
+
 impl Engine {
     /// `refused` says why the reference shall do all the work.
     pub(super) fn new(known: Arc<Known>, refused: Option<String>) -> Self {
-        Self { known, refused, encoded: AtomicUsize::new(0), difference: OnceLock::new() }
+        Self { known, refused, encoded: AtomicUsize::new(0), waiting: Mutex::default(), difference: OnceLock::new() }
     }
 
     pub(super) fn known(&self) -> &Known {
@@ -142,17 +182,51 @@ impl Engine {
     pub(super) fn encode(&self, text: &str) -> Result<Encoded> {
         let known = &self.known;
         let Ok(fast) = self.fast() else { return known.by_reference(text) };
-        let found = caught(|| fast.encode(text, &|text| known.by_reference(text)));
-        let found = match found {
+        let found = match caught(|| fast.encode(text, &|text| known.by_reference(text))) {
             Ok(encoded) => {
                 let encoded = encoded?;
-                if !self.is_compared(text) || encoded == known.by_reference(text)? {
+                if !self.is_compared(text) {
+                    return Ok(encoded);
+                }
+                if known.source.ready().is_none() && self.waits(text, &encoded) {
+                    return Ok(encoded);
+                }
+                self.settle()?;
+                if encoded == known.by_reference(text)? {
                     return Ok(encoded);
                 }
                 known.compare(fast, text)?
             }
             Err(_) => known.compare(fast, text)?,
         };
+        Err(self.differs(found))
+    }
+
+    /// Compares what had to wait for the reference.
+    pub(super) fn settle(&self) -> Result<()> {
+        let waiting = self.waiting.lock().map(|mut waiting| std::mem::take(&mut *waiting)).unwrap_or_default();
+        let Ok(fast) = self.fast() else { return Ok(()) };
+        for (text, encoded) in waiting.0 {
+            if encoded != self.known.by_reference(&text)? {
+                return Err(self.differs(self.known.compare(fast, &text)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a text can be compared later.
+    fn waits(&self, text: &str, encoded: &Encoded) -> bool {
+        let Ok(mut waiting) = self.waiting.lock() else { return false };
+        if waiting.1 + text.len() > MOST_WAITING {
+            return false;
+        }
+        waiting.1 += text.len();
+        waiting.0.push((text.to_owned(), encoded.clone()));
+        true
+    }
+
+    /// Notes that a text was not encoded as by the reference.
+    fn differs(&self, found: Option<Difference>) -> Error {
         let difference = found.unwrap_or_else(|| Difference {
             text: String::new(),
             fast: "something else than before".to_owned(),
@@ -160,14 +234,14 @@ impl Engine {
         });
         let message = format!("the fast tokeniser does not do as the reference does: {difference}");
         let _ = self.difference.set(difference); // another thread may have been first
-        Err(Error::new(ErrorKind::Tokenizer, message).hint("this is a bug in dlgc: please report it"))
+        Error::new(ErrorKind::Tokenizer, message).hint("this is a bug in dlgc: please report it")
     }
 
     /// The text of ids, special tokens kept.
     pub(super) fn decode(&self, ids: &[u32]) -> Result<String> {
         match self.fast().ok().and_then(|fast| fast.decode(ids)) {
             Some(text) => Ok(text),
-            None => self.known.reference.decode(ids, false).map_err(fail),
+            None => self.known.source.whole()?.decode(ids, false).map_err(fail),
         }
     }
 
@@ -179,19 +253,62 @@ impl Engine {
     }
 }
 
-/// Reads a `tokenizer.json`, without what somebody's training script left in it: padding, truncation and dropout are
-/// not part of a text's ids.
-pub(super) fn read(json: &[u8]) -> Result<Reference> {
-    let mut reference = Reference::from_bytes(json)
-        .map_err(|error| Error::new(ErrorKind::Tokenizer, format!("`tokenizer.json` cannot be read: {error}")))?;
-    reference.with_padding(None);
-    reference.with_truncation(None).map_err(fail)?;
-    if let ModelWrapper::BPE(bpe) = reference.get_model()
-        && bpe.dropout.is_some()
-    {
-        let mut bpe = bpe.clone();
-        bpe.dropout = None;
-        reference.with_model(bpe);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenize::TokenizerFiles;
+
+    /// The built-in tokenizer, with a pre-tokenizer that is known.
+    fn json() -> Arc<[u8]> {
+        let files = TokenizerFiles::builtin();
+        let mut json: serde_json::Value =
+            serde_json::from_slice(files.file("tokenizer.json").expect("there")).expect("JSON");
+        json["pre_tokenizer"] = serde_json::json!({
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true
+        });
+        json.to_string().into_bytes().into()
     }
-    Ok(reference)
+
+    fn outline(json: &[u8]) -> Reference {
+        File::read(json).expect("a BPE").outline(&[]).expect("an outline")
+    }
+
+    #[test]
+    fn an_outline_has_all_but_the_vocabulary_and_one_that_has_not_is_none() {
+        let json = json();
+        let whole = read_whole(&json, &[]).expect("read");
+        let right = outline(&json);
+        assert!(right.get_vocab_size(true) < whole.get_vocab_size(true));
+        let mut other = right.clone();
+        other.add_tokens([AddedToken::from("<|other|>", true)]).expect("added");
+        for (outline, is_right) in [(right, true), (other, false)] {
+            assert_eq!(
+                Source::new(Arc::clone(&json), Vec::new(), Some(outline), whole.clone()).has_outline(),
+                is_right
+            );
+        }
+    }
+
+    #[test]
+    fn texts_wait_for_a_reference_that_is_not_read_yet_and_are_compared_then() {
+        let json = json();
+        let outline = outline(&json);
+        let largest = fast_of(File::read(&json).as_ref(), &outline).expect("a fast path").largest();
+        for is_spoiled in [false, true] {
+            let source = Arc::new(Source::unread(Arc::clone(&json), Vec::new(), outline.clone()));
+            let mut known = Known { source, fast: fast_of(File::read(&json).as_ref(), &outline) };
+            if is_spoiled {
+                known.spoil();
+            }
+            let engine = Engine::new(Arc::new(known), None);
+            engine.encode("plain").expect("encoded");
+            engine.encode("jazz and quartz").expect("nobody has looked");
+            assert!(engine.known.source.ready().is_none() && engine.difference().is_none());
+            assert_eq!(engine.settle().is_err(), is_spoiled);
+            assert_eq!(engine.difference().is_some(), is_spoiled);
+            assert!(engine.known.source.ready().is_some());
+            assert!(engine.settle().is_ok(), "nothing waits any more");
+        }
+        assert_eq!(largest + 1, read_whole(&json, &[]).expect("read").get_vocab_size(true));
+    }
 }

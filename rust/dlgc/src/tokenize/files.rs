@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tokenizers::{AddedToken, Tokenizer as Reference};
+use tokenizers::AddedToken;
 
 use super::gguf;
 use crate::error::{Error, ErrorKind, Result};
@@ -160,7 +160,7 @@ impl TokenizerFiles {
     }
 
     /// Ids that stop generation: `generation_config.json`, else the tokenizer's `eos_token`.
-    pub fn stop_ids(&self, reference: &Reference) -> Vec<u32> {
+    pub fn stop_ids(&self, id_of: impl Fn(&str) -> Option<u32>) -> Vec<u32> {
         let ids: Vec<u32> = match self.generation_config.get("eos_token_id") {
             Some(Value::Array(ids)) => {
                 ids.iter().filter_map(Value::as_u64).filter_map(|id| id.try_into().ok()).collect()
@@ -172,7 +172,7 @@ impl TokenizerFiles {
             return ids;
         }
         let eos = self.special_tokens().into_iter().find(|(name, _)| name == "eos_token");
-        eos.and_then(|(_, text)| reference.token_to_id(&text)).into_iter().collect()
+        eos.and_then(|(_, text)| id_of(&text)).into_iter().collect()
     }
 
     /// The chat templates of this folder by name, as transformers reads them: files come before the configuration, and

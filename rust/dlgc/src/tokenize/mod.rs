@@ -13,7 +13,9 @@ mod fast;
 mod files;
 mod gguf;
 mod proof;
+mod reference;
 mod rows;
+mod tested;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -114,7 +116,7 @@ impl Tokenizer {
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference cannot read it.
     pub fn load(files: &TokenizerFiles) -> Result<Self> {
         let json = files.file("tokenizer.json").unwrap_or_default();
-        let encoder = Encoder::load(json, files.declared_tokens())
+        let encoder = Encoder::load(json, &files.declared_tokens())
             .map_err(|error| error.context(format!("while loading the tokenizer `{}`", files.origin)))?;
         let mut tokenizer = Self { encoder, control: ControlTokens::default(), difference: None, is_lean: false };
         tokenizer.set_control(tokenizer.special_tokens(), ControlPolicy::default());
@@ -134,6 +136,15 @@ impl Tokenizer {
     /// Rows go without their text and offsets from now on.
     pub fn leave_out_texts(&mut self) {
         self.is_lean = true;
+    }
+
+    /// Compares what had to wait until the reference was read, which is read beside the work where a tokenizer was tested
+    /// before. What was encoded can be relied on after that.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where a text was not encoded as by the reference.
+    pub fn settle(&self) -> Result<()> {
+        self.encoder.settle()
     }
 
     /// Leaves all the work to the reference if a text was not encoded as by it; says whether that is so. Nothing that was
@@ -200,18 +211,17 @@ impl Tokenizer {
 
     /// The text of an id.
     pub fn token_text(&self, id: u32) -> Option<String> {
-        self.encoder.reference().id_to_token(id)
+        self.encoder.text_of(id)
     }
 
     /// One more than the largest id.
     pub fn vocabulary_size(&self) -> usize {
-        let largest = self.encoder.reference().get_vocab(true).values().copied().max();
-        largest.map_or(0, |id| id as usize + 1)
+        self.encoder.vocabulary_size()
     }
 
     /// Ids that stop generation, by the files of the tokenizer.
     pub fn stop_ids(&self, files: &TokenizerFiles) -> Vec<u32> {
-        files.stop_ids(self.encoder.reference())
+        files.stop_ids(|text| self.encoder.id_of(text))
     }
 
     /// The text of ids, special tokens kept.

@@ -17,10 +17,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Mutex;
 
+use foldhash::fast::RandomState;
 use tokenizers::normalizers::NFC;
 use tokenizers::{NormalizedString, Normalizer, Tokenizer as Reference};
 
 use super::encode::Encoded;
+use super::reference::File;
 use crate::error::Result;
 
 use added::{Finder, Token};
@@ -64,7 +66,7 @@ pub(super) struct Fast {
     starts: Vec<u32>,
     said: Vec<u8>,
     /// Pieces that are tokens, though merging does not give them.
-    whole: HashMap<Vec<u8>, u32>,
+    whole: HashMap<Vec<u8>, u32, RandomState>,
     workers: Mutex<Vec<Worker>>,
 }
 
@@ -92,12 +94,9 @@ enum Done {
 impl Fast {
     /// # Errors
     /// Why the tokenizer is left to the reference.
-    pub(super) fn of(json: &[u8], reference: &Reference) -> std::result::Result<Self, String> {
-        let parts = Parts::of(json, reference)?;
+    pub(super) fn of(file: Option<&File<'_>>, reference: &Reference) -> std::result::Result<Self, String> {
+        let mut parts = Parts::of(file, reference)?;
         let largest = parts.vocabulary.last().map_or(0, |(id, _)| *id as usize);
-        if largest > 1 << 24 {
-            return Err("its ids are too large".to_owned());
-        }
         let mut lengths = vec![0; largest + 1];
         for (id, said) in &parts.vocabulary {
             lengths[*id as usize] = u32::try_from(said.len()).map_err(|_| "a token is too long")?;
@@ -105,8 +104,8 @@ impl Fast {
         let mut fast = Self {
             kind: parts.kind,
             nfc: parts.nfc,
-            added: parts.added,
-            normalized: parts.normalized,
+            added: parts.added.take(),
+            normalized: parts.normalized.take(),
             merges: Merges::new(parts.merges.iter().copied()),
             joins: Joins::new(),
             bytes: parts.bytes.iter().map(|symbol| symbol.unwrap_or(NO_ID)).collect(),
@@ -117,14 +116,11 @@ impl Fast {
             decodes: false,
             starts: Vec::new(),
             said: Vec::new(),
-            whole: HashMap::new(),
+            whole: HashMap::default(),
             workers: Mutex::default(),
         };
-        let places: HashMap<u32, usize> =
-            parts.vocabulary.iter().zip(0..).map(|((id, _), place)| (*id, place)).collect();
-        let said = |id: u32| parts.vocabulary[places[&id]].1.as_slice();
         for &(left, right, _) in &parts.merges {
-            let (left, right) = (said(left), said(right));
+            let (left, right) = (parts.said(left), parts.said(right));
             if left.is_empty() || right.is_empty() {
                 continue;
             }
@@ -141,7 +137,7 @@ impl Fast {
         }
         match fast.kind {
             Kind::Bytes(_) => {
-                fast.characters = fast.whole_characters(&parts.merges, said);
+                fast.characters = fast.whole_characters(&parts);
                 let mut worker = Worker::default();
                 // Pieces are whole characters.
                 let is_piece = |said: &[u8]| !said.is_empty() && std::str::from_utf8(said).is_ok();
@@ -168,24 +164,22 @@ impl Fast {
                 }
             }
         }
-        fast.remember_texts(&parts.vocabulary, reference)?;
+        fast.remember_texts(&parts, reference)?;
         Ok(fast)
     }
 
     /// Puts what ids are decoded to in order.
-    fn remember_texts(
-        &mut self,
-        vocabulary: &[(u32, Vec<u8>)],
-        reference: &Reference,
-    ) -> std::result::Result<(), String> {
+    fn remember_texts(&mut self, parts: &Parts, reference: &Reference) -> std::result::Result<(), String> {
+        let vocabulary = &parts.vocabulary;
         let added = reference.get_added_tokens_decoder();
         let largest = vocabulary.last().map(|(id, _)| *id).into_iter().chain(added.keys().copied()).max().unwrap_or(0);
-        if largest > 1 << 24 {
+        if largest > parts::LARGEST_ID {
             return Err("its ids are too large".to_owned());
         }
         let decoder = parts::as_json(reference.get_decoder())?;
         self.decodes = matches!(self.kind, Kind::Bytes(_)) && decoder["type"] == "ByteLevel";
-        let values: HashMap<char, u8> = parts::letters().into_iter().zip(0..=255).collect();
+        let values = parts::values();
+        let value = |letter: char| values.get(letter as usize).copied().flatten();
         let mut known = vocabulary.iter().peekable();
         for id in 0..=largest {
             self.starts.push(self.said.len() as u32);
@@ -195,12 +189,18 @@ impl Fast {
                 continue;
             }
             // Its own text, unless all of it stands for bytes.
-            let text = reference.id_to_token(id).unwrap_or_default();
-            let bytes: Option<Vec<u8>> = text.chars().map(|letter| values.get(&letter).copied()).collect();
+            let other = || Some(parts.others[parts.others.binary_search_by_key(&id, |(id, _)| *id).ok()?].1.clone());
+            let text = reference.id_to_token(id).or_else(other).unwrap_or_default();
+            let bytes: Option<Vec<u8>> = text.chars().map(value).collect();
             self.said.extend(bytes.filter(|_| self.decodes).unwrap_or_else(|| text.into_bytes()));
         }
         self.starts.push(self.said.len() as u32);
         Ok(())
+    }
+
+    /// The largest id.
+    pub(super) fn largest(&self) -> usize {
+        self.starts.len().saturating_sub(2)
     }
 
     /// The text of ids, if it is known how they are decoded. Ids that there are not say nothing.
@@ -228,20 +228,25 @@ impl Fast {
     /// a part come later, these cannot happen before the character is whole; and where nothing is merged with a part of
     /// it (see [`Joins::may_join_parts`]), nothing else happens to it before. So beginning with the character gives what
     /// beginning with its bytes gives.
-    fn whole_characters<'v>(&self, merges: &[(u32, u32, u32)], said: impl Fn(u32) -> &'v [u8]) -> Vec<u32> {
+    fn whole_characters(&self, parts: &Parts) -> Vec<u32> {
         let mut found = vec![NO_ID; 1 << 16];
         let mut ranks = vec![0; 1 << 16];
         let mut symbols = Vec::new();
         for character in THREE_BYTES.filter_map(char::from_u32) {
             symbols.clear();
-            symbols.extend(character.to_string().bytes().map(|byte| self.bytes[usize::from(byte)]));
+            let mut written = [0; 4];
+            symbols.extend(character.encode_utf8(&mut written).bytes().map(|byte| self.bytes[usize::from(byte)]));
             if let Some(rank) = self.merges.rank_of_one(&mut symbols) {
                 found[character as usize] = symbols[0];
                 ranks[character as usize] = rank;
             }
         }
-        for (&(left, right, _), rank) in merges.iter().zip(0..) {
-            let (left, right) = (std::str::from_utf8(said(left)), std::str::from_utf8(said(right)));
+        for (&(left, right, _), rank) in parts.merges.iter().zip(0..) {
+            let (left, right) = (parts.said(left), parts.said(right));
+            if left.is_ascii() && right.is_ascii() {
+                continue; // none of three bytes
+            }
+            let (left, right) = (std::str::from_utf8(left), std::str::from_utf8(right));
             let (Ok(left), Ok(right)) = (left, right) else { continue };
             for character in left.chars().chain(right.chars()) {
                 if let Some(place) = found.get_mut(character as usize)

@@ -1,0 +1,283 @@
+//! The reference: the pinned `tokenizers` crate with one `tokenizer.json`.
+//!
+//! In: the file, and the added tokens that are declared beside it. Out: the [`Reference`], which takes long to read, and
+//! its [`Outline`], which does not: the same parts and added tokens, without the vocabulary. Where a tokenizer was tested
+//! before ([`super::tested`]), the whole of it is read beside the work, for the texts that are compared with it.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, OnceLock};
+
+use foldhash::fast::RandomState;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, ModelWrapper, PostProcessorWrapper, Tokenizer as Reference};
+
+use super::encode::fail;
+use crate::error::{Error, ErrorKind, Result};
+use crate::panics::caught;
+
+/// What a tokenizer is made of, read without the reference. Only BPE is.
+#[derive(Deserialize, Serialize)]
+pub(super) struct File<'j> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    added_tokens: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    normalizer: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pre_tokenizer: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    post_processor: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decoder: Option<Value>,
+    #[serde(borrow)]
+    pub(super) model: Model<'j>,
+}
+
+#[derive(Deserialize, Serialize)]
+pub(super) struct Model<'j> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropout: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unk_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    continuing_subword_prefix: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_of_word_suffix: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fuse_unk: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    byte_fallback: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignore_merges: Option<bool>,
+    #[serde(borrow)]
+    pub(super) vocab: Ids<'j>,
+    #[serde(borrow, skip_serializing)]
+    pub(super) merges: Vec<Merge<'j>>,
+}
+
+/// Ids by text.
+pub(super) type Ids<'j> = HashMap<Text<'j>, u32, RandomState>;
+
+#[derive(Clone, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(transparent)]
+pub(super) struct Text<'j>(#[serde(borrow)] pub(super) Cow<'j, str>);
+
+/// Two texts, or both in one with a space between them.
+pub(super) enum Merge<'j> {
+    Pair(Text<'j>, Text<'j>),
+    Line(Text<'j>),
+}
+
+impl<'de: 'j, 'j> Deserialize<'de> for Merge<'j> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Either<'j>(PhantomData<Merge<'j>>);
+        impl<'de: 'j, 'j> Visitor<'de> for Either<'j> {
+            type Value = Merge<'j>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a merge")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, line: &'de str) -> std::result::Result<Self::Value, E> {
+                Ok(Merge::Line(Text(line.into())))
+            }
+
+            fn visit_str<E: de::Error>(self, line: &str) -> std::result::Result<Self::Value, E> {
+                Ok(Merge::Line(Text(line.to_owned().into())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sides: A) -> std::result::Result<Self::Value, A::Error> {
+                match (sides.next_element()?, sides.next_element()?, sides.next_element::<Text<'_>>()?) {
+                    (Some(left), Some(right), None) => Ok(Merge::Pair(left, right)),
+                    _ => Err(de::Error::custom("a merge has two sides")),
+                }
+            }
+        }
+        deserializer.deserialize_any(Either(PhantomData))
+    }
+}
+
+impl<'j> File<'j> {
+    /// `None` where it is none of a BPE.
+    pub(super) fn read(json: &'j [u8]) -> Option<Self> {
+        serde_json::from_slice::<Self>(json)
+            .ok()
+            .filter(|file| file.model.r#type.as_deref().is_none_or(|kind| kind == "BPE"))
+    }
+
+    /// The tokenizer with no more of its vocabulary than added tokens, their ids, and the names of bytes.
+    pub(super) fn outline(&mut self, declared: &[(u32, AddedToken)]) -> Option<Reference> {
+        let mut few = Ids::default();
+        for token in self.added_tokens.iter().filter_map(Value::as_array).flatten() {
+            let text = Text(token.get("content")?.as_str()?.to_owned().into());
+            let id = token.get("id")?.as_u64()?.try_into().ok()?;
+            few.insert(text.clone(), self.model.vocab.get(&text).copied().unwrap_or(id));
+        }
+        let bytes = ByteLevel::alphabet().into_iter().map(String::from);
+        for text in bytes.chain(self.model.unk_token.clone()).map(|text| Text(text.into())) {
+            let id = self.model.vocab.get(&text).copied();
+            few.extend(id.map(|id| (text, id)));
+        }
+        let whole = std::mem::replace(&mut self.model.vocab, few);
+        let json = serde_json::to_value(&*self);
+        self.model.vocab = whole;
+        let mut json = json.ok()?;
+        json["model"]["merges"] = Value::Array(Vec::new());
+        let mut outline = prepared(Reference::from_bytes(serde_json::to_vec(&json).ok()?).ok()?).ok()?;
+        declare(&mut outline, declared).ok()?;
+        Some(outline)
+    }
+}
+
+/// One tokenizer.
+pub(super) struct Source {
+    json: Arc<[u8]>,
+    declared: Vec<(u32, AddedToken)>,
+    /// All of it but the vocabulary, if it has been found to be that.
+    outline: Option<Reference>,
+    post_processor: Option<PostProcessorWrapper>,
+    whole: OnceLock<std::result::Result<Reference, String>>,
+}
+
+impl Source {
+    /// With all that there is.
+    pub(super) fn new(
+        json: Arc<[u8]>,
+        declared: Vec<(u32, AddedToken)>,
+        outline: Option<Reference>,
+        whole: Reference,
+    ) -> Self {
+        let outline = outline.filter(|outline| is_outline_of(outline, &whole));
+        let post_processor = whole.get_post_processor().cloned();
+        Self { json, declared, outline, post_processor, whole: OnceLock::from(Ok(without_post_processor(whole))) }
+    }
+
+    /// With an outline that was found to be right before; the whole is read beside what is done with it.
+    pub(super) fn of_outline(json: Arc<[u8]>, declared: Vec<(u32, AddedToken)>, outline: Reference) -> Arc<Self> {
+        let source = Arc::new(Self::unread(json, declared, outline));
+        let beside = Arc::clone(&source);
+        // Without a thread it is read by who needs it first.
+        let _ = std::thread::Builder::new().name("dlgc-reference".to_owned()).spawn(move || drop(beside.whole()));
+        source
+    }
+
+    /// The same, the whole of which is read when it is needed.
+    pub(super) fn unread(json: Arc<[u8]>, declared: Vec<(u32, AddedToken)>, outline: Reference) -> Self {
+        let post_processor = outline.get_post_processor().cloned();
+        Self { json, declared, outline: Some(outline), post_processor, whole: OnceLock::new() }
+    }
+
+    pub(super) fn json(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// Everything but the vocabulary. Texts that it has an id for have that one.
+    pub(super) fn parts(&self) -> Result<&Reference> {
+        self.outline.as_ref().map_or_else(|| self.whole(), Ok)
+    }
+
+    pub(super) fn post_processor(&self) -> Option<&PostProcessorWrapper> {
+        self.post_processor.as_ref()
+    }
+
+    pub(super) fn has_outline(&self) -> bool {
+        self.outline.is_some()
+    }
+
+    /// The whole of it, without its post-processor; waits until it is read.
+    pub(super) fn whole(&self) -> Result<&Reference> {
+        let read = || {
+            let whole = caught(|| read_whole(&self.json, &self.declared)).unwrap_or_else(|said| Err(fail(said)));
+            whole.map(without_post_processor).map_err(|error| error.to_string())
+        };
+        self.whole.get_or_init(read).as_ref().map_err(fail)
+    }
+
+    /// The same, if it has been read.
+    pub(super) fn ready(&self) -> Option<&Reference> {
+        self.whole.get()?.as_ref().ok()
+    }
+}
+
+/// Offsets are those of the text; what a post-processor makes of them is another matter.
+fn without_post_processor(mut reference: Reference) -> Reference {
+    reference.with_post_processor(None::<PostProcessorWrapper>);
+    reference
+}
+
+/// Whether an outline says the same as the whole.
+fn is_outline_of(outline: &Reference, whole: &Reference) -> bool {
+    let parts = |reference: &Reference| {
+        let ModelWrapper::BPE(bpe) = reference.get_model() else { return None };
+        let flags = (bpe.fuse_unk, bpe.byte_fallback, bpe.ignore_merges, bpe.dropout.is_some());
+        let texts =
+            [&bpe.unk_token, &bpe.continuing_subword_prefix, &bpe.end_of_word_suffix].map(Option::<String>::clone);
+        let parts = [
+            serde_json::to_value(reference.get_normalizer()),
+            serde_json::to_value(reference.get_pre_tokenizer()),
+            serde_json::to_value(reference.get_post_processor()),
+            serde_json::to_value(reference.get_decoder()),
+        ];
+        let parts: Vec<Value> = parts.into_iter().collect::<std::result::Result<_, _>>().ok()?;
+        Some((flags, texts, parts, reference.get_added_tokens_decoder()))
+    };
+    let bytes = |reference: &Reference| -> Vec<Option<u32>> {
+        let mut letters: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+        letters.sort_unstable();
+        letters.into_iter().map(|letter| reference.token_to_id(&letter.to_string())).collect()
+    };
+    parts(outline).is_some_and(|outline| parts(whole) == Some(outline)) && bytes(outline) == bytes(whole)
+}
+
+/// Reads a `tokenizer.json`; flags that are declared beside it win, as in transformers.
+pub(super) fn read_whole(json: &[u8], declared: &[(u32, AddedToken)]) -> Result<Reference> {
+    let reference = Reference::from_bytes(json)
+        .map_err(|error| Error::new(ErrorKind::Tokenizer, format!("`tokenizer.json` cannot be read: {error}")))?;
+    let mut reference = prepared(reference)?;
+    declare(&mut reference, declared)?;
+    Ok(reference)
+}
+
+fn declare(reference: &mut Reference, declared: &[(u32, AddedToken)]) -> Result<()> {
+    let known = reference.get_added_tokens_decoder();
+    let mut changed = Vec::new();
+    for (id, token) in declared {
+        if reference.token_to_id(&token.content) != Some(*id) {
+            let message = format!(
+                "`tokenizer_config.json` gives the added token `{}` the id {id}, `tokenizer.json` does not",
+                token.content
+            );
+            return Err(Error::new(ErrorKind::Tokenizer, message)
+                .hint("`AutoTokenizer.from_pretrained(DIR).save_pretrained(NEW_DIR)` writes files that agree"));
+        }
+        if known.get(id) != Some(token) {
+            changed.push(token.clone());
+        }
+    }
+    reference.add_tokens(changed).map_err(fail)?;
+    Ok(())
+}
+
+/// A tokenizer without what somebody's training script left in it: padding, truncation and dropout are not part of a
+/// text's ids.
+fn prepared(mut reference: Reference) -> Result<Reference> {
+    reference.with_padding(None);
+    reference.with_truncation(None).map_err(fail)?;
+    if let ModelWrapper::BPE(bpe) = reference.get_model()
+        && bpe.dropout.is_some()
+    {
+        let mut bpe = bpe.clone();
+        bpe.dropout = None;
+        reference.with_model(bpe);
+    }
+    Ok(reference)
+}
