@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def tokenizer_verdict(verdict: TokenizerVerdict) -> list[str]:
 def report(report: Report, output: str | None) -> None:
     """Writes the closing summary: examples of what was found, worst first, then counts of all, then the ledger.
 
-    However much is wrong, it is one page: every code has its count, and the worst have examples.
+    However much is wrong, it is one page: every code has its count and the places of three, and the worst are shown.
     """
     color = use_color("auto", sys.stderr)
     found = sorted(report.diagnostics.items(), key=lambda item: (RANK[item[1]["severity"]], -item[1]["count"], item[0]))
@@ -85,7 +86,10 @@ def report(report: Report, output: str | None) -> None:
 
 
 def _examples(found: list[tuple[str, dict[str, Any]]]) -> dict[str, int]:
-    """Says how many examples of each code fit on the page: one of each first, then a second and a third."""
+    """Says how many examples of each code fit on the page: one of each first, then a second and a third.
+
+    The places of those that do not fit stand beside the count.
+    """
     shown = dict.fromkeys((code for code, _ in found), 0)
     left = MOST_EXAMPLES
     for number in range(1, 4):
@@ -100,9 +104,13 @@ def _counts(found: list[tuple[str, dict[str, Any]]], shown: dict[str, int]) -> l
     width = max(len(code) for code, _ in found)
     lines = []
     for code, tally in found:
-        more = tally["count"] - shown[code]
-        above = f"   {shown[code]} above, {more:,} more" if shown[code] and more else ""
-        lines.append(f"{tally['severity']:<8} {code:<{width}} {tally['count']:>12,}{above}")
+        places = [PurePath(example["location"]).name for example in tally["examples"][shown[code] :]]
+        more = tally["count"] - shown[code] - len(places)
+        parts = [f"{shown[code]} above"] if shown[code] else []
+        parts += ["also " * bool(parts) + ", ".join(places)] if places else []
+        parts += [f"{more:,} more"] if more else []
+        where = "   " + "; ".join(parts) if tally["count"] > shown[code] else ""
+        lines.append(f"{tally['severity']:<8} {code:<{width}} {tally['count']:>12,}{where}".rstrip())
     return [*lines, "(`dlgc --explain CODE` says what a finding means and what to do)", ""]
 
 
