@@ -1,8 +1,9 @@
 //! The reference: the pinned `tokenizers` crate with one `tokenizer.json`.
 //!
 //! In: the file, and the added tokens that are declared beside it. Out: the [`Reference`], which takes long to read, and
-//! its [`Outline`], which does not: the same parts and added tokens, without the vocabulary. Where a tokenizer was tested
-//! before ([`super::tested`]), the whole of it is read beside the work, for the texts that are compared with it.
+//! its outline ([`File::outline`]), which does not: the same parts and added tokens, without the vocabulary. Where a
+//! tokenizer was tested before ([`super::tested`]), the whole of it is read beside the work, for the texts that are
+//! compared with it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
