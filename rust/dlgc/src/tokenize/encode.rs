@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
     AddedToken, Encoding, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper, PostProcessor,
-    PostProcessorWrapper, Tokenizer as Reference,
+    Tokenizer as Reference,
 };
 
 use super::engine::{Engine, Known};
@@ -53,8 +53,6 @@ struct Loaded {
     declared: String,
     added: HashMap<u32, AddedToken>,
     borders: Option<Borders>,
-    /// Trims offsets in some tokenizers, which only what equals transformers' bits may see.
-    post_processor: Option<PostProcessorWrapper>,
     /// Whether every text comes back from its ids, but for composed characters.
     lossless: bool,
     /// The same, but the texts of some control tokens are text to it; made when a text must not become one.
@@ -94,19 +92,10 @@ impl Loaded {
         let json: Arc<[u8]> = json.into();
         let known = Known::read(&json, declared)?;
         let reference = known.source.parts()?;
-        let post_processor = known.source.post_processor().cloned();
         let added = reference.get_added_tokens_decoder().into_iter().collect();
         let lossless = is_lossless(reference);
         let borders = Borders::of(&added);
-        Ok(Self {
-            known: Arc::new(known),
-            declared: key,
-            added,
-            borders,
-            post_processor,
-            lossless,
-            bare: Mutex::new(None),
-        })
+        Ok(Self { known: Arc::new(known), declared: key, added, borders, lossless, bare: Mutex::new(None) })
     }
 
     /// The same, from memory if it was the last one.
@@ -339,7 +328,7 @@ impl Encoder {
 
     /// Ids of a text, with the offsets that transformers sees.
     pub(super) fn encode_as_transformers(&self, text: &str) -> Result<Encoded> {
-        let Some(post_processor) = &self.loaded.post_processor else { return self.engine.encode(text) };
+        let Some(post_processor) = self.loaded.known.source.post_processor() else { return self.engine.encode(text) };
         let encoding = self.loaded.known.source.whole()?.encode(text, false).map_err(fail)?;
         Ok(Encoded::of(&post_processor.process(encoding, None, false).map_err(fail)?))
     }

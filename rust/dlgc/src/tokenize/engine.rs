@@ -57,20 +57,19 @@ impl Known {
         let (whole, file, outline, early) = std::thread::scope(|scope| {
             let whole = (!is_tested).then(|| scope.spawn(read));
             let mut file = File::read(json);
-            let outline = file.as_mut().and_then(|file| file.outline(declared));
+            let outline = file.as_mut().and_then(|file| caught(|| file.outline(declared)).ok().flatten());
             let fast = outline.as_ref().map(|outline| fast_of(file.as_ref(), outline));
             let whole = whole.map(|whole| whole.join().unwrap_or_else(|_| Err(fail("it cannot be read"))));
             (whole, file, outline, fast)
         });
-        let (json, declared) = (Arc::clone(json), declared.to_vec());
+        let kept = (Arc::clone(json), declared.to_vec());
         let (outline, early) = match (outline, early) {
             (Some(outline), Some(Ok(fast))) if is_tested => {
-                return Ok(Self { source: Source::of_outline(json, declared, outline), fast: Ok(fast) });
+                return Ok(Self { source: Source::of_outline(kept.0, kept.1, outline), fast: Ok(fast) });
             }
             other => other,
         };
-        let whole = whole.unwrap_or_else(|| read_whole(&json, &declared))?;
-        let source = Source::new(json, declared, outline, whole);
+        let source = Source::new(kept.0, kept.1, outline, whole.unwrap_or_else(read)?);
         let fast = match early.filter(|_| source.has_outline()) {
             Some(fast) => fast,
             None => fast_of(file.as_ref(), source.whole()?),

@@ -2,9 +2,9 @@
 //!
 //! In: a [`Rendered`](crate::template::Rendered). Out: an [`Example`]. Ids are those of the reference, the pinned
 //! `tokenizers` crate, on the rendered text without added special tokens, as transformers encodes it; tokenizers made of
-//! known parts are encoded by code of our own, which is compared with the reference at load and in every run. What is guaranteed of a trained turn:
-//! the ids before its target are exactly the ids of its prompt, its tokens lie wholly inside the target, and the last
-//! ones are its stop.
+//! known parts are encoded by code of our own, which is compared with the reference before it is first used and in every
+//! run. What is guaranteed of a trained turn: the ids before its target are exactly the ids of its prompt, its tokens lie
+//! wholly inside the target, and the last ones are its stop.
 
 mod control;
 mod encode;

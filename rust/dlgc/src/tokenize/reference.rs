@@ -145,6 +145,7 @@ pub(super) struct Source {
     declared: Vec<(u32, AddedToken)>,
     /// All of it but the vocabulary, if it has been found to be that.
     outline: Option<Reference>,
+    /// Trims offsets in some tokenizers, which only what equals transformers' bits may see.
     post_processor: Option<PostProcessorWrapper>,
     whole: OnceLock<std::result::Result<Reference, String>>,
 }
