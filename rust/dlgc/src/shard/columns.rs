@@ -125,10 +125,14 @@ fn sequences(rows: &[Row], is_packed: bool) -> Result<Vec<ArrayRef>, ArrowError>
     let examples = || rows.iter().map(|row| row.provenance.len());
     let origins = || rows.iter().flat_map(|row| &row.provenance);
 
-    let ids = rows.iter().flat_map(|row| row.input_ids.iter().copied()).collect();
-    let labels = rows.iter().flat_map(|row| row.labels.iter().copied()).collect();
-    let masks: Vec<u8> =
-        rows.iter().flat_map(|row| row.labels.iter().map(|&label| u8::from(label != UNTRAINED))).collect();
+    let total = tokens().sum();
+    let (mut ids, mut labels) = (Vec::with_capacity(total), Vec::with_capacity(total));
+    let mut masks: Vec<u8> = Vec::with_capacity(total);
+    for row in rows {
+        ids.extend_from_slice(&row.input_ids);
+        labels.extend_from_slice(&row.labels);
+        masks.extend(row.labels.iter().map(|&label| u8::from(label != UNTRAINED)));
+    }
     let messages = origins().flat_map(|origin| indices(&origin.trained_messages)).collect();
     let trained = list(origins().map(|origin| origin.trained_messages.len()), int32(messages))?;
     let mut columns = vec![
