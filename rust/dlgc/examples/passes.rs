@@ -22,6 +22,10 @@ use dlgc::tokenize::{Example, Mask, forget_tokenizer};
 use dlgc::validate::validate;
 use dlgc::window::WindowMode;
 
+/// As in the extension.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The passes, in the order of the data.
 const NAMES: [&str; 7] =
     ["read", "parse", "import, validate", "render, prove", "tokenise", "decode, hash", "pack, write"];
@@ -122,8 +126,8 @@ fn take(
 
     // Tokenising hashes what it made; done once more, to tell the one from the other.
     let start = Instant::now();
-    for (_, example) in &examples {
-        compiler.tokenizer.hashes(&example.input_ids, &example.labels)?;
+    for (_, example) in &mut examples {
+        compiler.tokenizer.hash(example)?;
     }
     let hash = start.elapsed();
     passes.tokenise += tokenise.saturating_sub(hash);
@@ -133,8 +137,7 @@ fn take(
     for (_, example) in &mut examples {
         if compiler.max_length.is_some_and(|budget| example.input_ids.len() as u64 > budget) {
             example.truncate(compiler.max_length.map_or(usize::MAX, |budget| budget as usize), false);
-            (example.text_hash, example.target_hash) =
-                compiler.tokenizer.hashes(&example.input_ids, &example.labels)?;
+            compiler.tokenizer.hash(example)?;
         }
     }
     examples.retain(|(_, example)| example.labels.iter().any(|&label| label != dlgc::tokenize::UNTRAINED));

@@ -138,7 +138,7 @@ impl Compiler {
             None => {
                 let mut found = Vec::new();
                 // In pieces, the reference has less to keep in mind at once.
-                let remembered = (is_long || spoken(dialogue) > LARGE).then_some(&memory);
+                let remembered = (planned || spoken(dialogue) > LARGE).then_some(&memory);
                 let (rendered, examples) = match self.lower_one(dialogue, remembered, &mut found)? {
                     Ok(done) => done,
                     Err(refused) => {
@@ -337,7 +337,7 @@ impl Compiler {
         }
         for example in shot.examples.iter_mut().filter(|example| is_long(example)) {
             example.cut(budget);
-            (example.text_hash, example.target_hash) = self.tokenizer.hashes(&example.input_ids, &example.labels)?;
+            self.tokenizer.hash(example)?;
             let &message = example.trained_messages.last().expect("a row trains something");
             let cut = format!("the turn is cut at {budget} tokens; neither the rest nor its stop is trained");
             found.push(Diagnostic::new(Code::TurnCut, cut).at(&rows.dialogue.messages[message].range));
@@ -453,8 +453,7 @@ impl Compiler {
                     let turns = rendered.turns.iter_mut().filter(|turn| turn.message == message);
                     turns.for_each(|turn| turn.target = Err(found.clone()));
                 }
-                (example.text_hash, example.target_hash) =
-                    self.tokenizer.hashes(&example.input_ids, &example.labels)?;
+                self.tokenizer.hash(example)?;
             }
             examples.retain(|example| example.labels.iter().any(|&label| label != UNTRAINED));
         }

@@ -28,10 +28,19 @@ use crate::error::{Error, ErrorKind, Result};
 const MARK: char = '\u{FDD0}';
 
 /// Ids with the bytes of the text that each stands for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Encoded {
     pub(super) ids: Vec<u32>,
     pub(super) offsets: Vec<(usize, usize)>,
+    /// Whether it is known that the ids decode to exactly the text.
+    pub(super) is_said: bool,
+}
+
+/// What is known of their text is no part of them.
+impl PartialEq for Encoded {
+    fn eq(&self, other: &Self) -> bool {
+        self.ids == other.ids && self.offsets == other.offsets
+    }
 }
 
 /// Pieces of text that were encoded before. Windows of one dialogue say most things several times.
@@ -174,6 +183,11 @@ impl Encoder {
         self.bare.get().map_or(Ok(()), Engine::settle)
     }
 
+    /// Waits until the reference is read.
+    pub(super) fn ready(&self) -> Result<()> {
+        self.loaded.known.source.whole().map(drop)
+    }
+
     /// The text of an id.
     pub(super) fn text_of(&self, id: u32) -> Option<String> {
         let source = &self.loaded.known.source;
@@ -281,12 +295,17 @@ impl Encoder {
         Ok(out)
     }
 
+    /// Ids of a text in which nothing is suppressed, without their offsets.
+    pub(super) fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        self.engine.ids(text)
+    }
+
     /// Ids of a text in which nothing is suppressed, each piece of which is encoded once.
     ///
     /// A piece begins with an added token and ends before the next one, so it is encoded as in the whole text: see
     /// [`Encoder::is_border`].
     pub(super) fn encode_again(&self, text: &str, memory: &Memory) -> Result<Encoded> {
-        let mut out = Encoded::default();
+        let mut out = Encoded { is_said: true, ..Encoded::default() };
         let mut at = 0;
         for piece in self.pieces(text) {
             let encoded = self.remembered(piece, memory)?;
@@ -326,11 +345,11 @@ impl Encoder {
         })
     }
 
-    /// Ids of a text, with the offsets that transformers sees.
-    pub(super) fn encode_as_transformers(&self, text: &str) -> Result<Encoded> {
-        let Some(post_processor) = self.loaded.known.source.post_processor() else { return self.engine.encode(text) };
+    /// Ids of a text with the offsets that transformers sees, where these are others.
+    pub(super) fn encode_as_transformers(&self, text: &str) -> Result<Option<Encoded>> {
+        let Some(post_processor) = self.loaded.known.source.post_processor() else { return Ok(None) };
         let encoding = self.loaded.known.source.whole()?.encode(text, false).map_err(fail)?;
-        Ok(Encoded::of(&post_processor.process(encoding, None, false).map_err(fail)?))
+        Ok(Some(Encoded::of(&post_processor.process(encoding, None, false).map_err(fail)?)))
     }
 
     /// The text of ids, special tokens kept.
@@ -479,9 +498,10 @@ fn is_lossless(reference: &Reference) -> bool {
 
 impl Encoded {
     pub(super) fn of(encoding: &Encoding) -> Self {
-        Self { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() }
+        Self { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec(), is_said: false }
     }
 
+    #[inline]
     pub(super) fn push(&mut self, id: u32, offsets: (usize, usize)) {
         self.ids.push(id);
         self.offsets.push(offsets);
@@ -489,6 +509,7 @@ impl Encoded {
 
     /// Adds what was encoded of a text that begins at a place.
     pub(super) fn append(&mut self, other: &Self, at: usize) {
+        self.is_said &= other.is_said;
         self.ids.extend_from_slice(&other.ids);
         self.offsets.extend(other.offsets.iter().map(|&(start, end)| (start + at, end + at)));
     }

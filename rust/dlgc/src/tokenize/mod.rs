@@ -18,7 +18,7 @@ mod rows;
 mod tested;
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::diagnostic::Diagnostic;
 use crate::dialogue::{Dialogue, Message};
@@ -68,6 +68,8 @@ pub struct Example {
     pub text_hash: u64,
     /// Hash of the decoded targets, each closed by a zero byte.
     pub target_hash: u64,
+    /// Whether it is known that the ids decode to exactly the text, which is there then.
+    pub(crate) is_said: bool,
 }
 
 /// Which way text becomes ids: the reference's own, or one that gives the same faster.
@@ -133,7 +135,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Rows go without their text and offsets from now on.
+    /// Rows go without their text and offsets from now on, unless these are small.
     pub fn leave_out_texts(&mut self) {
         self.is_lean = true;
     }
@@ -145,6 +147,14 @@ impl Tokenizer {
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where a text was not encoded as by the reference.
     pub fn settle(&self) -> Result<()> {
         self.encoder.settle()
+    }
+
+    /// Waits until the reference is read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where it cannot be.
+    pub fn ready(&self) -> Result<()> {
+        self.encoder.ready()
     }
 
     /// Leaves all the work to the reference if a text was not encoded as by it; says whether that is so. Nothing that was
@@ -247,7 +257,7 @@ impl Tokenizer {
     /// # Errors
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
     pub fn ids(&self, text: &str) -> Result<Vec<i32>> {
-        Ok(self.encode(text, &[])?.ids.into_iter().map(u32::cast_signed).collect())
+        Ok(self.encoder.ids(text)?.into_iter().map(u32::cast_signed).collect())
     }
 
     /// Which way text becomes ids.
@@ -283,7 +293,7 @@ impl Tokenizer {
     pub fn expected_of(&self, message: &Message<'_>) -> Expected {
         let is_cheap = self.encoder.path().is_ok();
         let counted = |text: &str| {
-            let count = || Some(self.encoder.encode(text.trim(), &[], &[]).ok()?.ids.len());
+            let count = || Some(self.encoder.ids(text.trim()).ok()?.len());
             is_cheap.then(count).flatten()
         };
         let content = message.content.as_ref().map(|text| (counted(text), text.len() / 4));
@@ -308,13 +318,30 @@ impl Tokenizer {
         }
     }
 
+    /// Hashes a row anew: see [`Tokenizer::hashes`]. Where its ids are known to say its text, that is what is hashed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference cannot decode them.
+    pub fn hash(&self, example: &mut Example) -> Result<()> {
+        let said = || {
+            let whole = example.said(&(0..example.input_ids.len()))?;
+            let targets: Option<Vec<&str>> = example.runs().iter().map(|run| example.said(run)).collect();
+            Some((xxh3_64(whole.as_bytes()), hash_of_targets(targets?.into_iter())))
+        };
+        (example.text_hash, example.target_hash) = match said() {
+            Some(hashes) => hashes,
+            None => self.hashes(&example.input_ids, &example.labels)?,
+        };
+        Ok(())
+    }
+
     /// Hashes of the decoded ids and of the decoded targets: runs of trained tokens, each closed by a zero byte.
     ///
     /// # Errors
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference cannot decode them.
     pub fn hashes(&self, input_ids: &[i32], labels: &[i32]) -> Result<(u64, u64)> {
         let text_hash = xxh3_64(self.decode(input_ids)?.as_bytes());
-        let mut targets = String::new();
+        let mut targets = Vec::new();
         let mut start = 0;
         while start < labels.len() {
             if labels[start] == UNTRAINED {
@@ -322,10 +349,19 @@ impl Tokenizer {
                 continue;
             }
             let end = (start..labels.len()).find(|&index| labels[index] == UNTRAINED).unwrap_or(labels.len());
-            targets.push_str(&self.decode(&labels[start..end])?);
-            targets.push('\0');
+            targets.push(self.decode(&labels[start..end])?);
             start = end;
         }
-        Ok((text_hash, xxh3_64(targets.as_bytes())))
+        Ok((text_hash, hash_of_targets(targets.iter().map(String::as_str))))
     }
+}
+
+/// The hash of texts, each closed by a zero byte.
+fn hash_of_targets<'t>(targets: impl Iterator<Item = &'t str>) -> u64 {
+    let mut hash = Xxh3::new();
+    for target in targets {
+        hash.update(target.as_bytes());
+        hash.update(&[0]);
+    }
+    hash.digest()
 }

@@ -15,6 +15,8 @@ use foldhash::fast::RandomState;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
+use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, ModelWrapper, PostProcessorWrapper, Tokenizer as Reference};
 
@@ -145,7 +147,7 @@ pub(super) struct Source {
     declared: Vec<(u32, AddedToken)>,
     /// All of it but the vocabulary, if it has been found to be that.
     outline: Option<Reference>,
-    /// Trims offsets in some tokenizers, which only what equals transformers' bits may see.
+    /// What trims offsets, which only what equals transformers' bits may see, in the tokenizers where something does.
     post_processor: Option<PostProcessorWrapper>,
     whole: OnceLock<std::result::Result<Reference, String>>,
 }
@@ -159,7 +161,7 @@ impl Source {
         whole: Reference,
     ) -> Self {
         let outline = outline.filter(|outline| is_outline_of(outline, &whole));
-        let post_processor = whole.get_post_processor().cloned();
+        let post_processor = whole.get_post_processor().filter(|found| changes_offsets(found)).cloned();
         Self { json, declared, outline, post_processor, whole: OnceLock::from(Ok(without_post_processor(whole))) }
     }
 
@@ -174,7 +176,7 @@ impl Source {
 
     /// The same, the whole of which is read when it is needed.
     pub(super) fn unread(json: Arc<[u8]>, declared: Vec<(u32, AddedToken)>, outline: Reference) -> Self {
-        let post_processor = outline.get_post_processor().cloned();
+        let post_processor = outline.get_post_processor().filter(|found| changes_offsets(found)).cloned();
         Self { json, declared, outline: Some(outline), post_processor, whole: OnceLock::new() }
     }
 
@@ -198,7 +200,11 @@ impl Source {
     /// The whole of it, without its post-processor; waits until it is read.
     pub(super) fn whole(&self) -> Result<&Reference> {
         let read = || {
-            let whole = caught(|| read_whole(&self.json, &self.declared)).unwrap_or_else(|said| Err(fail(said)));
+            let read = || match &self.outline {
+                Some(outline) => with_vocabulary(outline, &self.json),
+                None => read_whole(&self.json, &self.declared),
+            };
+            let whole = caught(read).unwrap_or_else(|said| Err(fail(said)));
             whole.map(without_post_processor).map_err(|error| error.to_string())
         };
         self.whole.get_or_init(read).as_ref().map_err(fail)
@@ -214,6 +220,16 @@ impl Source {
 fn without_post_processor(mut reference: Reference) -> Reference {
     reference.with_post_processor(None::<PostProcessorWrapper>);
     reference
+}
+
+/// Whether a post-processor may change ids or offsets where no special tokens are added.
+fn changes_offsets(post_processor: &PostProcessorWrapper) -> bool {
+    match post_processor {
+        PostProcessorWrapper::ByteLevel(bytes) => bytes.trim_offsets,
+        PostProcessorWrapper::Template(_) => false,
+        PostProcessorWrapper::Sequence(steps) => steps.as_ref().iter().any(changes_offsets),
+        _ => true,
+    }
 }
 
 /// Whether an outline says the same as the whole.
@@ -238,6 +254,21 @@ fn is_outline_of(outline: &Reference, whole: &Reference) -> bool {
         letters.into_iter().map(|letter| reference.token_to_id(&letter.to_string())).collect()
     };
     parts(outline).is_some_and(|outline| parts(whole) == Some(outline)) && bytes(outline) == bytes(whole)
+}
+
+/// The whole of which something is known to be the outline. Reading the model alone takes a fraction of the time.
+fn with_vocabulary(outline: &Reference, json: &[u8]) -> Result<Reference> {
+    #[derive(Deserialize)]
+    struct Parts<'j> {
+        #[serde(borrow)]
+        model: &'j RawValue,
+    }
+    let parts: Parts<'_> = serde_json::from_slice(json).map_err(fail)?;
+    let mut model: BPE = serde_json::from_str(parts.model.get()).map_err(fail)?;
+    model.dropout = None;
+    let mut whole = outline.clone();
+    whole.with_model(model);
+    Ok(whole)
 }
 
 /// Reads a `tokenizer.json`; flags that are declared beside it win, as in transformers.

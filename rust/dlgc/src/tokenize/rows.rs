@@ -8,6 +8,9 @@ use crate::diagnostic::{Code, Diagnostic};
 use crate::error::Result as Run;
 use crate::template::{Rendered, Target};
 
+/// Longer texts are not kept beside their ids where nobody will look at them.
+const LARGE: usize = 1 << 20;
+
 /// Where trained tokens are taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mask {
@@ -54,12 +57,13 @@ impl Tokenizer {
                 }
             }
             Mask::Template | Mask::HfCompat => {
-                let seen = match mask {
+                let trimmed = match mask {
                     Mask::HfCompat if rendered.suppressed.is_empty() => {
-                        &self.encoder.encode_as_transformers(&rendered.text)?
+                        self.encoder.encode_as_transformers(&rendered.text)?
                     }
-                    _ => &encoded,
+                    _ => None,
                 };
+                let seen = trimmed.as_ref().unwrap_or(&encoded);
                 for block in &rendered.blocks {
                     let tokens = match mask {
                         Mask::HfCompat => hf_compat(seen, &rendered.text, block),
@@ -73,18 +77,19 @@ impl Tokenizer {
         rendered.turns = turns;
         let mut examples = Vec::with_capacity(1 + apart.len());
         if shared.labels.iter().any(|&label| label != UNTRAINED) {
-            let text = if self.is_lean { String::new() } else { rendered.text.clone() };
+            let text = if self.is_lean { std::mem::take(&mut rendered.text) } else { rendered.text.clone() };
             examples.push(self.finished(shared, text, encoded)?);
         }
         examples.append(&mut apart);
         Ok(examples)
     }
 
-    /// A row with its hashes, and with its text where somebody will look at it.
+    /// A row with its hashes, and with its text where somebody may look at it.
     fn finished(&self, mut example: Example, text: String, encoded: Encoded) -> Run<Example> {
-        (example.text_hash, example.target_hash) = self.hashes(&example.input_ids, &example.labels)?;
-        if !self.is_lean {
-            (example.text, example.offsets) = (text, encoded.offsets);
+        (example.is_said, example.text, example.offsets) = (encoded.is_said, text, encoded.offsets);
+        self.hash(&mut example)?;
+        if self.is_lean && example.text.len() > LARGE {
+            (example.is_said, example.text, example.offsets) = Default::default();
         }
         Ok(example)
     }
@@ -226,7 +231,7 @@ impl Tokenizer {
                 _ => self.after_anchor(target)?,
             };
             let Some(generated) = generated else { continue };
-            let mut encoded = Encoded { ids: prompt_ids.ids.clone(), offsets: prompt_ids.offsets.clone() };
+            let mut encoded = Encoded { is_said: false, ..prompt_ids.clone() };
             let tokens = encoded.ids.len()..encoded.ids.len() + generated.ids.len();
             for (&id, &(start, end)) in generated.ids.iter().zip(&generated.offsets) {
                 encoded.push(id, (start + prompt.len(), end + prompt.len()));
@@ -333,7 +338,7 @@ const ANCHOR: &str = "\n";
 /// The tokens of a text without the first one, where that is a space which the tokenizer puts before every text.
 fn without_space(alone: &Encoded) -> Option<Encoded> {
     let is_invented = matches!(alone.offsets[..], [(0, _), (0, _), ..]);
-    let rest = || Encoded { ids: alone.ids[1..].to_vec(), offsets: alone.offsets[1..].to_vec() };
+    let rest = || Encoded { ids: alone.ids[1..].to_vec(), offsets: alone.offsets[1..].to_vec(), is_said: false };
     is_invented.then(rest)
 }
 
@@ -384,10 +389,7 @@ impl Example {
     /// `whole` targets may be trained, also those of which it leaves a part.
     pub fn truncate(&mut self, length: usize, whole: bool) -> Vec<usize> {
         let runs = self.runs();
-        self.input_ids.truncate(length);
-        self.labels.truncate(length);
-        self.offsets.truncate(length);
-        self.text.truncate(self.offsets.last().map_or(0, |&(_, end)| end));
+        self.shorten(length);
         if runs.len() != self.trained_messages.len() {
             return Vec::new(); // the marks of a template are not one for each message
         }
@@ -448,14 +450,33 @@ impl Example {
     /// Cuts the row, and its last target with it, after so many tokens: the target has no stop then.
     pub fn cut(&mut self, length: usize) {
         self.endings.truncate(self.trained_messages.len().saturating_sub(1));
+        self.shorten(length);
+    }
+
+    fn shorten(&mut self, length: usize) {
+        self.is_said &= self.is_between(length);
         self.input_ids.truncate(length);
         self.labels.truncate(length);
         self.offsets.truncate(length);
         self.text.truncate(self.offsets.last().map_or(0, |&(_, end)| end));
     }
 
+    /// Whether no character has tokens on both sides of an index.
+    fn is_between(&self, index: usize) -> bool {
+        index == 0 || self.offsets.get(index).is_none_or(|&(start, _)| self.offsets[index - 1].1 <= start)
+    }
+
+    /// What a range of tokens decodes to, as far as that is known.
+    pub(super) fn said(&self, tokens: &Range<usize>) -> Option<&str> {
+        if !self.is_said || !self.is_between(tokens.start) || !self.is_between(tokens.end) {
+            return None;
+        }
+        let (first, last) = (self.offsets.get(tokens.start)?, self.offsets.get(tokens.end.checked_sub(1)?)?);
+        self.text.get(first.0..last.1)
+    }
+
     /// Runs of trained tokens.
-    fn runs(&self) -> Vec<Range<usize>> {
+    pub(super) fn runs(&self) -> Vec<Range<usize>> {
         let mut runs: Vec<Range<usize>> = Vec::new();
         for index in (0..self.labels.len()).filter(|&index| self.labels[index] != UNTRAINED) {
             match runs.last_mut().filter(|last| last.end == index) {
@@ -494,7 +515,14 @@ fn inside(encoded: &Encoded, block: &Range<usize>) -> Range<usize> {
 /// The bits of transformers: from the token of the first character to the token of the last one, and to the end of
 /// the row where the last one has no token or is token 0 (transformers issue 47325).
 fn hf_compat(encoded: &Encoded, text: &str, block: &Range<usize>) -> Range<usize> {
-    let token_at = |byte: usize| encoded.offsets.iter().position(|&(start, end)| start <= byte && byte < end);
+    // A normaliser that moves characters moves their offsets.
+    let is_sorted = encoded.offsets.is_sorted_by_key(|&(_, end)| end);
+    let token_at = |byte: usize| {
+        let first = if is_sorted { encoded.offsets.partition_point(|&(_, end)| end <= byte) } else { 0 };
+        let holds = |&(start, end): &(usize, usize)| start <= byte && byte < end;
+        let mut behind = encoded.offsets[first..].iter();
+        if is_sorted { behind.next().filter(|found| holds(found)).map(|_| first) } else { behind.position(holds) }
+    };
     let Some(first) = token_at(block.start) else {
         return 0..0;
     };

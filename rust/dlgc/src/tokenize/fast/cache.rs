@@ -13,6 +13,12 @@ const FIRST_SLOTS: usize = 1 << 13;
 const MOST_SLOTS: usize = 1 << 20;
 /// Long pieces that are kept.
 const MOST_LONG: usize = 1 << 16;
+/// Places for pieces that are one token, the last one for each place: what a text says most, near to the processor.
+const HOT: usize = 1 << 14;
+/// Pieces there are of up to so many bytes, so that a token fits into their key.
+const SHORT_HOT: u32 = 11;
+const TOKEN_AT: u32 = 8 * SHORT_HOT;
+const TOKEN: Key = 0xFFFF_FFFF << TOKEN_AT;
 
 /// A short piece and its tokens: up to three here, more of them in the arena.
 #[derive(Clone, Copy)]
@@ -24,6 +30,8 @@ pub(super) struct Entry {
 
 /// A piece by value: its bytes, and its length in the last one. Never zero.
 pub(super) type Key = u128;
+
+const LENGTH_AT: u32 = 120;
 
 /// The key of a short piece of a text.
 #[inline]
@@ -37,9 +45,19 @@ pub(super) fn key(text: &[u8], start: usize, end: usize) -> Key {
             u128::from_le_bytes(bytes)
         }
     };
-    let kept = bytes & ((1_u128 << (8 * length)) - 1);
-    kept | (length as u128) << 120
+    bytes & MASKS[length & SHORT] | (length as u128) << LENGTH_AT
 }
+
+/// The first bytes of a key, by their number.
+const MASKS: [Key; SHORT + 1] = {
+    let mut masks = [0; SHORT + 1];
+    let mut length = 0;
+    while length <= SHORT {
+        masks[length] = (1 << (8 * length)) - 1;
+        length += 1;
+    }
+    masks
+};
 
 #[inline]
 pub(super) fn hash(key: Key) -> u64 {
@@ -51,6 +69,8 @@ pub(super) fn hash(key: Key) -> u64 {
 
 /// The cache of one worker.
 pub(super) struct Cache {
+    /// Keys with the token in the bytes that the piece does not have; all bits are set where there is none.
+    hot: Box<[Key; HOT]>,
     short: Vec<Entry>,
     used: usize,
     /// Tokens of pieces that have more of them than an entry holds.
@@ -77,7 +97,8 @@ const EMPTY: Entry = Entry { key: 0, tokens: [0; 3], count: 0 };
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { short: vec![EMPTY; FIRST_SLOTS], used: 0, arena: Vec::new(), long: HashMap::default() }
+        let hot = vec![Key::MAX; HOT].into_boxed_slice().try_into().expect("as many as that");
+        Self { hot, short: vec![EMPTY; FIRST_SLOTS], used: 0, arena: Vec::new(), long: HashMap::default() }
     }
 }
 
@@ -95,26 +116,33 @@ impl Cache {
         }
     }
 
-    /// Where the entry of a short piece is, if it has its first choice of places; whoever asks waits for none of it.
+    /// The only token of a short piece, if it was met lately.
     #[inline]
-    pub(super) fn ask(&self, key: Key) -> (Key, usize) {
-        let place = hash(key) as usize & (self.short.len() - 1);
-        std::hint::black_box(self.short[place].count);
-        (key, place)
+    pub(super) fn hot(&self, key: Key) -> Option<u32> {
+        let entry = self.hot[hash(key) as usize % HOT];
+        ((entry ^ key) & !TOKEN == 0).then_some((entry >> TOKEN_AT) as u32)
     }
 
-    /// The only token of a short piece, if its entry is at a place.
-    #[inline]
-    pub(super) fn only(&self, key: Key, place: usize) -> Option<u32> {
-        let entry = self.short.get(place)?;
-        (entry.key == key && entry.count == 1).then_some(entry.tokens[0])
+    fn heat(&mut self, key: Key, tokens: &[u32]) {
+        // The length with its flags: those of a piece that is too long are more than that, too.
+        if let [token] = *tokens
+            && (key >> LENGTH_AT) as u32 & SHORT as u32 <= SHORT_HOT
+        {
+            self.hot[hash(key) as usize % HOT] = key | Key::from(token) << TOKEN_AT;
+        }
     }
 
     /// The entry of a short piece.
     #[inline]
-    pub(super) fn find(&self, key: Key) -> Option<&Entry> {
-        let entry = &self.short[self.slot(key)];
-        (entry.key == key).then_some(entry)
+    pub(super) fn find(&mut self, key: Key) -> Option<Entry> {
+        let entry = self.short[self.slot(key)];
+        if entry.key != key {
+            return None;
+        }
+        if entry.count == 1 {
+            self.heat(key, &entry.tokens[..1]);
+        }
+        Some(entry)
     }
 
     /// The tokens of an entry.
@@ -129,6 +157,7 @@ impl Cache {
     }
 
     pub(super) fn insert(&mut self, key: Key, tokens: &[u32]) {
+        self.heat(key, tokens);
         if self.used * 2 >= self.short.len() {
             self.grow();
         }
@@ -152,7 +181,7 @@ impl Cache {
             self.used = 0;
             return;
         }
-        let larger = vec![EMPTY; self.short.len() * 4];
+        let larger = vec![EMPTY; (self.short.len() * 4).min(MOST_SLOTS)];
         for entry in std::mem::replace(&mut self.short, larger).into_iter().filter(|entry| entry.key != 0) {
             let at = self.slot(entry.key);
             self.short[at] = entry;

@@ -34,8 +34,6 @@ use unicode::{UNICODE, decode};
 
 /// How many pieces are cut before they are looked up.
 const BATCH: usize = 1024;
-/// How many words are looked up at once.
-const GROUP: usize = 32;
 /// Set in the end of a word that is only a part of its piece.
 const PART: u32 = 1 << 31;
 /// Set in the length of a key: a part of a piece, and the first word of a text before which a `▁` is put.
@@ -63,6 +61,8 @@ pub(super) struct Fast {
     lengths: Vec<u32>,
     /// What each id is decoded to, if bytes are what tokens are decoded to; where each begins.
     decodes: bool,
+    /// Whether the ids of every text that it encodes itself decode to that text.
+    says: bool,
     starts: Vec<u32>,
     said: Vec<u8>,
     /// Pieces that are tokens, though merging does not give them.
@@ -78,6 +78,43 @@ struct Worker {
     words: Vec<u32>,
     symbols: Vec<u32>,
     scratch: Scratch,
+}
+
+/// Where tokens go.
+trait Sink {
+    /// Whether it keeps offsets.
+    const HAS_OFFSETS: bool;
+
+    fn push(&mut self, id: u32, offsets: (usize, usize));
+
+    /// Adds what the reference made of the text at a place.
+    fn append(&mut self, other: &Encoded, at: usize);
+}
+
+impl Sink for Encoded {
+    const HAS_OFFSETS: bool = true;
+
+    #[inline]
+    fn push(&mut self, id: u32, offsets: (usize, usize)) {
+        Self::push(self, id, offsets);
+    }
+
+    fn append(&mut self, other: &Encoded, at: usize) {
+        Self::append(self, other, at);
+    }
+}
+
+impl Sink for Vec<u32> {
+    const HAS_OFFSETS: bool = false;
+
+    #[inline]
+    fn push(&mut self, id: u32, _offsets: (usize, usize)) {
+        Self::push(self, id);
+    }
+
+    fn append(&mut self, other: &Encoded, _at: usize) {
+        self.extend_from_slice(&other.ids);
+    }
 }
 
 /// The reference, for a text by itself.
@@ -114,6 +151,7 @@ impl Fast {
             others: HashMap::new(),
             lengths,
             decodes: false,
+            says: false,
             starts: Vec::new(),
             said: Vec::new(),
             whole: HashMap::default(),
@@ -137,6 +175,7 @@ impl Fast {
         }
         match fast.kind {
             Kind::Bytes(_) => {
+                fast.merges = fast.merges.with_bytes(&fast.bytes);
                 fast.characters = fast.whole_characters(&parts);
                 let mut worker = Worker::default();
                 // Pieces are whole characters.
@@ -180,11 +219,13 @@ impl Fast {
         self.decodes = matches!(self.kind, Kind::Bytes(_)) && decoder["type"] == "ByteLevel";
         let values = parts::values();
         let value = |letter: char| values.get(letter as usize).copied().flatten();
+        self.says = self.decodes;
         let mut known = vocabulary.iter().peekable();
         for id in 0..=largest {
             self.starts.push(self.said.len() as u32);
             let said = known.next_if(|(known, _)| *known == id).map_or(&[][..], |(_, said)| said);
-            if !added.contains_key(&id) && !said.is_empty() {
+            let added = added.get(&id);
+            if added.is_none() && !said.is_empty() {
                 self.said.extend_from_slice(said);
                 continue;
             }
@@ -192,7 +233,10 @@ impl Fast {
             let other = || Some(parts.others[parts.others.binary_search_by_key(&id, |(id, _)| *id).ok()?].1.clone());
             let text = reference.id_to_token(id).or_else(other).unwrap_or_default();
             let bytes: Option<Vec<u8>> = text.chars().map(value).collect();
-            self.said.extend(bytes.filter(|_| self.decodes).unwrap_or_else(|| text.into_bytes()));
+            let found = bytes.filter(|_| self.decodes).unwrap_or_else(|| text.into_bytes());
+            let is_said = |content: &[u8]| content.is_empty() || content == found;
+            self.says &= is_said(said) && added.is_none_or(|token| is_said(token.content.as_bytes()));
+            self.said.extend(found);
         }
         self.starts.push(self.said.len() as u32);
         Ok(())
@@ -281,20 +325,32 @@ impl Fast {
 
     /// Ids and offsets of a text.
     pub(super) fn encode(&self, text: &str, slow: Slow<'_>) -> Result<Encoded> {
-        let mut out = Encoded::default();
+        let room = text.len() / 4 + 16;
+        let (ids, offsets) = (Vec::with_capacity(room), Vec::with_capacity(room));
+        let mut out = Encoded { ids, offsets, is_said: self.says };
+        if self.write(text, slow, &mut out)? == Done::Yes { Ok(out) } else { slow(text) }
+    }
+
+    /// Ids of a text.
+    pub(super) fn ids(&self, text: &str, slow: Slow<'_>) -> Result<Vec<u32>> {
+        let mut out = Vec::with_capacity(text.len() / 4 + 16);
+        if self.write(text, slow, &mut out)? == Done::Yes { Ok(out) } else { Ok(slow(text)?.ids) }
+    }
+
+    fn write(&self, text: &str, slow: Slow<'_>, out: &mut impl Sink) -> Result<Done> {
+        if text.len() >= PART as usize {
+            return Ok(Done::No);
+        }
         let mut worker = self.workers.lock().map_or_else(|_| None, |mut workers| workers.pop()).unwrap_or_default();
-        out.ids.reserve(text.len() / 4 + 16);
-        out.offsets.reserve(text.len() / 4 + 16);
-        let done =
-            if text.len() < PART as usize { self.segments(text, slow, &mut worker, &mut out) } else { Ok(Done::No) };
+        let done = self.segments(text, slow, &mut worker, out);
         if let Ok(mut workers) = self.workers.lock() {
             workers.push(worker);
         }
-        if done? == Done::Yes { Ok(out) } else { slow(text) }
+        done
     }
 
     /// What is between the added tokens, and they.
-    fn segments(&self, text: &str, slow: Slow<'_>, worker: &mut Worker, out: &mut Encoded) -> Result<Done> {
+    fn segments(&self, text: &str, slow: Slow<'_>, worker: &mut Worker, out: &mut impl Sink) -> Result<Done> {
         each(self.added.as_ref(), text, 0..text.len(), out, |segment, out| {
             let inside = &text[segment.clone()];
             if self.nfc && !UNICODE.is_stable(inside) && !is_composed(inside) {
@@ -325,7 +381,7 @@ impl Fast {
         text: &[u8],
         segment: Range<usize>,
         worker: &mut Worker,
-        out: &mut Encoded,
+        out: &mut impl Sink,
     ) {
         let inside = &text[..segment.end];
         let is_ascii = text[segment.clone()].is_ascii();
@@ -369,7 +425,7 @@ impl Fast {
     }
 
     /// A text of characters, in words between which no merge happens.
-    fn characters(&self, prepend: bool, text: &[u8], segment: Range<usize>, worker: &mut Worker, out: &mut Encoded) {
+    fn characters(&self, prepend: bool, text: &[u8], segment: Range<usize>, worker: &mut Worker, out: &mut impl Sink) {
         let (mut start, mut first) = (segment.start, prepend);
         let (mut left, mut at) = decode(text, start);
         loop {
@@ -394,40 +450,24 @@ impl Fast {
     }
 
     /// Appends the tokens of words that lie side by side.
-    ///
-    /// Most of the time goes into waiting for the cache's memory, so the entries of some words are asked for at once.
-    fn look_up(&self, text: &[u8], mut start: usize, mut first: bool, worker: &mut Worker, out: &mut Encoded) {
+    fn look_up(&self, text: &[u8], mut start: usize, mut first: bool, worker: &mut Worker, out: &mut impl Sink) {
         let words = std::mem::take(&mut worker.words);
         let part = if self.whole.is_empty() { 0 } else { PART_KEY };
-        let mut asked = [(0, 0); GROUP];
-        for group in words.chunks(GROUP) {
-            let mut from = start;
-            for (asked, &word) in asked.iter_mut().zip(group) {
-                let end = (word & !PART) as usize;
-                let is_first = if first && from == start { FIRST_KEY } else { 0 };
-                let is_part = if word & PART != 0 { part } else { 0 };
-                *asked = if end - from > SHORT {
-                    (0, 0)
-                } else {
-                    worker.cache.ask(key(text, from, end) | is_part | is_first)
-                };
-                from = end;
+        for &word in &words {
+            let end = (word & !PART) as usize;
+            let is_first = if first { FIRST_KEY } else { 0 };
+            let is_part = if word & PART != 0 { part } else { 0 };
+            let key = if end - start > SHORT { 0 } else { key(text, start, end) | is_part | is_first };
+            match worker.cache.hot(key) {
+                Some(token) => out.push(token, (start, end)),
+                None => self.not_one(text, start..end, key, word & PART != 0, first, worker, out),
             }
-            for (&(key, place), &word) in asked.iter().zip(group) {
-                let end = (word & !PART) as usize;
-                if let Some(token) = worker.cache.only(key, place) {
-                    out.push(token, (start, end));
-                } else {
-                    let is_part = word & PART != 0;
-                    self.not_one(text, start..end, key, is_part, first, worker, out);
-                }
-                (start, first) = (end, false);
-            }
+            (start, first) = (end, false);
         }
         worker.words = words;
     }
 
-    /// Appends the tokens of a word that is not one token, or was not seen before.
+    /// Appends the tokens of a word that is not one token, or was not met lately.
     #[inline(never)]
     #[expect(clippy::too_many_arguments, reason = "all of what is known of a word")]
     fn not_one(
@@ -438,13 +478,13 @@ impl Fast {
         is_part: bool,
         first: bool,
         worker: &mut Worker,
-        out: &mut Encoded,
+        out: &mut impl Sink,
     ) {
         if key == 0 {
             return self.long(text, word, is_part, first, worker, out);
         }
         if let Some(entry) = worker.cache.find(key) {
-            return self.push(text, word.start, first, worker.cache.tokens(entry), out);
+            return self.push(text, word.start, first, worker.cache.tokens(&entry), out);
         }
         self.tokens(&text[word.clone()], is_part, first, worker);
         worker.cache.insert(key, &worker.symbols);
@@ -458,7 +498,7 @@ impl Fast {
         is_part: bool,
         first: bool,
         worker: &mut Worker,
-        out: &mut Encoded,
+        out: &mut impl Sink,
     ) {
         let said = &text[word.clone()];
         let is_kept = !first && (!is_part || self.whole.is_empty());
@@ -473,7 +513,11 @@ impl Fast {
     }
 
     /// Appends the tokens of one word with their offsets: as the reference says them, in whole characters.
-    fn push(&self, text: &[u8], start: usize, first: bool, tokens: &[u32], out: &mut Encoded) {
+    fn push<S: Sink>(&self, text: &[u8], start: usize, first: bool, tokens: &[u32], out: &mut S) {
+        if !S::HAS_OFFSETS {
+            tokens.iter().for_each(|&token| out.push(token, (0, 0)));
+            return;
+        }
         let is_inside = |at: usize| text.get(at).is_some_and(|byte| byte & 0xC0 == 0x80);
         let mut invented = usize::from(first);
         let mut at = start;
@@ -511,6 +555,7 @@ impl Fast {
             Kind::Bytes(_) => {
                 symbols.clear();
                 symbols.extend(word.iter().map(|&byte| self.bytes[usize::from(byte)]));
+                return self.merges.apply_to_bytes(word, symbols, &mut worker.scratch);
             }
             Kind::Characters { .. } => {
                 if first {
@@ -553,12 +598,12 @@ impl Fast {
 }
 
 /// Appends the added tokens of a range, and what `between` makes of the text around them.
-fn each(
+fn each<S: Sink>(
     finder: Option<&Finder>,
     text: &str,
     range: Range<usize>,
-    out: &mut Encoded,
-    mut between: impl FnMut(Range<usize>, &mut Encoded) -> Result<Done>,
+    out: &mut S,
+    mut between: impl FnMut(Range<usize>, &mut S) -> Result<Done>,
 ) -> Result<Done> {
     let inside = &text[..range.end];
     let mut at = range.start;
