@@ -406,7 +406,7 @@ fn row(origin: &Provenance, window: usize, example: Example) -> Row {
 /// The script that most letters of a dialogue are of, as far as a few thousand of them tell; `None` without letters.
 /// Names are those of ISO 15924: a language is not told by its script, but what is missing often is.
 fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
-    const LOOK: usize = 2048;
+    const LOOK: usize = 4096;
     const LATIN: usize = 3;
     const SCRIPTS: [(&str, &[(char, char)]); 11] = [
         ("Jpan", &[('\u{3040}', '\u{30ff}')]), // before Hani: Japanese has both
@@ -423,15 +423,22 @@ fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
     ];
     let mut counts = [0_usize; SCRIPTS.len()];
     let said = dialogue.messages.iter().filter(|message| message.role != Role::System);
-    let letters = said.filter_map(|message| message.content.as_deref()).flat_map(str::chars);
-    for letter in letters.filter(|letter| letter.is_alphabetic()).take(LOOK) {
-        if letter.is_ascii() {
-            counts[LATIN] += 1;
+    let mut looked = 0;
+    for text in said.filter_map(|message| message.content.as_deref()) {
+        if looked >= LOOK {
+            break;
+        }
+        if text.is_ascii() {
+            let letters = text.bytes().filter(u8::is_ascii_alphabetic).count().min(LOOK - looked);
+            (counts[LATIN], looked) = (counts[LATIN] + letters, looked + letters);
             continue;
         }
-        let is_of = |ranges: &[(char, char)]| ranges.iter().any(|&(first, last)| (first..=last).contains(&letter));
-        if let Some(index) = SCRIPTS.iter().position(|(_, ranges)| is_of(ranges)) {
-            counts[index] += 1;
+        for letter in text.chars().filter(|letter| letter.is_alphabetic()).take(LOOK - looked) {
+            let is_of = |ranges: &[(char, char)]| ranges.iter().any(|&(first, last)| (first..=last).contains(&letter));
+            if let Some(index) = SCRIPTS.iter().position(|(_, ranges)| is_of(ranges)) {
+                counts[index] += 1;
+            }
+            looked += 1;
         }
     }
     if counts[0] * 20 > counts[1] {

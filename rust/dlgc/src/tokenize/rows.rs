@@ -64,9 +64,11 @@ impl Tokenizer {
                     _ => None,
                 };
                 let seen = trimmed.as_ref().unwrap_or(&encoded);
+                // A normaliser that moves characters moves their offsets.
+                let is_sorted = mask == Mask::HfCompat && seen.offsets.is_sorted_by_key(|&(_, end)| end);
                 for block in &rendered.blocks {
                     let tokens = match mask {
-                        Mask::HfCompat => hf_compat(seen, &rendered.text, block),
+                        Mask::HfCompat => hf_compat(seen, is_sorted, &rendered.text, block),
                         _ => inside(seen, block),
                     };
                     shared.label(&tokens);
@@ -514,14 +516,14 @@ fn inside(encoded: &Encoded, block: &Range<usize>) -> Range<usize> {
 
 /// The bits of transformers: from the token of the first character to the token of the last one, and to the end of
 /// the row where the last one has no token or is token 0 (transformers issue 47325).
-fn hf_compat(encoded: &Encoded, text: &str, block: &Range<usize>) -> Range<usize> {
-    // A normaliser that moves characters moves their offsets.
-    let is_sorted = encoded.offsets.is_sorted_by_key(|&(_, end)| end);
+fn hf_compat(encoded: &Encoded, is_sorted: bool, text: &str, block: &Range<usize>) -> Range<usize> {
     let token_at = |byte: usize| {
-        let first = if is_sorted { encoded.offsets.partition_point(|&(_, end)| end <= byte) } else { 0 };
         let holds = |&(start, end): &(usize, usize)| start <= byte && byte < end;
-        let mut behind = encoded.offsets[first..].iter();
-        if is_sorted { behind.next().filter(|found| holds(found)).map(|_| first) } else { behind.position(holds) }
+        if !is_sorted {
+            return encoded.offsets.iter().position(holds);
+        }
+        let first = encoded.offsets.partition_point(|&(_, end)| end <= byte);
+        encoded.offsets.get(first).filter(|found| holds(found)).map(|_| first)
     };
     let Some(first) = token_at(block.start) else {
         return 0..0;

@@ -6,6 +6,7 @@
 //! at its neighbours, any tokenizer with an unknown part) is left to the reference.
 
 mod added;
+mod blocks;
 mod cache;
 mod joins;
 mod merge;

@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use super::blocks::{self, Block};
 use super::unicode::{
     Class, LETTER, LOWER, MARK, MODIFIER, NUMBER, OTHER, PUNCTUATION, SPACE, SYMBOL, TITLE, UNICODE, UPPER, Unicode,
     decode,
@@ -99,9 +100,9 @@ impl Splitter {
         let unicode = &*UNICODE;
         match self {
             Self::Gpt2 => whole(text, at, limit, ends, |text, at| Scan { unicode, text }.gpt2(at)),
-            Self::Qwen2 => whole(text, at, limit, ends, |text, at| Scan { unicode, text }.cl100k::<1, false>(at)),
-            Self::Qwen35 => whole(text, at, limit, ends, |text, at| Scan { unicode, text }.cl100k::<1, true>(at)),
-            Self::Llama3 => whole(text, at, limit, ends, |text, at| Scan { unicode, text }.cl100k::<3, false>(at)),
+            Self::Qwen2 => Scan { unicode, text }.all_cl100k::<1, false>(at, limit, ends),
+            Self::Qwen35 => Scan { unicode, text }.all_cl100k::<1, true>(at, limit, ends),
+            Self::Llama3 => Scan { unicode, text }.all_cl100k::<3, false>(at, limit, ends),
             Self::O200k => whole(text, at, limit, ends, |text, at| Scan { unicode, text }.o200k(at)),
             Self::Digits => parts(text, at, limit, ends, digit_part, |text, at| Scan { unicode, text }.gpt2(at)),
             Self::DeepSeekV3 => {
@@ -300,6 +301,54 @@ impl Scan<'_> {
         }
     }
 
+    /// Pieces of cl100k and its relatives: those of ASCII by blocks, the others one by one.
+    fn all_cl100k<const DIGITS: usize, const MARKS: bool>(
+        &self,
+        mut at: usize,
+        limit: usize,
+        ends: &mut Vec<u32>,
+    ) -> usize {
+        let (mut base, mut block) = (at, Block::of(self.text, at));
+        while at < self.text.len() && ends.len() < limit {
+            if at - base > blocks::BYTES / 2 {
+                (base, block) = (at, Block::of(self.text, at));
+            }
+            at = match self.in_block::<DIGITS>(&block, at - base, at) {
+                Some(length) => at + length,
+                None => self.cl100k::<DIGITS, MARKS>(at),
+            };
+            ends.push(at as u32);
+        }
+        at
+    }
+
+    /// How many bytes the piece has that begins at a place in a block; `None` where more must be known.
+    #[inline(always)]
+    fn in_block<const DIGITS: usize>(&self, block: &Block, place: usize, at: usize) -> Option<usize> {
+        let run = |class: u64, from: usize| (class >> place >> from).trailing_ones() as usize;
+        let is = |class: u64, from: usize| class >> place >> from & 1 == 1;
+        let space = usize::from(is(block.spaces, 0));
+        // What the character behind a run must not be, lest the run goes on.
+        let (length, further) = if is(block.letters, space) {
+            (space + run(block.letters, space), block.other)
+        } else if is(block.rest, space) {
+            if space == 0 && is(block.letters, 1) {
+                if self.text[at] == b'\'' {
+                    return None; // it may be a contraction
+                }
+                (1 + run(block.letters, 1), block.other)
+            } else {
+                (space + run(block.rest, space), block.other | block.blanks)
+            }
+        } else if is(block.digits, space) {
+            // No space belongs to a number.
+            (if space == 1 { 1 } else { run(block.digits, 0).min(DIGITS) }, block.other)
+        } else {
+            return None;
+        };
+        (place + length < blocks::BYTES && !is(further, length)).then_some(length)
+    }
+
     /// The expressions of cl100k and its relatives.
     #[inline]
     fn cl100k<const DIGITS: usize, const MARKS: bool>(&self, start: usize) -> usize {
@@ -478,5 +527,71 @@ impl Scan<'_> {
             return Some(self.line_breaks::<false>(self.run(next, is_sign)));
         }
         (class == SPACE).then(|| self.spaces::<true>(start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pieces of a text, each from where the one before it ends; by blocks as far as they tell, and without them.
+    fn both<const DIGITS: usize, const MARKS: bool>(text: &[u8]) -> [Vec<u32>; 2] {
+        let scan = Scan { unicode: &UNICODE, text };
+        let (mut by_blocks, mut one_by_one) = (Vec::new(), Vec::new());
+        assert_eq!(scan.all_cl100k::<DIGITS, MARKS>(0, usize::MAX, &mut by_blocks), text.len());
+        whole(text, 0, usize::MAX, &mut one_by_one, |_, at| scan.cl100k::<DIGITS, MARKS>(at));
+        [by_blocks, one_by_one]
+    }
+
+    #[test]
+    fn blocks_cut_as_the_expressions_do_one_by_one() {
+        let parts = [
+            " ",
+            "  ",
+            "a",
+            "Word",
+            "s",
+            "'",
+            "'s",
+            "'LL",
+            ".",
+            "...",
+            "(",
+            "!?\n",
+            "\n",
+            "\r\n",
+            "\t",
+            "\u{b}",
+            "0",
+            "42",
+            "2024",
+            "é",
+            "中文",
+            "\u{301}",
+            "ſ",
+            "\u{a0}",
+            "\u{660}",
+            "_",
+            "\u{1f}",
+            "averyveryverylongword",
+            "👍🏽",
+            "/",
+        ];
+        let mut seed = 7_u64;
+        let mut random = |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        for round in 0..60_000 {
+            // Words of up to any length, so that runs begin and end at every place of a block.
+            let mut text = "x".repeat(if round % 3 == 0 { random(80) } else { 0 });
+            for _ in 0..random(40) {
+                text += parts[random(parts.len())];
+            }
+            let bytes = text.as_bytes();
+            for [by_blocks, one_by_one] in [both::<1, false>(bytes), both::<1, true>(bytes), both::<3, false>(bytes)] {
+                assert_eq!(by_blocks, one_by_one, "{text:?}");
+            }
+        }
     }
 }
