@@ -5,8 +5,9 @@
 //! ```
 //!
 //! `TEXTS` is JSONL, of each line of which all texts below `messages` or `conversations` are one text, or a file whose
-//! lines are texts. Each pass encodes all of them; the first one has a cold cache. With `--check` each
-//! text is encoded by the reference too, and the first difference is printed. One line of JSON a pass goes to stdout.
+//! lines are texts. Each pass makes the ids of all of them; the first one has a cold cache. With `--check` ids and offsets
+//! of each text are compared with the reference's, and the first difference is printed. One line of JSON a pass goes to
+//! stdout.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
 

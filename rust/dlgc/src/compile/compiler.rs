@@ -407,7 +407,6 @@ fn row(origin: &Provenance, window: usize, example: Example) -> Row {
 /// Names are those of ISO 15924: a language is not told by its script, but what is missing often is.
 fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
     const LOOK: usize = 4096;
-    const LATIN: usize = 3;
     const SCRIPTS: [(&str, &[(char, char)]); 11] = [
         ("Jpan", &[('\u{3040}', '\u{30ff}')]), // before Hani: Japanese has both
         ("Hani", &[('\u{3400}', '\u{9fff}'), ('\u{20000}', '\u{3ffff}')]),
@@ -422,6 +421,7 @@ fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
         ("Thai", &[('\u{e00}', '\u{e7f}')]),
     ];
     let mut counts = [0_usize; SCRIPTS.len()];
+    let latin = SCRIPTS.iter().position(|(name, _)| *name == "Latn").expect("it is one of them");
     let said = dialogue.messages.iter().filter(|message| message.role != Role::System);
     let mut looked = 0;
     for text in said.filter_map(|message| message.content.as_deref()) {
@@ -430,7 +430,8 @@ fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
         }
         if text.is_ascii() {
             let letters = text.bytes().filter(u8::is_ascii_alphabetic).count().min(LOOK - looked);
-            (counts[LATIN], looked) = (counts[LATIN] + letters, looked + letters);
+            counts[latin] += letters;
+            looked += letters;
             continue;
         }
         for letter in text.chars().filter(|letter| letter.is_alphabetic()).take(LOOK - looked) {

@@ -15,7 +15,7 @@ const MOST_SLOTS: usize = 1 << 20;
 const MOST_LONG: usize = 1 << 16;
 /// Places for pieces that are one token, the last one for each place: what a text says most, near to the processor.
 const HOT: usize = 1 << 14;
-/// Pieces there are of up to so many bytes, so that a token fits into their key.
+/// They have up to so many bytes, so that a token fits into their key.
 const SHORT_HOT: u32 = 11;
 const TOKEN_AT: u32 = 8 * SHORT_HOT;
 const TOKEN: Key = 0xFFFF_FFFF << TOKEN_AT;
@@ -124,7 +124,7 @@ impl Cache {
     }
 
     fn heat(&mut self, key: Key, tokens: &[u32]) {
-        // The length with its flags: those of a piece that is too long are more than that, too.
+        // Flags lie above the length in its byte. That byte tells the keys of longer pieces from all that is kept here.
         if let [token] = *tokens
             && (key >> LENGTH_AT) as u32 & SHORT as u32 <= SHORT_HOT
         {

@@ -19,8 +19,6 @@ pub(super) struct Merges {
     /// Bits by hash: most pairs are in no list, and this is smaller.
     filter: Vec<u64>,
     filter_shift: u32,
-    /// What [`Merges::of`] says of the symbols of two bytes, where words begin as bytes.
-    bytes: Vec<u64>,
 }
 
 /// Buffers for pieces of many symbols.
@@ -46,7 +44,6 @@ impl Merges {
             shift: 64 - size.trailing_zeros(),
             filter: vec![0; bits / 64],
             filter_shift: 64 - bits.trailing_zeros(),
-            bytes: Vec::new(),
         };
         for (rank, (left, right, symbol)) in list.enumerate() {
             let at = merges.slot(left, right);
@@ -55,13 +52,6 @@ impl Merges {
             merges.slots[at] = [pair(left, right), (rank as u64) << 32 | u64::from(symbol)];
         }
         merges
-    }
-
-    /// Merges of words that begin as bytes, of which these are the symbols.
-    pub(super) fn with_bytes(mut self, symbols: &[u32]) -> Self {
-        let pairs = symbols.iter().flat_map(|&left| symbols.iter().map(move |&right| (left, right)));
-        self.bytes = pairs.map(|(left, right)| self.of(left, right)).collect();
-        self
     }
 
     #[inline]
@@ -105,28 +95,12 @@ impl Merges {
         if symbols.len() <= FEW { self.apply_to_few(symbols) } else { self.apply_to_many(symbols, scratch) }
     }
 
-    /// Merges a word in place, the symbols of which are those of its bytes.
-    pub(super) fn apply_to_bytes(&self, word: &[u8], symbols: &mut Vec<u32>, scratch: &mut Scratch) {
-        if symbols.len() > FEW || self.bytes.is_empty() {
-            return self.apply(symbols, scratch);
-        }
-        let mut pairs = [NONE; FEW];
-        for (pair, sides) in pairs.iter_mut().zip(word.windows(2)) {
-            *pair = self.bytes[usize::from(sides[0]) << 8 | usize::from(sides[1])];
-        }
-        self.apply_to_pairs(symbols, pairs);
-    }
-
     fn apply_to_few(&self, symbols: &mut Vec<u32>) {
+        let mut count = symbols.len();
         let mut pairs = [NONE; FEW];
         for (pair, sides) in pairs.iter_mut().zip(symbols.windows(2)) {
             *pair = self.of(sides[0], sides[1]);
         }
-        self.apply_to_pairs(symbols, pairs);
-    }
-
-    fn apply_to_pairs(&self, symbols: &mut Vec<u32>, mut pairs: [u64; FEW]) {
-        let mut count = symbols.len();
         while count > 1 {
             let (mut first, mut at) = (NONE, 0);
             for (index, &pair) in pairs[..count - 1].iter().enumerate() {

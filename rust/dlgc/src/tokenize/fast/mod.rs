@@ -176,7 +176,6 @@ impl Fast {
         }
         match fast.kind {
             Kind::Bytes(_) => {
-                fast.merges = fast.merges.with_bytes(&fast.bytes);
                 fast.characters = fast.whole_characters(&parts);
                 let mut worker = Worker::default();
                 // Pieces are whole characters.
@@ -556,7 +555,6 @@ impl Fast {
             Kind::Bytes(_) => {
                 symbols.clear();
                 symbols.extend(word.iter().map(|&byte| self.bytes[usize::from(byte)]));
-                return self.merges.apply_to_bytes(word, symbols, &mut worker.scratch);
             }
             Kind::Characters { .. } => {
                 if first {
