@@ -1,8 +1,8 @@
-//! Which of 64 bytes are of which class, as bits: so the end of a word is found without looking at its letters one by
-//! one, and without guessing how many there are.
+//! Which of 64 bytes are of which class, as bits: so where pieces begin is computed for all of them at once, without
+//! looking at letters one by one and without guessing how many there are.
 //!
-//! In: a text and a place in it. Out: [`Block`]. Only ASCII is told apart; all that is not, and what lies behind the end
-//! of the text, is `other`.
+//! In: a text and a place in it. Out: [`Block`], and of it where pieces begin. Only ASCII is told apart; all that is not,
+//! and what lies behind the end of the text, is `other`.
 
 /// How many bytes a block has.
 pub(super) const BYTES: usize = 64;
@@ -15,7 +15,9 @@ pub(super) struct Block {
     pub(super) digits: u64,
     /// The space character itself.
     pub(super) spaces: u64,
-    /// White space that is no space character.
+    /// Carriage returns and line feeds.
+    pub(super) lines: u64,
+    /// White space that is neither.
     pub(super) blanks: u64,
     /// Punctuation, symbols, control characters.
     pub(super) rest: u64,
@@ -73,7 +75,8 @@ impl Block {
             block.letters |= among(lower, b'a', b'z') << place;
             block.digits |= among(found, b'0', b'9') << place;
             block.spaces |= among(found, b' ', b' ') << place;
-            block.blanks |= among(found, b'\t', b'\r') << place;
+            block.lines |= (among(found, b'\n', b'\n') | among(found, b'\r', b'\r')) << place;
+            block.blanks |= (among(found, b'\t', b'\t') | among(found, 0x0B, 0x0C)) << place;
             block.other |= mask(found) << place;
         }
         block.with_rest()
@@ -94,7 +97,8 @@ impl Block {
                 b'a'..=b'z' | b'A'..=b'Z' => &mut block.letters,
                 b'0'..=b'9' => &mut block.digits,
                 b' ' => &mut block.spaces,
-                b'\t'..=b'\r' => &mut block.blanks,
+                b'\n' | b'\r' => &mut block.lines,
+                b'\t' | 0x0B | 0x0C => &mut block.blanks,
                 0x80.. => &mut block.other,
                 _ => continue,
             };
@@ -105,9 +109,86 @@ impl Block {
 
     #[inline]
     fn with_rest(mut self) -> Self {
-        self.rest = !(self.letters | self.digits | self.spaces | self.blanks | self.other);
+        self.rest = !(self.letters | self.digits | self.spaces | self.lines | self.blanks | self.other);
         self
     }
+
+    /// Where pieces of cl100k and its relatives begin behind the first byte, at which one does: as far as the ASCII in
+    /// the block tells. The expressions are those of [`Splitter`](super::split::Splitter), numbers have up to `DIGITS`
+    /// digits.
+    #[inline]
+    pub(super) fn cl100k<const DIGITS: usize>(&self, text: &[u8], at: usize) -> u64 {
+        // So many characters are known; what begins a piece may depend on the next one.
+        let mut known = self.other.trailing_zeros();
+        // Line breaks behind a sign belong to it: adding to the first of them carries over all.
+        let taken = self.lines & !self.lines.wrapping_add((self.rest << 1) & self.lines);
+        let white = self.spaces | self.lines | self.blanks;
+        let free = white & !taken;
+        let (breaks, inner) = (free & self.lines, free & !self.lines);
+        // Signs, but for those that belong to the space or the sign before them.
+        let signs = self.rest & !((self.rest | self.spaces) << 1);
+        // One sign or blank before a word belongs to it.
+        let words = self.letters & !((self.letters | inner | signs) << 1);
+        let mut starts = signs | words | free & !(free << 1) | self.numbers::<DIGITS>();
+        // The last blank of several begins a piece, if no line ends there.
+        starts |= inner & !(white >> 1) & (bits_below(known) >> 1);
+        for first in ones(inner & !(inner << 1) & (breaks << 1)) {
+            let end = first + (inner >> first).trailing_ones();
+            if end >= known {
+                known = known.min(first);
+            } else if self.lines >> end & 1 == 0 {
+                starts |= 1 << first;
+            }
+        }
+        for quote in ones(signs & (self.letters >> 1)) {
+            let here = at + quote as usize;
+            if text[here] != b'\'' {
+                continue;
+            }
+            let letter = |index: usize| text.get(here + index).map(u8::to_ascii_lowercase);
+            let length = match (letter(1), letter(2)) {
+                (Some(b's' | b't' | b'm' | b'd'), _) => 2,
+                (Some(b'r' | b'v'), Some(b'e')) | (Some(b'l'), Some(b'l')) => 3,
+                _ => continue,
+            };
+            if quote + length < known {
+                starts |= 1 << (quote + length);
+            }
+        }
+        starts & bits_below(known) & !1
+    }
+
+    /// Where numbers of up to so many digits begin.
+    #[inline]
+    fn numbers<const DIGITS: usize>(&self) -> u64 {
+        if DIGITS == 1 {
+            return self.digits;
+        }
+        let mut found = self.digits & !(self.digits << 1);
+        let whole = (0..DIGITS).fold(u64::MAX, |whole, digit| whole & self.digits << digit);
+        let mut next = found << DIGITS & whole;
+        while next != 0 {
+            found |= next;
+            next = next << DIGITS & whole;
+        }
+        found
+    }
+}
+
+/// So many of the lowest bits.
+#[inline]
+fn bits_below(count: u32) -> u64 {
+    1_u64.checked_shl(count).unwrap_or_default().wrapping_sub(1)
+}
+
+/// The places of the bits that are set, from the lowest on.
+#[inline]
+pub(super) fn ones(mut bits: u64) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let place = (bits != 0).then(|| bits.trailing_zeros())?;
+        bits &= bits - 1;
+        Some(place)
+    })
 }
 
 #[cfg(test)]
@@ -127,14 +208,15 @@ mod tests {
                 let expected = match (byte, UNICODE.ascii(byte)) {
                     (0x80.., _) => block.other,
                     (b' ', _) => block.spaces,
+                    (b'\n' | b'\r', _) => block.lines,
                     (_, SPACE) => block.blanks,
                     (_, UPPER | LOWER) => block.letters,
                     (_, NUMBER) => block.digits,
                     _ => block.rest,
                 };
                 assert!(is(expected), "{byte} at {place}");
-                let classes =
-                    [block.letters, block.digits, block.spaces, block.blanks, block.rest, block.other].map(is);
+                let blanks = block.lines | block.blanks;
+                let classes = [block.letters, block.digits, block.spaces, blanks, block.rest, block.other].map(is);
                 assert_eq!(classes.iter().filter(|is| **is).count(), 1);
             }
         }

@@ -308,45 +308,18 @@ impl Scan<'_> {
         limit: usize,
         ends: &mut Vec<u32>,
     ) -> usize {
-        let (mut base, mut block) = (at, Block::of(self.text, at));
         while at < self.text.len() && ends.len() < limit {
-            if at - base > blocks::BYTES / 2 {
-                (base, block) = (at, Block::of(self.text, at));
+            let base = at;
+            for start in blocks::ones(Block::of(self.text, base).cl100k::<DIGITS>(self.text, base)) {
+                at = base + start as usize;
+                ends.push(at as u32);
             }
-            at = match self.in_block::<DIGITS>(&block, at - base, at) {
-                Some(length) => at + length,
-                None => self.cl100k::<DIGITS, MARKS>(at),
-            };
-            ends.push(at as u32);
+            if at == base {
+                at = self.cl100k::<DIGITS, MARKS>(at);
+                ends.push(at as u32);
+            }
         }
         at
-    }
-
-    /// How many bytes the piece has that begins at a place in a block; `None` where more must be known.
-    #[inline(always)]
-    fn in_block<const DIGITS: usize>(&self, block: &Block, place: usize, at: usize) -> Option<usize> {
-        let run = |class: u64, from: usize| (class >> place >> from).trailing_ones() as usize;
-        let is = |class: u64, from: usize| class >> place >> from & 1 == 1;
-        let space = usize::from(is(block.spaces, 0));
-        // What the character behind a run must not be, lest the run goes on.
-        let (length, further) = if is(block.letters, space) {
-            (space + run(block.letters, space), block.other)
-        } else if is(block.rest, space) {
-            if space == 0 && is(block.letters, 1) {
-                if self.text[at] == b'\'' {
-                    return None; // it may be a contraction
-                }
-                (1 + run(block.letters, 1), block.other)
-            } else {
-                (space + run(block.rest, space), block.other | block.blanks)
-            }
-        } else if is(block.digits, space) {
-            // No space belongs to a number.
-            (if space == 1 { 1 } else { run(block.digits, 0).min(DIGITS) }, block.other)
-        } else {
-            return None;
-        };
-        (place + length < blocks::BYTES && !is(further, length)).then_some(length)
     }
 
     /// The expressions of cl100k and its relatives.
