@@ -4,15 +4,19 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::{PART, end_of};
+
+/// So many pieces are looked up together.
+pub(super) const GROUP: usize = 64;
 /// Pieces of up to so many bytes are kept by value.
-pub(super) const SHORT: usize = 15;
+const SHORT: usize = 15;
 /// Longer pieces than this are merged each time.
-const LONG: usize = 256;
+const LONG: usize = 4096;
 /// Slots for short pieces, at first and at most; half of them are used.
 const FIRST_SLOTS: usize = 1 << 13;
 const MOST_SLOTS: usize = 1 << 20;
-/// Long pieces that are kept.
-const MOST_LONG: usize = 1 << 16;
+/// So many bytes of long pieces are kept.
+const MOST_LONG: usize = 1 << 21;
 /// Places for pieces that are one token, the last one for each place: what a text says most, near to the processor.
 const HOT: usize = 1 << 14;
 /// They have up to so many bytes, so that a token fits into their key.
@@ -33,9 +37,40 @@ pub(super) type Key = u128;
 
 const LENGTH_AT: u32 = 120;
 
+/// Pieces that are looked up together.
+pub(super) struct Group {
+    /// Zero for pieces that are not short.
+    pub(super) keys: [Key; GROUP],
+    /// The tokens of those that were met lately.
+    pub(super) tokens: [u32; GROUP],
+    /// The places of the others, and how many they are.
+    pub(super) unmet: [u8; GROUP],
+    pub(super) unmet_count: usize,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self { keys: [0; GROUP], tokens: [0; GROUP], unmet: [0; GROUP], unmet_count: 0 }
+    }
+}
+
+impl Group {
+    /// Takes the keys of words that lie side by side; `part` and `first` are set in those of parts and of the first.
+    #[inline(never)]
+    pub(super) fn set(&mut self, text: &[u8], mut start: usize, words: &[u32], part: Key, first: Key) {
+        for (&word, place) in words.iter().zip(&mut self.keys) {
+            let end = end_of(word);
+            let key = if end - start > SHORT { 0 } else { key(text, start, end) };
+            *place = if word & PART == 0 || key == 0 { key } else { key | part };
+            start = end;
+        }
+        self.keys[0] |= if self.keys[0] == 0 { 0 } else { first };
+    }
+}
+
 /// The key of a short piece of a text.
 #[inline]
-pub(super) fn key(text: &[u8], start: usize, end: usize) -> Key {
+fn key(text: &[u8], start: usize, end: usize) -> Key {
     let length = end - start;
     let bytes = match text.get(start..start + 16) {
         Some(bytes) => u128::from_le_bytes(bytes.try_into().expect("sixteen bytes")),
@@ -60,7 +95,7 @@ const MASKS: [Key; SHORT + 1] = {
 };
 
 #[inline]
-pub(super) fn hash(key: Key) -> u64 {
+fn hash(key: Key) -> u64 {
     let low = key as u64 ^ 0x9E37_79B9_7F4A_7C15;
     let high = (key >> 64) as u64 ^ 0xD6E8_FEB8_6659_FD93;
     let product = u128::from(low) * u128::from(high);
@@ -76,6 +111,7 @@ pub(super) struct Cache {
     /// Tokens of pieces that have more of them than an entry holds.
     arena: Vec<u32>,
     long: HashMap<Box<[u8]>, Box<[u32]>, BuildHasherDefault<Xxh3>>,
+    long_bytes: usize,
 }
 
 #[derive(Default)]
@@ -98,7 +134,14 @@ const EMPTY: Entry = Entry { key: 0, tokens: [0; 3], count: 0 };
 impl Default for Cache {
     fn default() -> Self {
         let hot = vec![Key::MAX; HOT].into_boxed_slice().try_into().expect("as many as that");
-        Self { hot, short: vec![EMPTY; FIRST_SLOTS], used: 0, arena: Vec::new(), long: HashMap::default() }
+        Self {
+            hot,
+            short: vec![EMPTY; FIRST_SLOTS],
+            used: 0,
+            arena: Vec::new(),
+            long: HashMap::default(),
+            long_bytes: 0,
+        }
     }
 }
 
@@ -116,11 +159,28 @@ impl Cache {
         }
     }
 
-    /// The only token of a short piece, if it was met lately.
-    #[inline]
-    pub(super) fn hot(&self, key: Key) -> Option<u32> {
-        let entry = self.hot[hash(key) as usize % HOT];
-        ((entry ^ key) & !TOKEN == 0).then_some((entry >> TOKEN_AT) as u32)
+    /// Finds the tokens of the first pieces of a group, and which of them were not met lately.
+    #[inline(never)]
+    pub(super) fn meet(&self, group: &mut Group, count: usize) {
+        let Group { keys, tokens, unmet, unmet_count } = group;
+        let mut size = 0;
+        for index in 0..count.min(GROUP) {
+            let key = keys[index];
+            let entry = self.hot[hash(key) as usize % HOT];
+            // Nothing is guessed here: every tenth guess would be wrong.
+            let is_met = u8::from((entry ^ key) & !TOKEN == 0);
+            tokens[index] = (entry >> TOKEN_AT) as u32;
+            unmet[size % GROUP] = index as u8;
+            size += usize::from(1 - is_met);
+        }
+        *unmet_count = size;
+        // What will be looked up next comes from memory meanwhile, all at once.
+        let mask = self.short.len() - 1;
+        let mut touched = 0;
+        for &index in &unmet[..size.min(GROUP)] {
+            touched |= self.short[hash(keys[usize::from(index)]) as usize & mask].count;
+        }
+        std::hint::black_box(touched);
     }
 
     fn heat(&mut self, key: Key, tokens: &[u32]) {
@@ -197,8 +257,10 @@ impl Cache {
         if piece.len() > LONG {
             return;
         }
-        if self.long.len() >= MOST_LONG {
+        self.long_bytes += piece.len();
+        if self.long_bytes > MOST_LONG {
             self.long.clear();
+            self.long_bytes = piece.len();
         }
         self.long.insert(piece.into(), tokens.into());
     }

@@ -24,7 +24,8 @@ pub(super) struct Merges {
 /// Buffers for pieces of many symbols.
 #[derive(Default)]
 pub(super) struct Scratch {
-    heap: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Rank and place.
+    heap: BinaryHeap<Reverse<u64>>,
     next: Vec<u32>,
     previous: Vec<u32>,
 }
@@ -37,7 +38,7 @@ const GONE: u32 = u32::MAX;
 impl Merges {
     /// Merges in the order of their ranks; where a pair is listed twice, the last one counts.
     pub(super) fn new(list: impl ExactSizeIterator<Item = (u32, u32, u32)>) -> Self {
-        let size = (list.len() * 2).next_power_of_two().max(16);
+        let size = (list.len() * 3 / 2).next_power_of_two().max(16);
         let bits = (list.len() * 4).next_power_of_two().max(64);
         let mut merges = Self {
             slots: vec![[NONE; 2]; size],
@@ -96,33 +97,47 @@ impl Merges {
     }
 
     fn apply_to_few(&self, symbols: &mut Vec<u32>) {
-        let mut count = symbols.len();
         let mut pairs = [NONE; FEW];
         for (pair, sides) in pairs.iter_mut().zip(symbols.windows(2)) {
             *pair = self.of(sides[0], sides[1]);
         }
-        while count > 1 {
+        self.settle(symbols, &mut pairs);
+    }
+
+    /// Merges up to [`FEW`] symbols, of which all pairs are known: each lies at the place of its left side.
+    fn settle(&self, symbols: &mut Vec<u32>, pairs: &mut [u64; FEW]) {
+        let count = symbols.len();
+        let mut next: [u8; FEW] = std::array::from_fn(|at| at as u8 + 1);
+        let mut previous: [u8; FEW] = std::array::from_fn(|at| (at as u8).saturating_sub(1));
+        loop {
             let (mut first, mut at) = (NONE, 0);
-            for (index, &pair) in pairs[..count - 1].iter().enumerate() {
-                if pair < first {
-                    (first, at) = (pair, index);
-                }
+            for (index, &pair) in pairs[..count.saturating_sub(1)].iter().enumerate() {
+                (first, at) = if pair < first { (pair, index) } else { (first, at) };
             }
             if first == NONE {
                 break;
             }
+            let right = usize::from(next[at]);
+            let after = usize::from(next[right]);
             symbols[at] = first as u32;
-            symbols.copy_within(at + 2..count, at + 1);
-            pairs.copy_within(at + 1..count - 1, at);
-            count -= 1;
-            if at > 0 {
-                pairs[at - 1] = self.of(symbols[at - 1], symbols[at]);
+            pairs[right] = NONE;
+            next[at] = after as u8;
+            pairs[at] = NONE;
+            if after < count {
+                previous[after] = at as u8;
+                pairs[at] = self.of(symbols[at], symbols[after]);
             }
-            if at + 1 < count {
-                pairs[at] = self.of(symbols[at], symbols[at + 1]);
+            if at > 0 {
+                let before = usize::from(previous[at]);
+                pairs[before] = self.of(symbols[before], symbols[at]);
             }
         }
-        symbols.truncate(count);
+        let (mut kept, mut at) = (0, 0);
+        while at < count {
+            symbols[kept] = symbols[at];
+            (kept, at) = (kept + 1, usize::from(next[at]));
+        }
+        symbols.truncate(kept);
     }
 
     /// With a heap: a run of one character must not take the square of its length.
@@ -136,20 +151,23 @@ impl Merges {
         previous.clear();
         previous.push(NOWHERE);
         previous.extend(0..count - 1);
-        for (at, sides) in symbols.windows(2).enumerate() {
+        // The rank in the upper half is all that the order depends on: a pair is looked up again when its turn comes.
+        let entry = |pair: u64, at: u32| Reverse(pair >> 32 << 32 | u64::from(at));
+        for (sides, at) in symbols.windows(2).zip(0..) {
             let pair = self.of(sides[0], sides[1]);
             if pair != NONE {
-                heap.push(Reverse((pair, at as u32)));
+                heap.push(entry(pair, at));
             }
         }
-        while let Some(Reverse((pair, at))) = heap.pop() {
-            let place = at as usize;
+        while let Some(Reverse(first)) = heap.pop() {
+            let (at, place) = (first as u32, first as u32 as usize);
             let right = next[place];
             if symbols[place] == GONE || right == NOWHERE {
                 continue;
             }
             // One side may have been merged with another symbol since.
-            if self.of(symbols[place], symbols[right as usize]) != pair {
+            let pair = self.of(symbols[place], symbols[right as usize]);
+            if pair >> 32 != first >> 32 {
                 continue;
             }
             symbols[place] = pair as u32;
@@ -160,14 +178,14 @@ impl Merges {
                 previous[after as usize] = at;
                 let pair = self.of(symbols[place], symbols[after as usize]);
                 if pair != NONE {
-                    heap.push(Reverse((pair, at)));
+                    heap.push(entry(pair, at));
                 }
             }
             let before = previous[place];
             if before != NOWHERE {
                 let pair = self.of(symbols[before as usize], symbols[place]);
                 if pair != NONE {
-                    heap.push(Reverse((pair, before)));
+                    heap.push(entry(pair, before));
                 }
             }
         }

@@ -27,7 +27,7 @@ use super::reference::File;
 use crate::error::Result;
 
 use added::{Finder, Token};
-use cache::{Cache, Key, SHORT, key};
+use cache::{Cache, GROUP, Group, Key};
 use joins::{Joins, THREE_BYTES};
 use merge::{Merges, Scratch};
 use parts::{Kind, Parts, SPACE_SIGN};
@@ -77,6 +77,7 @@ struct Worker {
     cache: Cache,
     ends: Vec<u32>,
     words: Vec<u32>,
+    group: Box<Group>,
     symbols: Vec<u32>,
     scratch: Scratch,
 }
@@ -88,6 +89,9 @@ trait Sink {
 
     fn push(&mut self, id: u32, offsets: (usize, usize));
 
+    /// Adds the tokens of words of one token each, which lie side by side from a place on.
+    fn push_all(&mut self, tokens: &[u32], start: usize, words: &[u32]);
+
     /// Adds what the reference made of the text at a place.
     fn append(&mut self, other: &Encoded, at: usize);
 }
@@ -98,6 +102,12 @@ impl Sink for Encoded {
     #[inline]
     fn push(&mut self, id: u32, offsets: (usize, usize)) {
         Self::push(self, id, offsets);
+    }
+
+    #[inline]
+    fn push_all(&mut self, tokens: &[u32], mut start: usize, words: &[u32]) {
+        self.ids.extend_from_slice(tokens);
+        self.offsets.extend(words.iter().map(|&word| (std::mem::replace(&mut start, end_of(word)), end_of(word))));
     }
 
     fn append(&mut self, other: &Encoded, at: usize) {
@@ -113,9 +123,20 @@ impl Sink for Vec<u32> {
         Self::push(self, id);
     }
 
+    #[inline]
+    fn push_all(&mut self, tokens: &[u32], _start: usize, _words: &[u32]) {
+        self.extend_from_slice(tokens);
+    }
+
     fn append(&mut self, other: &Encoded, _at: usize) {
         self.extend_from_slice(&other.ids);
     }
+}
+
+/// Where a word ends.
+#[inline]
+fn end_of(word: u32) -> usize {
+    (word & !PART) as usize
 }
 
 /// The reference, for a text by itself.
@@ -450,20 +471,30 @@ impl Fast {
     }
 
     /// Appends the tokens of words that lie side by side.
-    fn look_up(&self, text: &[u8], mut start: usize, mut first: bool, worker: &mut Worker, out: &mut impl Sink) {
+    ///
+    /// They are looked up by groups, so that the processor asks memory for several of them at once.
+    fn look_up<S: Sink>(&self, text: &[u8], mut start: usize, mut first: bool, worker: &mut Worker, out: &mut S) {
         let words = std::mem::take(&mut worker.words);
+        let mut group = std::mem::take(&mut worker.group);
         let part = if self.whole.is_empty() { 0 } else { PART_KEY };
-        for &word in &words {
-            let end = (word & !PART) as usize;
-            let is_first = if first { FIRST_KEY } else { 0 };
-            let is_part = if word & PART != 0 { part } else { 0 };
-            let key = if end - start > SHORT { 0 } else { key(text, start, end) | is_part | is_first };
-            match worker.cache.hot(key) {
-                Some(token) => out.push(token, (start, end)),
-                None => self.not_one(text, start..end, key, word & PART != 0, first, worker, out),
+        for words in words.chunks(GROUP) {
+            group.set(text, start, words, part, if first { FIRST_KEY } else { 0 });
+            worker.cache.meet(&mut group, words.len());
+            let mut done = 0;
+            for &index in group.unmet.iter().take(group.unmet_count) {
+                let index = usize::from(index);
+                let before = &words[done..index];
+                out.push_all(&group.tokens[done..index], start, before);
+                start = before.last().map_or(start, |&end| end_of(end));
+                let end = end_of(words[index]);
+                let is_part = words[index] & PART != 0;
+                self.not_one(text, start..end, group.keys[index], is_part, first && index == 0, worker, out);
+                (start, done) = (end, index + 1);
             }
-            (start, first) = (end, false);
+            out.push_all(&group.tokens[done..words.len()], start, &words[done..]);
+            (start, first) = (words.last().map_or(start, |&end| end_of(end)), false);
         }
+        worker.group = group;
         worker.words = words;
     }
 

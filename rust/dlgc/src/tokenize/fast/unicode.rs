@@ -92,7 +92,8 @@ impl Unicode {
         let mut at = 0;
         while at < bytes.len() {
             if bytes[at] < 0x80 {
-                at += 1;
+                let ascii = bytes[at..].iter().position(|byte| *byte >= 0x80);
+                at = ascii.map_or(bytes.len(), |ascii| at + ascii);
                 continue;
             }
             let (character, next) = decode(bytes, at);
