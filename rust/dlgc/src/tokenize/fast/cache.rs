@@ -12,7 +12,7 @@ pub(super) const GROUP: usize = 64;
 const SHORT: usize = 15;
 /// Longer pieces than this are merged each time.
 const LONG: usize = 4096;
-/// Slots for short pieces, at first and at most; half of them are used.
+/// Slots for short pieces, at first and at most; three quarters of them are used.
 const FIRST_SLOTS: usize = 1 << 13;
 const MOST_SLOTS: usize = 1 << 20;
 /// So many bytes of long pieces are kept.
@@ -218,7 +218,7 @@ impl Cache {
 
     pub(super) fn insert(&mut self, key: Key, tokens: &[u32]) {
         self.heat(key, tokens);
-        if self.used * 2 >= self.short.len() {
+        if self.used * 4 >= self.short.len() * 3 {
             self.grow();
         }
         let mut entry = Entry { key, tokens: [0; 3], count: tokens.len() as u32 };
@@ -241,7 +241,7 @@ impl Cache {
             self.used = 0;
             return;
         }
-        let larger = vec![EMPTY; (self.short.len() * 4).min(MOST_SLOTS)];
+        let larger = vec![EMPTY; self.short.len() * 2];
         for entry in std::mem::replace(&mut self.short, larger).into_iter().filter(|entry| entry.key != 0) {
             let at = self.slot(entry.key);
             self.short[at] = entry;

@@ -92,8 +92,8 @@ impl Unicode {
         let mut at = 0;
         while at < bytes.len() {
             if bytes[at] < 0x80 {
-                let ascii = bytes[at..].iter().position(|byte| *byte >= 0x80);
-                at = ascii.map_or(bytes.len(), |ascii| at + ascii);
+                let chunks = bytes[at..].chunks_exact(16);
+                at += (16 * chunks.take_while(|chunk| chunk.is_ascii()).count()).max(1);
                 continue;
             }
             let (character, next) = decode(bytes, at);
