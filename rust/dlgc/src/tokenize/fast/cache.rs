@@ -7,9 +7,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::{PART, end_of};
 
 /// So many pieces are looked up together.
-pub(super) const GROUP: usize = 64;
+pub(super) const GROUP: usize = 256;
 /// Pieces of up to so many bytes are kept by value.
-const SHORT: usize = 15;
+pub(super) const SHORT: usize = 15;
 /// Longer pieces than this are merged each time.
 const LONG: usize = 4096;
 /// Slots for short pieces, at first and at most; three quarters of them are used.
@@ -46,11 +46,15 @@ pub(super) struct Group {
     /// The places of the others, and how many they are.
     pub(super) unmet: [u8; GROUP],
     pub(super) unmet_count: usize,
+    /// The places of those that may never have been met.
+    pub(super) unknown: [u8; GROUP],
+    pub(super) unknown_count: usize,
 }
 
 impl Default for Group {
     fn default() -> Self {
-        Self { keys: [0; GROUP], tokens: [0; GROUP], unmet: [0; GROUP], unmet_count: 0 }
+        let none = [0; GROUP];
+        Self { keys: [0; GROUP], tokens: [0; GROUP], unmet: none, unmet_count: 0, unknown: none, unknown_count: 0 }
     }
 }
 
@@ -162,7 +166,7 @@ impl Cache {
     /// Finds the tokens of the first pieces of a group, and which of them were not met lately.
     #[inline(never)]
     pub(super) fn meet(&self, group: &mut Group, count: usize) {
-        let Group { keys, tokens, unmet, unmet_count } = group;
+        let Group { keys, tokens, unmet, unmet_count, unknown, unknown_count } = group;
         let mut size = 0;
         for index in 0..count.min(GROUP) {
             let key = keys[index];
@@ -176,11 +180,18 @@ impl Cache {
         *unmet_count = size;
         // What will be looked up next comes from memory meanwhile, all at once.
         let mask = self.short.len() - 1;
-        let mut touched = 0;
+        let mut count = 0;
         for &index in &unmet[..size.min(GROUP)] {
-            touched |= self.short[hash(keys[usize::from(index)]) as usize & mask].count;
+            let key = keys[usize::from(index)];
+            unknown[count % GROUP] = index;
+            count += usize::from(self.short[hash(key) as usize & mask].key != key);
         }
-        std::hint::black_box(touched);
+        *unknown_count = count;
+    }
+
+    /// Whether a short piece is here.
+    pub(super) fn has(&self, key: Key) -> bool {
+        self.short[self.slot(key)].key == key
     }
 
     fn heat(&mut self, key: Key, tokens: &[u32]) {

@@ -21,6 +21,29 @@ pub(super) struct Merges {
     filter_shift: u32,
 }
 
+/// Up to `N` symbols on their way to tokens. A symbol that was merged into the one on its left stays where it was, and is
+/// passed over.
+pub(super) struct Few<const N: usize> {
+    symbols: [u32; N],
+    /// What is said of a symbol and the one after it, at its place.
+    pairs: [u64; N],
+    next: [u8; N],
+    previous: [u8; N],
+    count: usize,
+    is_done: bool,
+}
+
+impl<const N: usize> Few<N> {
+    /// Appends the symbols that are left.
+    pub(super) fn append_to(&self, symbols: &mut Vec<u32>) {
+        let mut at = 0;
+        while at < self.count {
+            symbols.push(self.symbols[at]);
+            at = usize::from(self.next[at]);
+        }
+    }
+}
+
 /// Buffers for pieces of many symbols.
 #[derive(Default)]
 pub(super) struct Scratch {
@@ -97,47 +120,65 @@ impl Merges {
     }
 
     fn apply_to_few(&self, symbols: &mut Vec<u32>) {
-        let mut pairs = [NONE; FEW];
-        for (pair, sides) in pairs.iter_mut().zip(symbols.windows(2)) {
-            *pair = self.of(sides[0], sides[1]);
-        }
-        self.settle(symbols, &mut pairs);
+        let mut few = self.begin::<FEW>(symbols);
+        while self.step(&mut few) {}
+        symbols.clear();
+        few.append_to(symbols);
     }
 
-    /// Merges up to [`FEW`] symbols, of which all pairs are known: each lies at the place of its left side.
-    fn settle(&self, symbols: &mut Vec<u32>, pairs: &mut [u64; FEW]) {
-        let count = symbols.len();
-        let mut next: [u8; FEW] = std::array::from_fn(|at| at as u8 + 1);
-        let mut previous: [u8; FEW] = std::array::from_fn(|at| (at as u8).saturating_sub(1));
-        loop {
-            let (mut first, mut at) = (NONE, 0);
-            for (index, &pair) in pairs[..count.saturating_sub(1)].iter().enumerate() {
-                (first, at) = if pair < first { (pair, index) } else { (first, at) };
-            }
-            if first == NONE {
-                break;
-            }
-            let right = usize::from(next[at]);
-            let after = usize::from(next[right]);
-            symbols[at] = first as u32;
-            pairs[right] = NONE;
-            next[at] = after as u8;
-            pairs[at] = NONE;
-            if after < count {
-                previous[after] = at as u8;
-                pairs[at] = self.of(symbols[at], symbols[after]);
-            }
-            if at > 0 {
-                let before = usize::from(previous[at]);
-                pairs[before] = self.of(symbols[before], symbols[at]);
-            }
+    /// Merges the symbols of several pieces, a step of each by turns: while memory is waited for on behalf of one, the
+    /// others go on.
+    pub(super) fn apply_to_all<K, const N: usize>(&self, pieces: &mut [(K, Few<N>)]) {
+        while pieces.iter_mut().fold(false, |any, (_, piece)| self.step(piece) || any) {}
+    }
+
+    /// Up to `N` symbols before the first merge.
+    #[inline]
+    pub(super) fn begin<const N: usize>(&self, symbols: &[u32]) -> Few<N> {
+        let mut few = Few {
+            symbols: [0; N],
+            pairs: [NONE; N],
+            next: std::array::from_fn(|at| at as u8 + 1),
+            previous: std::array::from_fn(|at| (at as u8).saturating_sub(1)),
+            count: symbols.len(),
+            is_done: false,
+        };
+        few.symbols[..symbols.len()].copy_from_slice(symbols);
+        for (pair, sides) in few.pairs.iter_mut().zip(symbols.windows(2)) {
+            *pair = self.of(sides[0], sides[1]);
         }
-        let (mut kept, mut at) = (0, 0);
-        while at < count {
-            symbols[kept] = symbols[at];
-            (kept, at) = (kept + 1, usize::from(next[at]));
+        few
+    }
+
+    /// Merges the pair that comes first, and says whether there was one.
+    #[inline]
+    fn step<const N: usize>(&self, few: &mut Few<N>) -> bool {
+        if few.is_done {
+            return false;
         }
-        symbols.truncate(kept);
+        let Few { symbols, pairs, next, previous, count, is_done } = few;
+        let (mut first, mut at) = (NONE, 0);
+        for (index, &pair) in pairs[..count.saturating_sub(1)].iter().enumerate() {
+            (first, at) = if pair < first { (pair, index) } else { (first, at) };
+        }
+        if first == NONE {
+            *is_done = true;
+            return false;
+        }
+        let right = usize::from(next[at]);
+        let after = usize::from(next[right]);
+        symbols[at] = first as u32;
+        (pairs[at], pairs[right]) = (NONE, NONE);
+        next[at] = after as u8;
+        if after < *count {
+            previous[after] = at as u8;
+            pairs[at] = self.of(symbols[at], symbols[after]);
+        }
+        if at > 0 {
+            let before = usize::from(previous[at]);
+            pairs[before] = self.of(symbols[before], symbols[at]);
+        }
+        true
     }
 
     /// With a heap: a run of one character must not take the square of its length.
@@ -238,6 +279,16 @@ mod tests {
             if length > 1 {
                 merges.apply_to_many(&mut many, &mut scratch);
                 assert_eq!(many, expected);
+            }
+            let mut several: Vec<((), Few<FEW>)> = (0..=length.min(3))
+                .filter_map(|from| symbols.get(from..).filter(|rest| rest.len() <= FEW))
+                .map(|rest| ((), merges.begin(rest)))
+                .collect();
+            merges.apply_to_all(&mut several);
+            for (from, (_, few)) in several.iter().enumerate().filter(|_| length <= FEW) {
+                let mut found = Vec::new();
+                few.append_to(&mut found);
+                assert_eq!(found, slowly(&merges, &symbols[from..]));
             }
             let mut any = symbols;
             merges.apply(&mut any, &mut scratch);

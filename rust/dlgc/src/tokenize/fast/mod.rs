@@ -27,9 +27,9 @@ use super::reference::File;
 use crate::error::Result;
 
 use added::{Finder, Token};
-use cache::{Cache, GROUP, Group, Key};
+use cache::{Cache, GROUP, Group, Key, SHORT};
 use joins::{Joins, THREE_BYTES};
-use merge::{Merges, Scratch};
+use merge::{Few, Merges, Scratch};
 use parts::{Kind, Parts, SPACE_SIGN};
 use unicode::{UNICODE, decode};
 
@@ -79,6 +79,7 @@ struct Worker {
     words: Vec<u32>,
     group: Box<Group>,
     symbols: Vec<u32>,
+    learnt: Vec<(Key, Few<SHORT>)>,
     scratch: Scratch,
 }
 
@@ -480,6 +481,7 @@ impl Fast {
         for words in words.chunks(GROUP) {
             group.set(text, start, words, part, if first { FIRST_KEY } else { 0 });
             worker.cache.meet(&mut group, words.len());
+            self.learn(text, start, words, first, &group, worker);
             let mut done = 0;
             for &index in group.unmet.iter().take(group.unmet_count) {
                 let index = usize::from(index);
@@ -496,6 +498,33 @@ impl Fast {
         }
         worker.group = group;
         worker.words = words;
+    }
+
+    /// Merges the words of a group that were never met.
+    fn learn(&self, text: &[u8], start: usize, words: &[u32], first: bool, group: &Group, worker: &mut Worker) {
+        for &index in group.unknown.iter().take(group.unknown_count) {
+            let index = usize::from(index);
+            let key = group.keys[index];
+            if first && index == 0 || worker.cache.has(key) || worker.learnt.iter().any(|(learnt, _)| *learnt == key) {
+                continue;
+            }
+            let from = index.checked_sub(1).map_or(start, |before| end_of(words[before]));
+            let word = &text[from..end_of(words[index])];
+            if words[index] & PART == 0 && self.whole.contains_key(word) {
+                continue;
+            }
+            self.symbols(word, false, &mut worker.symbols);
+            worker.learnt.push((key, self.merges.begin(&worker.symbols)));
+        }
+        if worker.learnt.is_empty() {
+            return;
+        }
+        self.merges.apply_to_all(&mut worker.learnt);
+        for (key, piece) in worker.learnt.drain(..) {
+            worker.symbols.clear();
+            piece.append_to(&mut worker.symbols);
+            worker.cache.insert(key, &worker.symbols);
+        }
     }
 
     /// Appends the tokens of a word that is not one token, or was not met lately.
@@ -579,7 +608,12 @@ impl Fast {
     }
 
     fn merge(&self, word: &[u8], first: bool, worker: &mut Worker) {
-        let symbols = &mut worker.symbols;
+        self.symbols(word, first, &mut worker.symbols);
+        self.merges.apply(&mut worker.symbols, &mut worker.scratch);
+    }
+
+    /// The symbols of a word before they are merged.
+    fn symbols(&self, word: &[u8], first: bool, symbols: &mut Vec<u32>) {
         symbols.clear();
         match self.kind {
             Kind::Bytes(_) if word[0] >= 0xE0 && self.in_characters(word, symbols) => {}
@@ -607,7 +641,6 @@ impl Fast {
                 }
             }
         }
-        self.merges.apply(symbols, &mut worker.scratch);
     }
 
     /// Whether the symbols of a word may be those of its characters.
