@@ -200,17 +200,25 @@ pub(super) fn aliased<'n>(node: &'n Node<'static>) -> Cow<'n, Node<'static>> {
     Cow::Owned(aliased)
 }
 
+/// What stands before the last end of thoughts in a content, if there is one, and what follows.
+fn parted(content: &str) -> (Option<&str>, &str) {
+    const END: &str = "</think>";
+    // Looking from the end is slow, and most contents have none.
+    let parts = content.contains(END).then(|| content.rsplit_once(END)).flatten();
+    parts.map_or((None, content), |(thoughts, answer)| (Some(thoughts), answer))
+}
+
 /// Warns where the reasoning of a message leaves no trace in `text`.
 pub(super) fn reasoning_lost(message: &Prepared, text: &str) -> Option<Diagnostic> {
     let lost = || Diagnostic::new(Code::ReasoningLost, "the reasoning of this turn is not printed").at(&message.range);
     let content = message.node.get("content").map_or(Cow::Borrowed(""), text_of);
-    let thoughts = match (message.node.get("reasoning_content").and_then(Node::as_str), content.rsplit_once("</think>"))
-    {
-        (Some(reasoning), _) => reasoning,
-        (None, Some((thoughts, _))) if message.role == Role::Assistant => {
-            thoughts.rsplit("<think>").next().unwrap_or_default()
+    let thoughts = match message.node.get("reasoning_content").and_then(Node::as_str) {
+        Some(reasoning) => reasoning,
+        None if message.role == Role::Assistant => {
+            let (thoughts, _) = parted(&content);
+            thoughts?.rsplit("<think>").next().unwrap_or_default()
         }
-        _ => return None,
+        None => return None,
     };
     (!Reader::new(text).shows(thoughts)).then(lost)
 }
@@ -230,7 +238,7 @@ pub(super) fn nothing_lost(
         let content = message.node.get("content").map_or(Cow::Borrowed(""), text_of);
         // Templates cut reasoning out of the assistant's content at this mark; what follows it is the answer.
         let answer = match message.role {
-            Role::Assistant => content.rsplit("</think>").next().unwrap_or_default(),
+            Role::Assistant => parted(&content).1,
             _ => &content,
         };
         if !reader.shows(answer) {

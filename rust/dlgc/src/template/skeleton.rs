@@ -292,8 +292,12 @@ impl Words<'_> {
 
     /// What stands before the last end of thoughts in a content is reasoning: templates cut it out.
     fn thoughts(&mut self, first: usize, content: &Node<'_>, is_assistant: bool) {
+        const END: &str = "</think>";
+        if !is_assistant || content.as_str().is_some_and(|content| !content.contains(END)) {
+            return;
+        }
         let text = json::dumps(content);
-        let Some(end) = text.rfind("</think>").filter(|_| is_assistant) else { return };
+        let Some(end) = text.rfind(END) else { return };
         for leaf in &mut self.leaves[first..] {
             leaf.is_reasoning |= text.find(&leaf.word).is_some_and(|at| at < end);
         }

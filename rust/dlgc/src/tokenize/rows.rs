@@ -479,12 +479,12 @@ impl Example {
 
     /// Runs of trained tokens.
     pub(super) fn runs(&self) -> Vec<Range<usize>> {
-        let mut runs: Vec<Range<usize>> = Vec::new();
-        for index in (0..self.labels.len()).filter(|&index| self.labels[index] != UNTRAINED) {
-            match runs.last_mut().filter(|last| last.end == index) {
-                Some(last) => last.end = index + 1,
-                None => runs.push(index..index + 1),
-            }
+        let (labels, mut runs, mut at) = (&self.labels, Vec::new(), 0);
+        while let Some(untrained) = labels[at..].iter().position(|&label| label != UNTRAINED) {
+            let start = at + untrained;
+            let trained = labels[start..].iter().position(|&label| label == UNTRAINED);
+            at = trained.map_or(labels.len(), |trained| start + trained);
+            runs.push(start..at);
         }
         runs
     }

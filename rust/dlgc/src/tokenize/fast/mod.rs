@@ -77,7 +77,8 @@ struct Worker {
     cache: Cache,
     ends: Vec<u32>,
     words: Vec<u32>,
-    group: Box<Group>,
+    /// None while it is used.
+    group: Option<Box<Group>>,
     symbols: Vec<u32>,
     learnt: Vec<(Key, Few<SHORT>)>,
     scratch: Scratch,
@@ -476,7 +477,7 @@ impl Fast {
     /// They are looked up by groups, so that the processor asks memory for several of them at once.
     fn look_up<S: Sink>(&self, text: &[u8], mut start: usize, mut first: bool, worker: &mut Worker, out: &mut S) {
         let words = std::mem::take(&mut worker.words);
-        let mut group = std::mem::take(&mut worker.group);
+        let mut group = worker.group.take().unwrap_or_default();
         let part = if self.whole.is_empty() { 0 } else { PART_KEY };
         for words in words.chunks(GROUP) {
             group.set(text, start, words, part, if first { FIRST_KEY } else { 0 });
@@ -496,7 +497,7 @@ impl Fast {
             out.push_all(&group.tokens[done..words.len()], start, &words[done..]);
             (start, first) = (words.last().map_or(start, |&end| end_of(end)), false);
         }
-        worker.group = group;
+        worker.group = Some(group);
         worker.words = words;
     }
 
