@@ -200,11 +200,13 @@ pub(super) fn aliased<'n>(node: &'n Node<'static>) -> Cow<'n, Node<'static>> {
     Cow::Owned(aliased)
 }
 
+/// The mark at which templates cut reasoning out of a content.
+pub(super) const END_OF_THOUGHTS: &str = "</think>";
+
 /// What stands before the last end of thoughts in a content, if there is one, and what follows.
 fn parted(content: &str) -> (Option<&str>, &str) {
-    const END: &str = "</think>";
     // Looking from the end is slow, and most contents have none.
-    let parts = content.contains(END).then(|| content.rsplit_once(END)).flatten();
+    let parts = content.contains(END_OF_THOUGHTS).then(|| content.rsplit_once(END_OF_THOUGHTS)).flatten();
     parts.map_or((None, content), |(thoughts, answer)| (Some(thoughts), answer))
 }
 

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::messages::END_OF_THOUGHTS;
 use crate::json::{self, Json, Node};
 
 /// The messages with words for strings.
@@ -292,12 +293,11 @@ impl Words<'_> {
 
     /// What stands before the last end of thoughts in a content is reasoning: templates cut it out.
     fn thoughts(&mut self, first: usize, content: &Node<'_>, is_assistant: bool) {
-        const END: &str = "</think>";
-        if !is_assistant || content.as_str().is_some_and(|content| !content.contains(END)) {
+        if !is_assistant || content.as_str().is_some_and(|content| !content.contains(END_OF_THOUGHTS)) {
             return;
         }
         let text = json::dumps(content);
-        let Some(end) = text.rfind(END) else { return };
+        let Some(end) = text.rfind(END_OF_THOUGHTS) else { return };
         for leaf in &mut self.leaves[first..] {
             leaf.is_reasoning |= text.find(&leaf.word).is_some_and(|at| at < end);
         }

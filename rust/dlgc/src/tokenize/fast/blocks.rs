@@ -5,24 +5,24 @@
 //! and what lies behind the end of the text, is `other`.
 
 /// How many bytes a block has.
-pub(super) const BYTES: usize = 64;
+const BYTES: usize = 64;
 
 /// The classes of the bytes from a place on, the first one in the lowest bit. They are those of
 /// [`Unicode`](super::unicode::Unicode), and each byte is of one.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Block {
-    pub(super) letters: u64,
-    pub(super) digits: u64,
+    letters: u64,
+    digits: u64,
     /// The space character itself.
-    pub(super) spaces: u64,
+    spaces: u64,
     /// Carriage returns and line feeds.
-    pub(super) lines: u64,
+    lines: u64,
     /// White space that is neither.
-    pub(super) blanks: u64,
+    blanks: u64,
     /// Punctuation, symbols, control characters.
-    pub(super) rest: u64,
+    rest: u64,
     /// No ASCII, or nothing.
-    pub(super) other: u64,
+    other: u64,
 }
 
 impl Block {
