@@ -223,6 +223,29 @@ pub struct Message<'a> {
     pub call_id_range: Range<usize>,
 }
 
+impl Message<'_> {
+    /// The same message with strings that are this one's.
+    pub(crate) fn lent(&self) -> Message<'_> {
+        Message {
+            role: self.role,
+            content: lent(&self.content),
+            reasoning: lent(&self.reasoning),
+            tool_calls: self.tool_calls.iter().map(ToolCall::lent).collect(),
+            name: lent(&self.name),
+            tool_call_id: lent(&self.tool_call_id),
+            state: self.state.as_ref().map(Node::lent),
+            train: self.train,
+            range: self.range.clone(),
+            content_range: self.content_range.clone(),
+            call_id_range: self.call_id_range.clone(),
+        }
+    }
+}
+
+fn lent<'m>(text: &'m Option<Cow<'_, str>>) -> Option<Cow<'m, str>> {
+    text.as_deref().map(Cow::Borrowed)
+}
+
 /// The assistant's request to a tool.
 #[derive(Debug, Clone)]
 pub struct ToolCall<'a> {
@@ -232,6 +255,12 @@ pub struct ToolCall<'a> {
     pub name: Cow<'a, str>,
     /// An object, or a string as some sources have it: the form decides what a template prints.
     pub arguments: Node<'a>,
+}
+
+impl ToolCall<'_> {
+    fn lent(&self) -> ToolCall<'_> {
+        ToolCall { id: lent(&self.id), name: Cow::Borrowed(&self.name), arguments: self.arguments.lent() }
+    }
 }
 
 impl Dialogue<'_> {

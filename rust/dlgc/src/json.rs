@@ -171,6 +171,28 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The same value with strings that are this one's.
+    pub fn lent(&self) -> Node<'_> {
+        let value = match &self.value {
+            Json::Null => Json::Null,
+            Json::Bool(value) => Json::Bool(*value),
+            Json::Number(lexeme) => Json::Number(Cow::Borrowed(lexeme)),
+            Json::String(text) => Json::String(Cow::Borrowed(text)),
+            Json::Array(elements) => Json::Array(elements.iter().map(Node::lent).collect()),
+            Json::Object(members) => Json::Object(
+                members
+                    .iter()
+                    .map(|member| Member {
+                        key: Cow::Borrowed(&member.key),
+                        key_range: member.key_range.clone(),
+                        node: member.node.lent(),
+                    })
+                    .collect(),
+            ),
+        };
+        Node { range: self.range.clone(), value }
+    }
+
     /// The same value without its ties to the input, every part placed at `range`: what an importer
     /// gets from JSON that stood inside a JSON string.
     pub fn into_owned_at(self, range: &Range<usize>) -> Node<'static> {
@@ -243,6 +265,12 @@ struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
     duplicate_keys: Vec<Range<usize>>,
+}
+
+/// How far it is at least to the end of a string that goes on here.
+fn until_quote(bytes: &[u8]) -> usize {
+    let mut quotes = memchr::memchr_iter(b'"', bytes).filter(|&at| at > 0 && bytes[at - 1] != b'\\');
+    quotes.next().unwrap_or_default()
 }
 
 /// Where a string stops being its own text: at a quote, a backslash or a control character.
@@ -374,6 +402,9 @@ impl<'a> Parser<'a> {
                     return Ok(Cow::Owned(unescaped));
                 }
                 b'\\' => {
+                    if copied == start {
+                        unescaped.reserve(self.at - start + until_quote(&self.bytes[self.at..]));
+                    }
                     unescaped.push_str(&self.text[copied..self.at]);
                     unescaped.push(self.escape()?);
                     copied = self.at;

@@ -429,17 +429,21 @@ fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
             break;
         }
         if text.is_ascii() {
-            let letters = text.bytes().filter(u8::is_ascii_alphabetic).count().min(LOOK - looked);
+            let letters = ascii_letters(text.as_bytes()).min(LOOK - looked);
             counts[latin] += letters;
             looked += letters;
             continue;
         }
         for letter in text.chars().filter(|letter| letter.is_alphabetic()).take(LOOK - looked) {
+            looked += 1;
+            if letter.is_ascii() {
+                counts[latin] += 1;
+                continue;
+            }
             let is_of = |ranges: &[(char, char)]| ranges.iter().any(|&(first, last)| (first..=last).contains(&letter));
             if let Some(index) = SCRIPTS.iter().position(|(_, ranges)| is_of(ranges)) {
                 counts[index] += 1;
             }
-            looked += 1;
         }
     }
     if counts[0] * 20 > counts[1] {
@@ -448,6 +452,12 @@ fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
     }
     let (index, count) = counts.iter().enumerate().max_by_key(|(index, count)| (**count, std::cmp::Reverse(*index)))?;
     (*count > 0).then_some(SCRIPTS[index].0)
+}
+
+/// How many bytes are letters, in steps in which a byte can count them.
+fn ascii_letters(bytes: &[u8]) -> usize {
+    let in_step = |step: &[u8]| step.iter().map(|byte| u8::from(byte.is_ascii_alphabetic())).sum::<u8>();
+    bytes.chunks(usize::from(u8::MAX)).map(|step| usize::from(in_step(step))).sum()
 }
 
 fn about(dialogue: &Dialogue<'_>, location: &Location, format: &Arc<str>, fold: i32) -> DialogueRow {

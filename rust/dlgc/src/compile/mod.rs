@@ -480,7 +480,8 @@ fn run(
     thread::scope(|scope| {
         for _ in 0..threads {
             let (work, result_sender, stop) = (work.clone(), result_sender.clone(), &stop);
-            scope.spawn(move || {
+            let worker = thread::Builder::new().name("dlgc-worker".to_owned());
+            let spawned = worker.spawn_scoped(scope, move || {
                 // The sender may wait for standard input for ever, so its end is not what ends the wait.
                 while !stop.load(Ordering::Relaxed) {
                     let (sequence, item) = match work.recv_timeout(TICK) {
@@ -501,6 +502,7 @@ fn run(
                     }
                 }
             });
+            spawned.expect("a thread can be spawned");
         }
         drop((work, result_sender));
         let mut progress = Progress { bytes_total: total, ..Progress::default() };

@@ -255,6 +255,10 @@ impl Compiler {
             Ok(rendered) => rendered,
             Err(refused) => return Ok(Err(refused)),
         };
+        if !self.tokenizer.is_lean() {
+            let messages = self.templates.of(dialogue).messages(dialogue);
+            rendered.messages = messages.unwrap_or_default().into_iter().map(|(_, message)| message).collect();
+        }
         let examples = self.tokenizer.examples(&mut rendered, self.token_mask(), memory)?;
         diagnostics.append(&mut rendered.diagnostics);
         Ok(Ok((rendered, examples)))

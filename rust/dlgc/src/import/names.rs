@@ -101,11 +101,20 @@ pub(super) fn plain(name: &str) -> String {
     name.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
+/// Whether these are the letters of a name.
+fn is(key: &str, name: &str) -> bool {
+    if key.is_ascii() {
+        let letters = key.bytes().filter(u8::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase());
+        letters.eq(name.bytes())
+    } else {
+        plain(key) == name
+    }
+}
+
 /// The members of an object that have one of these names, in the order of the names, by their own.
 pub(super) fn named<'n>(record: &'n Node<'_>, names: &[&str]) -> Vec<&'n str> {
     let members = record.as_object().unwrap_or_default();
-    let known: Vec<(String, &str)> = members.iter().map(|member| (plain(&member.key), &*member.key)).collect();
-    let own = |name: &&str| known.iter().find(|(plain, _)| plain == *name).map(|(_, own)| *own);
+    let own = |name: &&str| members.iter().find(|member| is(&member.key, name)).map(|member| &*member.key);
     names.iter().filter_map(own).collect()
 }
 
@@ -130,9 +139,10 @@ pub(super) fn dialogue<'n>(message: &'n Node<'_>) -> Option<&'n str> {
 
 /// Takes the name of a dialogue out.
 pub(super) fn take_id<'a>(record: &mut Fields<'a>) -> Option<Node<'a>> {
-    let is_id = |key: &str| IDS.contains(&&*plain(key));
-    let members = record.members.iter().filter(|member| is_id(&member.key) && is_scalar(&member.node));
-    let first = members.min_by_key(|member| IDS.iter().position(|id| *id == plain(&member.key)))?;
+    let place = |key: &str| IDS.iter().position(|id| is(key, id));
+    let members = record.members.iter().filter(|member| is_scalar(&member.node));
+    let (_, first) =
+        members.filter_map(|member| Some((place(&member.key)?, member))).min_by_key(|(place, _)| *place)?;
     let key = first.key.clone();
     record.take(&key).map(super::draft::plain)
 }
@@ -150,12 +160,12 @@ pub(super) fn spoken<'n>(message: &'n Node<'_>) -> Option<(&'n str, &'n str)> {
 
 /// Whether a name is one of what is said.
 pub(super) fn is_text(key: &str) -> bool {
-    TEXT.contains(&&*plain(key))
+    TEXT.iter().any(|name| is(key, name))
 }
 
 /// Whether a name is one of who speaks.
 pub(super) fn is_speaker(key: &str) -> bool {
-    SPEAKER.contains(&&*plain(key))
+    SPEAKER.iter().any(|name| is(key, name))
 }
 
 /// What an object says, under whatever name.

@@ -168,7 +168,7 @@ pub(super) fn differs(message: impl Into<String>) -> Diagnostic {
 /// A turn and all that it is proved with.
 pub(super) struct Case<'c, 'a> {
     pub(super) history: &'c History<'a>,
-    pub(super) skeleton: &'c Skeleton,
+    pub(super) skeleton: &'c Skeleton<'c>,
     /// The renderings of the skeleton; made for the first outline that is not known yet.
     pub(super) words: &'c dyn Fn() -> Found<&'c History<'c>>,
     /// A hash of what stands around the messages.
@@ -181,8 +181,8 @@ impl Template {
     pub(super) fn prove(
         &self,
         history: &History<'_>,
-        prepared: &[Prepared],
-        skeleton: &Skeleton,
+        prepared: &[Prepared<'_>],
+        skeleton: &Skeleton<'_>,
         around: &[Option<Node<'_>>; 3],
         mode: Mode,
     ) -> Vec<Turn> {
@@ -200,7 +200,7 @@ impl Template {
         };
         let around = hash_of(around);
         let turns = prepared.iter().enumerate().filter(|(_, message)| message.train);
-        let verdict = |(position, message): (usize, &Prepared)| {
+        let verdict = |(position, message): (usize, &Prepared<'_>)| {
             let case = Case { history, skeleton, words: &words, around, position };
             let mut target = self.prove_turn(&case);
             if mode == Mode::Whole && target.as_ref().map_or(true, |target| target.shared.is_none()) {

@@ -27,9 +27,9 @@ pub enum StateMode {
 
 /// One message, ready for the template.
 #[derive(Clone)]
-pub(super) struct Prepared {
+pub(super) struct Prepared<'m> {
     /// As the template gets it.
-    pub(super) node: Node<'static>,
+    pub(super) node: Node<'m>,
     pub(super) role: Role,
     pub(super) train: bool,
     /// Index in the record, of the last message if several were merged.
@@ -39,17 +39,17 @@ pub(super) struct Prepared {
 }
 
 /// Brings the messages into the form that the template takes.
-pub(super) fn prepare(
-    dialogue: &Dialogue<'_>,
+pub(super) fn prepare<'m>(
+    dialogue: &'m Dialogue<'_>,
     abilities: &Abilities,
     state: StateMode,
     findings: &mut Vec<Diagnostic>,
-) -> Result<Vec<Prepared>, Diagnostic> {
-    let mut prepared: Vec<Prepared> = Vec::with_capacity(dialogue.messages.len());
-    let mut running: Option<Node<'_>> = dialogue.running.clone();
-    let mut pending: Vec<(usize, Message<'_>)> = Vec::new();
+) -> Result<Vec<Prepared<'m>>, Diagnostic> {
+    let mut prepared: Vec<Prepared<'_>> = Vec::with_capacity(dialogue.messages.len());
+    let mut running: Option<Node<'m>> = dialogue.running.as_ref().map(Node::lent);
+    let mut pending: Vec<(usize, Message<'m>)> = Vec::new();
     for (index, message) in dialogue.messages.iter().enumerate() {
-        let mut message = message.clone();
+        let mut message = message.lent();
         apply_state(&mut message, state, &mut running, findings);
         let mergeable = pending.last().is_some_and(|(_, last)| {
             let plain = last.tool_calls.is_empty() && message.tool_calls.is_empty() && last.role != Role::Tool;
@@ -69,8 +69,8 @@ pub(super) fn prepare(
         }
     }
     for (source, message) in pending {
-        let node = node(&message, abilities)?;
-        prepared.push(Prepared { node, role: message.role, train: message.train, source, range: message.range });
+        let (role, train, range) = (message.role, message.train, message.range.clone());
+        prepared.push(Prepared { node: node(message, abilities)?, role, train, source, range });
     }
     Ok(prepared)
 }
@@ -127,44 +127,43 @@ fn block(state: &Node<'_>) -> String {
 }
 
 /// A message in the form of OpenAI's, which is what chat templates read.
-fn node(message: &Message<'_>, abilities: &Abilities) -> Result<Node<'static>, Diagnostic> {
+fn node<'m>(message: Message<'m>, abilities: &Abilities) -> Result<Node<'m>, Diagnostic> {
     let place = 0..0;
-    let text = |text: &Cow<'_, str>| string(&place, text.clone().into_owned());
     let mut members = vec![("role", string(&place, message.role.name()))];
-    let content = match &message.content {
+    let content = match message.content {
         None if message.role != Role::Assistant => Some(Cow::Borrowed("")),
         None if message.tool_calls.is_empty() && abilities.needs_content => Some(Cow::Borrowed("")),
         None if !message.tool_calls.is_empty() && abilities.needs_content_beside_calls => Some(Cow::Borrowed("")),
-        content => content.clone(),
+        content => content,
     };
-    if let Some(content) = &content {
+    if let Some(content) = content {
         members.push((
             "content",
             if abilities.takes_parts_only {
-                let part = object(&place, vec![("type", string(&place, "text")), ("text", text(content))]);
+                let part = object(&place, vec![("type", string(&place, "text")), ("text", string(&place, content))]);
                 Node::new(place.clone(), Json::Array(vec![part]))
             } else {
-                text(content)
+                string(&place, content)
             },
         ));
     }
-    if let Some(reasoning) = &message.reasoning {
-        members.push(("reasoning_content", text(reasoning)));
+    if let Some(reasoning) = message.reasoning {
+        members.push(("reasoning_content", string(&place, reasoning)));
     }
     if !message.tool_calls.is_empty() {
-        let calls = message.tool_calls.iter().map(|call| self::call(call, abilities)).collect::<Result<_, _>>()?;
+        let calls = message.tool_calls.into_iter().map(|call| self::call(call, abilities)).collect::<Result<_, _>>()?;
         members.push(("tool_calls", Node::new(place.clone(), Json::Array(calls))));
     }
-    if let Some(name) = &message.name {
-        members.push(("name", text(name)));
+    if let Some(name) = message.name {
+        members.push(("name", string(&place, name)));
     }
-    if let Some(id) = &message.tool_call_id {
-        members.push(("tool_call_id", text(id)));
+    if let Some(id) = message.tool_call_id {
+        members.push(("tool_call_id", string(&place, id)));
     }
     Ok(object(&place, members))
 }
 
-fn call(call: &ToolCall<'_>, abilities: &Abilities) -> Result<Node<'static>, Diagnostic> {
+fn call<'m>(call: ToolCall<'m>, abilities: &Abilities) -> Result<Node<'m>, Diagnostic> {
     let place = 0..0;
     let arguments = match &call.arguments.value {
         Json::String(text) if !abilities.takes_string_arguments => {
@@ -177,20 +176,19 @@ fn call(call: &ToolCall<'_>, abilities: &Abilities) -> Result<Node<'static>, Dia
             parsed.root.into_owned_at(&place)
         }
         Json::Object(_) if !abilities.takes_object_arguments => string(&place, json::dumps(&call.arguments)),
-        _ => call.arguments.clone().into_owned_at(&place),
+        _ => call.arguments,
     };
-    let function =
-        object(&place, vec![("name", string(&place, call.name.clone().into_owned())), ("arguments", arguments)]);
+    let function = object(&place, vec![("name", string(&place, call.name)), ("arguments", arguments)]);
     let mut members = Vec::new();
-    if let Some(id) = &call.id {
-        members.push(("id", string(&place, id.clone().into_owned())));
+    if let Some(id) = call.id {
+        members.push(("id", string(&place, id)));
     }
     members.extend([("type", string(&place, "function")), ("function", function)]);
     Ok(object(&place, members))
 }
 
 /// A message as transformers hands it over: reasoning under its other name too, as gpt-oss templates read it.
-pub(super) fn aliased<'n>(node: &'n Node<'static>) -> Cow<'n, Node<'static>> {
+pub(super) fn aliased<'n, 'm>(node: &'n Node<'m>) -> Cow<'n, Node<'m>> {
     let Some(reasoning) = node.get("reasoning_content") else { return Cow::Borrowed(node) };
     let mut aliased = node.clone();
     if let Json::Object(members) = &mut aliased.value {
@@ -211,7 +209,7 @@ fn parted(content: &str) -> (Option<&str>, &str) {
 }
 
 /// Warns where the reasoning of a message leaves no trace in `text`.
-pub(super) fn reasoning_lost(message: &Prepared, text: &str) -> Option<Diagnostic> {
+pub(super) fn reasoning_lost(message: &Prepared<'_>, text: &str) -> Option<Diagnostic> {
     let lost = || Diagnostic::new(Code::ReasoningLost, "the reasoning of this turn is not printed").at(&message.range);
     let content = message.node.get("content").map_or(Cow::Borrowed(""), text_of);
     let thoughts = match message.node.get("reasoning_content").and_then(Node::as_str) {
@@ -228,7 +226,7 @@ pub(super) fn reasoning_lost(message: &Prepared, text: &str) -> Option<Diagnosti
 /// Refuses a dialogue of which a field leaves no trace in the text.
 pub(super) fn nothing_lost(
     [tools, documents, _]: &[Option<Node<'_>>; 3],
-    prepared: &[Prepared],
+    prepared: &[Prepared<'_>],
     text: &str,
 ) -> Result<(), Diagnostic> {
     let lost = |what: String| {

@@ -98,7 +98,7 @@ pub enum Mode {
 pub struct Rendered {
     /// The text, as `apply_chat_template(messages, …)` gives it.
     pub text: String,
-    /// The messages as they were handed to the template, as JSON text.
+    /// The messages as they were handed to the template; empty where nobody may look at them.
     pub messages: Vec<Node<'static>>,
     /// What the template's own `{% generation %}` blocks mark, in order.
     pub blocks: Vec<Range<usize>>,
@@ -249,7 +249,7 @@ impl Template {
     pub fn render(&self, dialogue: &Dialogue<'_>, mode: Mode) -> std::result::Result<Rendered, Diagnostic> {
         let mut diagnostics = Vec::new();
         let marked = messages::prepare(dialogue, &self.abilities, self.state, &mut diagnostics)?;
-        let marked_around = [&dialogue.tools, &dialogue.documents, &dialogue.template_kwargs].map(Clone::clone);
+        let marked_around = around(dialogue);
         // Proofs are made on the messages as they are, marks and all: the marks are no part of any text.
         let aliased: Vec<Cow<'_, Node<'_>>> = marked.iter().map(|message| messages::aliased(&message.node)).collect();
         let shown: Vec<&Node<'_>> = aliased.iter().map(|node| &**node).collect();
@@ -276,7 +276,7 @@ impl Template {
             unmarked = Some((plain, around));
         }
         let (prepared, around) = unmarked.as_ref().map_or((&marked, &marked_around), |(plain, around)| (plain, around));
-        let nodes: Vec<&Node<'static>> = prepared.iter().map(|message| &message.node).collect();
+        let nodes: Vec<&Node<'_>> = prepared.iter().map(|message| &message.node).collect();
         let skeleton = Skeleton::of(&nodes, &self.stops, &self.source);
         self.nothing_lost(prepared, around, &skeleton, &row.text, mode)?;
         let (blocks, turns) = match &rendering {
@@ -295,10 +295,7 @@ impl Template {
             }
         };
         let Unmarked { text, suppressed, .. } = rendering.into_row();
-        drop(aliased);
-        let prepared = unmarked.map_or(marked, |(plain, _)| plain);
-        let messages = prepared.into_iter().map(|message| message.node).collect();
-        Ok(Rendered { text, messages, blocks, suppressed, turns, tokens: 0, diagnostics })
+        Ok(Rendered { text, messages: Vec::new(), blocks, suppressed, turns, tokens: 0, diagnostics })
     }
 
     /// What a server would send for the last message of a dialogue, and where texts of control tokens begin in it that
@@ -316,9 +313,9 @@ impl Template {
     /// A diagnostic where one of them cannot be brought into the form that it takes.
     pub fn messages(&self, dialogue: &Dialogue<'_>) -> std::result::Result<Vec<(usize, Node<'static>)>, Diagnostic> {
         let prepared = messages::prepare(dialogue, &self.abilities, self.state, &mut Vec::new())?;
-        let unmarked = |mut message: messages::Prepared| {
+        let unmarked = |mut message: messages::Prepared<'_>| {
             marks::unmark(&mut message.node);
-            (message.source, message.node)
+            (message.source, message.node.into_owned_at(&(0..0)))
         };
         Ok(prepared.into_iter().map(unmarked).collect())
     }
@@ -338,7 +335,7 @@ impl Template {
         add_generation_prompt: bool,
     ) -> std::result::Result<(String, Vec<usize>), Diagnostic> {
         let prepared = messages::prepare(dialogue, &self.abilities, self.state, &mut Vec::new())?;
-        let around = [&dialogue.tools, &dialogue.documents, &dialogue.template_kwargs].map(Clone::clone);
+        let around = around(dialogue);
         let shown: Vec<Cow<'_, Node<'_>>> = prepared.iter().map(|message| messages::aliased(&message.node)).collect();
         let shown: Vec<&Node<'_>> = shown.iter().map(|node| &**node).collect();
         let count = shown.len().saturating_sub(without);
@@ -405,6 +402,11 @@ fn refused(failure: Failure) -> Diagnostic {
     }
 }
 
+/// What stands around the messages.
+fn around<'d>(dialogue: &'d Dialogue<'_>) -> [Option<Node<'d>>; 3] {
+    [&dialogue.tools, &dialogue.documents, &dialogue.template_kwargs].map(|node| node.as_ref().map(Node::lent))
+}
+
 /// A hash of what stands around the messages.
 fn hash_of(around: &[Option<Node<'_>>; 3]) -> u128 {
     let hashed: String = around.iter().map(|node| node.as_ref().map_or_else(String::new, json::dumps) + "\0").collect();
@@ -413,7 +415,7 @@ fn hash_of(around: &[Option<Node<'_>>; 3]) -> u128 {
 
 /// Takes the template's word for it: each block is an assistant message, as many as there are of both.
 fn by_block(
-    prepared: &[messages::Prepared],
+    prepared: &[messages::Prepared<'_>],
     blocks: Vec<Range<usize>>,
     text: &str,
 ) -> std::result::Result<(Vec<Range<usize>>, Vec<Turn>), Diagnostic> {

@@ -5,8 +5,8 @@
 //! and the white space around what is said stay as they are, because templates do look at them; but the text of a stop
 //! is never scaffold where somebody said it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_128;
@@ -15,11 +15,11 @@ use super::messages::END_OF_THOUGHTS;
 use crate::json::{self, Json, Node};
 
 /// The messages with words for strings.
-pub(super) struct Skeleton {
+pub(super) struct Skeleton<'m> {
     /// As they are handed to the template.
-    pub(super) messages: Vec<Node<'static>>,
+    pub(super) messages: Vec<Node<'m>>,
     /// For each message, what its words stand for, in order.
-    pub(super) leaves: Vec<Vec<Leaf>>,
+    pub(super) leaves: Vec<Vec<Leaf<'m>>>,
     /// For each message, the names of the functions that it calls.
     names: Vec<Vec<String>>,
     /// For each message, a hash of the skeleton up to it.
@@ -34,10 +34,10 @@ pub(super) struct Placed {
 }
 
 /// A string of a message, or a piece of one.
-pub(super) struct Leaf {
+pub(super) struct Leaf<'m> {
     /// The word that stands for it.
     word: String,
-    text: String,
+    text: Cow<'m, str>,
     /// Reasoning may be dropped by a template; what is said to others may not.
     is_reasoning: bool,
     /// The call in whose arguments it stands.
@@ -57,9 +57,9 @@ pub(super) enum Unproved {
     Name(String),
 }
 
-impl Skeleton {
+impl<'m> Skeleton<'m> {
     /// `stops` are the texts that may end a turn, `source` is the template's.
-    pub(super) fn of(messages: &[&Node<'static>], stops: &[String], source: &str) -> Self {
+    pub(super) fn of(messages: &[&'m Node<'_>], stops: &[String], source: &str) -> Self {
         let mut skeleton = Self {
             messages: Vec::with_capacity(messages.len()),
             leaves: Vec::new(),
@@ -77,7 +77,7 @@ impl Skeleton {
                 stops,
                 source,
             };
-            let mut message = (*message).clone();
+            let mut message = message.lent();
             words.message(&mut message);
             let mut hashed = json::dumps(&message).into_bytes();
             hashed.extend(key.to_le_bytes());
@@ -130,7 +130,7 @@ impl Skeleton {
     /// The words of a rendering of the skeleton, in order, with what each stands for in the real one; up to the first
     /// place where the two are other than by what the words stand for.
     pub(super) fn align(&self, words: &str, real: &str) -> Vec<Placed> {
-        let mut known: HashMap<&str, (usize, &Leaf)> = HashMap::new();
+        let mut known: HashMap<&str, (usize, &Leaf<'_>)> = HashMap::new();
         for (message, leaves) in self.leaves.iter().enumerate() {
             known.extend(leaves.iter().map(|leaf| (leaf.word.as_str(), (message, leaf))));
         }
@@ -221,10 +221,10 @@ const NUMBER: &str = "70915";
 /// What it ends in where it stands for a number with a fraction.
 const FRACTION: &str = ".5";
 
-impl Leaf {
+impl Leaf<'_> {
     /// How much of the real text it is, as it stands or as a JSON string.
     fn printed(&self, real: &str) -> Option<usize> {
-        let as_it_stands = real.starts_with(&self.text).then_some(self.text.len());
+        let as_it_stands = real.starts_with(&*self.text).then_some(self.text.len());
         // Text that ends in a backslash is how its JSON string begins.
         if as_it_stands.is_some() && !self.text.ends_with('\\') {
             return as_it_stands;
@@ -255,9 +255,9 @@ fn escaped(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-struct Words<'s> {
+struct Words<'s, 'm> {
     message: usize,
-    leaves: Vec<Leaf>,
+    leaves: Vec<Leaf<'m>>,
     names: Vec<String>,
     in_reasoning: bool,
     call: Option<usize>,
@@ -265,8 +265,8 @@ struct Words<'s> {
     source: &'s str,
 }
 
-impl Words<'_> {
-    fn message(&mut self, message: &mut Node<'static>) {
+impl<'m> Words<'_, 'm> {
+    fn message(&mut self, message: &mut Node<'m>) {
         let is_assistant = message.get("role").and_then(Node::as_str) == Some("assistant");
         let Json::Object(members) = &mut message.value else { return };
         for member in members {
@@ -304,7 +304,7 @@ impl Words<'_> {
     }
 
     /// Strings and numbers inside arguments, and the name of the function.
-    fn arguments(&mut self, call: &mut Node<'static>) {
+    fn arguments(&mut self, call: &mut Node<'m>) {
         let Json::Object(members) = &mut call.value else { return };
         for member in members {
             match (&*member.key, &mut member.node.value) {
@@ -329,17 +329,17 @@ impl Words<'_> {
     }
 
     /// A word for a piece of text that is neither split nor trimmed.
-    fn word(&mut self, text: String, word: String) -> String {
+    fn word(&mut self, text: Cow<'m, str>, word: String) -> String {
         self.leaves.push(Leaf { word: word.clone(), text, is_reasoning: false, call: self.call });
         word
     }
 
     /// Numbers, each by one that no other string or number is: as many digits as it takes.
-    fn numbers(&mut self, node: &mut Node<'static>) {
+    fn numbers(&mut self, node: &mut Node<'m>) {
         match &mut node.value {
             Json::Number(lexeme) => {
                 let (printed, word) = self.number(lexeme);
-                *lexeme = self.word(printed, word).into();
+                *lexeme = self.word(printed.into(), word).into();
             }
             Json::Array(elements) => elements.iter_mut().for_each(|element| self.numbers(element)),
             Json::Object(members) => members.iter_mut().for_each(|member| self.numbers(&mut member.node)),
@@ -363,14 +363,14 @@ impl Words<'_> {
                 let core = text.trim();
                 if !core.is_empty() {
                     let start = range.start + (text.len() - text.trim_start().len());
-                    let word = format!("{MARK}m{}n{}Zq", self.message, self.leaves.len());
-                    places.push((start..start + core.len(), self.word(core.to_owned(), word)));
+                    let word = word(self.message, self.leaves.len());
+                    places.push((start..start + core.len(), self.word(core.to_owned().into(), word)));
                 }
             }
             Json::Number(_) => {
                 let text = &source[node.range.clone()];
                 let (_, word) = self.number(text);
-                places.push((node.range.clone(), self.word(text.to_owned(), word)));
+                places.push((node.range.clone(), self.word(text.to_owned().into(), word)));
             }
             Json::Array(elements) => elements.iter().for_each(|element| self.inside(element, source, places)),
             Json::Object(members) => members.iter().for_each(|member| self.inside(&member.node, source, places)),
@@ -378,9 +378,13 @@ impl Words<'_> {
         }
     }
 
-    fn strings(&mut self, node: &mut Node<'static>, is_leaf: bool) {
+    fn strings(&mut self, node: &mut Node<'m>, is_leaf: bool) {
         match &mut node.value {
-            Json::String(text) if is_leaf => *text = self.words(text).into(),
+            Json::String(Cow::Borrowed(text)) if is_leaf => {
+                let text: &'m str = text;
+                node.value = Json::String(self.words(text, Cow::Borrowed).into());
+            }
+            Json::String(text) if is_leaf => *text = self.words(text, |said| said.to_owned().into()).into(),
             Json::Array(elements) => elements.iter_mut().for_each(|element| self.strings(element, is_leaf)),
             Json::Object(members) => {
                 for member in members {
@@ -391,7 +395,8 @@ impl Words<'_> {
         }
     }
 
-    fn words(&mut self, text: &str) -> String {
+    /// A text with words in place of what it says; `keep` keeps what they stand for.
+    fn words<'t>(&mut self, text: &'t str, keep: impl Fn(&'t str) -> Cow<'m, str>) -> String {
         let mut out = String::new();
         let mut rest = text;
         while !rest.is_empty() {
@@ -401,16 +406,21 @@ impl Words<'_> {
                 out.push_str(said);
             } else {
                 let lead = said.len() - said.trim_start().len();
-                let word = format!("{MARK}m{}n{}Zq", self.message, self.leaves.len());
-                let _ = write!(out, "{}{word}{}", &said[..lead], &said[lead + core.len()..]);
+                let word = word(self.message, self.leaves.len());
+                [&said[..lead], &word, &said[lead + core.len()..]].into_iter().for_each(|part| out.push_str(part));
                 let (is_reasoning, call) = (self.in_reasoning, self.call);
-                self.leaves.push(Leaf { word, text: core.to_owned(), is_reasoning, call });
+                self.leaves.push(Leaf { word, text: keep(core), is_reasoning, call });
             }
             out.push_str(tag);
             rest = &rest[said.len() + tag.len()..];
         }
         out
     }
+}
+
+/// The word for a leaf of a message.
+fn word(message: usize, leaf: usize) -> String {
+    format!("{MARK}m{message}n{leaf}Zq")
 }
 
 /// Text up to the next tag, and the tag: `<`, no white space or bracket, `>`, no stop, and the template names it.
@@ -439,11 +449,13 @@ fn until_tag<'t>(text: &'t str, stops: &[String], source: &str) -> (&'t str, &'t
 mod tests {
     use super::*;
 
-    fn skeleton(messages: &[&str]) -> Skeleton {
-        let nodes: Vec<Node<'static>> = messages
+    fn skeleton(messages: &[&str]) -> Skeleton<'static> {
+        // Tests may leak.
+        let nodes: &'static [Node<'static>] = messages
             .iter()
             .map(|text| json::parse(text.as_bytes()).expect("JSON").root.into_owned_at(&(0..0)))
-            .collect();
+            .collect::<Vec<_>>()
+            .leak();
         Skeleton::of(&nodes.iter().collect::<Vec<_>>(), &["<|end|>".to_owned()], "<think></think><br>")
     }
 
@@ -457,7 +469,7 @@ mod tests {
                 .to_owned()
                 + r#"[{"function": {"name": "f", "arguments": {"a": ["Qz7m0n2Zq", 709150000039, ""]}}}]}"#
         );
-        let texts: Vec<&str> = found.leaves[0].iter().map(|leaf| leaf.text.as_str()).collect();
+        let texts: Vec<&str> = found.leaves[0].iter().map(|leaf| &*leaf.text).collect();
         assert_eq!(texts, ["hm, 1 < 2", "yes", "x", "1"]);
     }
 
@@ -465,7 +477,7 @@ mod tests {
     fn arguments_that_are_a_string_have_words_too() {
         let found = skeleton(&[r#"{"role": "assistant", "tool_calls": [{"function": {"name": "f",
                 "arguments": "{\"a\":\" x \\\"y \", \"n\": [1.50]}"}}]}"#]);
-        let texts: Vec<&str> = found.leaves[0].iter().map(|leaf| leaf.text.as_str()).collect();
+        let texts: Vec<&str> = found.leaves[0].iter().map(|leaf| &*leaf.text).collect();
         assert_eq!(texts, [r#"x \"y"#.replace("\\\\", "\\").as_str(), "1.50"]);
         assert_eq!(found.matches(0, "f", "f"), Err(Unproved::Leaf(texts[0].into())));
         assert_eq!(found.matches(0, "[]", "[]"), Err(Unproved::Name("f".into())));

@@ -47,9 +47,9 @@ impl Template {
     /// Refuses a dialogue of which a field leaves no trace.
     pub(super) fn nothing_lost(
         &self,
-        prepared: &[Prepared],
+        prepared: &[Prepared<'_>],
         around: &[Option<Node<'_>>; 3],
-        skeleton: &Skeleton,
+        skeleton: &Skeleton<'_>,
         text: &str,
         mode: Mode,
     ) -> Result<(), Diagnostic> {
@@ -99,9 +99,9 @@ impl Template {
 
     fn find_lost(
         &self,
-        prepared: &[Prepared],
+        prepared: &[Prepared<'_>],
         around: &[Option<Node<'_>>; 3],
-        skeleton: &Skeleton,
+        skeleton: &Skeleton<'_>,
         mode: Mode,
     ) -> Found {
         let words = [Words::Calls, Words::Tools, Words::Names];
@@ -112,7 +112,7 @@ impl Template {
     }
 
     /// What a rendering of the words shows; `None` where there is none.
-    fn look(&self, scene: &Scene<'_>, prepared: &[Prepared], skeleton: &Skeleton, mode: Mode) -> Option<Found> {
+    fn look(&self, scene: &Scene<'_>, prepared: &[Prepared<'_>], skeleton: &Skeleton<'_>, mode: Mode) -> Option<Found> {
         let Scene { messages: renamed, around: renamed_around, keys, words } = scene;
         let aliased: Vec<_> = renamed.iter().map(messages::aliased).collect();
         let shown: Vec<&Node<'_>> = aliased.iter().map(|node| &**node).collect();
@@ -179,7 +179,7 @@ enum Words {
 
 /// A dialogue with a word for each name, tool and document too.
 struct Scene<'a> {
-    messages: Vec<Node<'static>>,
+    messages: Vec<Node<'a>>,
     around: [Option<Node<'a>>; 3],
     /// For each message, the words for names of arguments, with the number of the call.
     keys: Vec<Vec<(usize, String)>>,
@@ -187,7 +187,7 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn new(skeleton: &Skeleton, around: &[Option<Node<'a>>; 3], words: Words) -> Self {
+    fn new(skeleton: &Skeleton<'a>, around: &[Option<Node<'a>>; 3], words: Words) -> Self {
         let mut names = Names { words, known: BTreeMap::new(), ids: HashMap::new(), keys: Vec::new(), counted: 0 };
         let mut messages = skeleton.messages.clone();
         let mut keys = Vec::with_capacity(messages.len());
@@ -240,7 +240,7 @@ impl Names {
         self.known.entry((of, name.to_owned())).or_insert_with(word).clone()
     }
 
-    fn in_message(&mut self, node: &mut Node<'static>) {
+    fn in_message(&mut self, node: &mut Node<'_>) {
         let is_tool = node.get("role").and_then(Node::as_str) == Some("tool");
         let answers = if self.words == Words::Calls { Of::Answer } else { Of::Call };
         let Json::Object(members) = &mut node.value else { return };
@@ -262,7 +262,7 @@ impl Names {
         }
     }
 
-    fn in_call(&mut self, call: &mut Node<'static>, number: usize) {
+    fn in_call(&mut self, call: &mut Node<'_>, number: usize) {
         let renamed = self.in_function(call, Of::Call);
         if self.words == Words::Calls
             && let Some(arguments) = member_of(call, "function").and_then(|function| member_of(function, "arguments"))
@@ -302,7 +302,7 @@ impl Names {
     }
 
     /// A word for each name of an argument, in an object or in the text of one.
-    fn in_arguments(&mut self, node: &mut Node<'static>, call: usize) {
+    fn in_arguments(&mut self, node: &mut Node<'_>, call: usize) {
         match &mut node.value {
             Json::String(text) => {
                 if let Ok(parsed) = json::parse(text.as_bytes()) {
@@ -355,7 +355,7 @@ fn elements<'n, 'a>(node: &'n mut Node<'a>) -> &'n mut [Node<'a>] {
     }
 }
 
-fn calls<'n>(node: &'n Node<'static>) -> &'n [Node<'static>] {
+fn calls<'n, 'm>(node: &'n Node<'m>) -> &'n [Node<'m>] {
     node.get("tool_calls").and_then(Node::as_array).unwrap_or_default()
 }
 

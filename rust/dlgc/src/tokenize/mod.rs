@@ -140,6 +140,11 @@ impl Tokenizer {
         self.is_lean = true;
     }
 
+    /// Whether they do.
+    pub fn is_lean(&self) -> bool {
+        self.is_lean
+    }
+
     /// Compares what had to wait until the reference was read, which is read beside the work where a tokenizer was tested
     /// before. What was encoded can be relied on after that.
     ///

@@ -57,6 +57,14 @@ pub(super) struct Stage<'a> {
     pub(super) date: Option<Date>,
 }
 
+impl Stage<'_> {
+    /// About how long the text will be, in bytes.
+    fn room(&self) -> usize {
+        let content = |message: &&Node<'_>| message.get("content").and_then(Node::as_str).map_or(0, str::len);
+        self.messages.iter().map(|message| content(message) + 64).sum::<usize>() + 256
+    }
+}
+
 /// Why there is no text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -125,7 +133,9 @@ pub(super) fn run(
     count: usize,
     add_generation_prompt: bool,
 ) -> Result<String, Failure> {
+    let room = stage.room();
     let mut machine = Machine::new(program, stage, count, add_generation_prompt);
+    machine.out.reserve(room);
     let ran = machine.block(&program.body, &[]);
     machine.located(ran)?;
     Ok(machine.out)

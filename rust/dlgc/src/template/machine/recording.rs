@@ -120,6 +120,7 @@ impl<'a> Recording<'a> {
     /// Runs a template over all messages, without a generation prompt.
     pub(in crate::template) fn new(program: &'a Program, stage: Stage<'a>) -> Result<Self, Failure> {
         let mut machine = Machine::new(program, stage, stage.messages.len(), false);
+        machine.out.reserve(stage.room());
         machine.recorder = Some(Recorder::default());
         machine.point(None);
         let ran = machine.block(&program.body, &[]);
