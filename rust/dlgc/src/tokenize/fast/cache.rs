@@ -107,6 +107,7 @@ fn hash(key: Key) -> u64 {
 }
 
 /// The cache of one worker.
+#[derive(Clone)]
 pub(super) struct Cache {
     /// Keys with the token in the bytes that the piece does not have; all bits are set where there is none.
     hot: Box<[Key; HOT]>,
@@ -118,7 +119,7 @@ pub(super) struct Cache {
     long_bytes: usize,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Xxh3(u64);
 
 impl Hasher for Xxh3 {
@@ -189,6 +190,13 @@ impl Cache {
         *unknown_count = count;
     }
 
+    /// Puts a piece here that is one token, if it is short.
+    pub(super) fn begin_with(&mut self, piece: &[u8], token: u32) {
+        if piece.len() <= SHORT {
+            self.insert(key(piece, 0, piece.len()), &[token]);
+        }
+    }
+
     /// Whether a short piece is here.
     pub(super) fn has(&self, key: Key) -> bool {
         self.short[self.slot(key)].key == key
@@ -244,7 +252,7 @@ impl Cache {
         self.short[at] = entry;
     }
 
-    /// Twice the room, or none of what was there.
+    /// More room, or none of what was there.
     fn grow(&mut self) {
         if self.short.len() == MOST_SLOTS {
             self.short.fill(EMPTY);
@@ -252,7 +260,8 @@ impl Cache {
             self.used = 0;
             return;
         }
-        let larger = vec![EMPTY; self.short.len() * 2];
+        // In large steps: memory that was never used before costs more than moving what there is.
+        let larger = vec![EMPTY; (self.short.len() * 4).min(MOST_SLOTS)];
         for entry in std::mem::replace(&mut self.short, larger).into_iter().filter(|entry| entry.key != 0) {
             let at = self.slot(entry.key);
             self.short[at] = entry;

@@ -7,15 +7,23 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// What [`Merges::of`] says of a pair that is not in the list.
-const NONE: u64 = u64::MAX;
+const NONE: u32 = u32::MAX;
+/// Bits of a symbol, and of a rank: two symbols and a rank lie in a slot.
+const SYMBOL: u32 = 21;
+const RANK: u32 = 64 - 2 * SYMBOL;
+const EMPTY: u64 = u64::MAX;
+/// No larger one may be asked for; the one after it, and a symbol that there is not, are in no pair.
+pub(super) const LARGEST_SYMBOL: u32 = (1 << SYMBOL) - 2;
 /// Up to so many symbols the pair with the least rank is found by looking at all of them.
 const FEW: usize = 40;
 
-/// Pairs of symbols, with the rank and the symbol that they become.
+/// Pairs of symbols, with their rank and the symbol that they become.
 pub(super) struct Merges {
-    /// Pair and (rank, symbol), each in one number; open addressing, at most half full.
-    slots: Vec<[u64; 2]>,
+    /// Pair and rank in one number, since what is small is near; open addressing, at most two thirds full.
+    slots: Vec<u64>,
     shift: u32,
+    /// By rank.
+    merged: Vec<u32>,
     /// Bits by hash: most pairs are in no list, and this is smaller.
     filter: Vec<u64>,
     filter_shift: u32,
@@ -25,8 +33,8 @@ pub(super) struct Merges {
 /// passed over.
 pub(super) struct Few<const N: usize> {
     symbols: [u32; N],
-    /// What is said of a symbol and the one after it, at its place.
-    pairs: [u64; N],
+    /// The rank of a symbol and the one after it, at its place.
+    ranks: [u32; N],
     next: [u8; N],
     previous: [u8; N],
     count: usize,
@@ -59,23 +67,32 @@ const NOWHERE: u32 = u32::MAX;
 const GONE: u32 = u32::MAX;
 
 impl Merges {
-    /// Merges in the order of their ranks; where a pair is listed twice, the last one counts.
-    pub(super) fn new(list: impl ExactSizeIterator<Item = (u32, u32, u32)>) -> Self {
+    /// Merges in the order of their ranks; where a pair is listed twice, the last one counts. `None` where they are too
+    /// many, or symbols too large.
+    pub(super) fn new(list: impl ExactSizeIterator<Item = (u32, u32, u32)>) -> Option<Self> {
+        if list.len() >= 1 << RANK {
+            return None;
+        }
         let size = (list.len() * 3 / 2).next_power_of_two().max(16);
         let bits = (list.len() * 4).next_power_of_two().max(64);
         let mut merges = Self {
-            slots: vec![[NONE; 2]; size],
+            slots: vec![EMPTY; size],
             shift: 64 - size.trailing_zeros(),
+            merged: Vec::with_capacity(list.len()),
             filter: vec![0; bits / 64],
             filter_shift: 64 - bits.trailing_zeros(),
         };
         for (rank, (left, right, symbol)) in list.enumerate() {
+            if left.max(right).max(symbol) > LARGEST_SYMBOL {
+                return None;
+            }
             let at = merges.slot(left, right);
             let bit = hash(pair(left, right)) >> merges.filter_shift;
             merges.filter[bit as usize / 64] |= 1 << (bit % 64);
-            merges.slots[at] = [pair(left, right), (rank as u64) << 32 | u64::from(symbol)];
+            merges.slots[at] = pair(left, right) << RANK | rank as u64;
+            merges.merged.push(symbol);
         }
-        merges
+        Some(merges)
     }
 
     #[inline]
@@ -83,32 +100,33 @@ impl Merges {
         let pair = pair(left, right);
         let mut at = (hash(pair) >> self.shift) as usize;
         loop {
-            let found = self.slots[at][0];
-            if found == pair || found == NONE {
+            let found = self.slots[at];
+            if found >> RANK == pair || found == EMPTY {
                 return at;
             }
             at = (at + 1) & (self.slots.len() - 1);
         }
     }
 
-    /// Rank and symbol of a pair, in one number: less comes first.
+    /// The rank of a pair: less comes first.
     #[inline]
-    fn of(&self, left: u32, right: u32) -> u64 {
+    fn of(&self, left: u32, right: u32) -> u32 {
         let bit = hash(pair(left, right)) >> self.filter_shift;
         if self.filter[bit as usize / 64] >> (bit % 64) & 1 == 0 {
             return NONE;
         }
-        self.slots[self.slot(left, right)][1]
+        let found = self.slots[self.slot(left, right)];
+        if found == EMPTY { NONE } else { found as u32 & ((1 << RANK) - 1) }
     }
 
     /// The rank at which the last merge of these symbols happens, where they become one.
     pub(super) fn rank_of_one(&self, symbols: &mut Vec<u32>) -> Option<u32> {
         let mut last = 0;
         while symbols.len() > 1 {
-            let pairs = symbols.windows(2).map(|sides| self.of(sides[0], sides[1]));
-            let (pair, at) = pairs.zip(0..).min().filter(|(pair, _)| *pair != NONE)?;
-            last = last.max((pair >> 32) as u32);
-            symbols[at] = pair as u32;
+            let ranks = symbols.windows(2).map(|sides| self.of(sides[0], sides[1]));
+            let (rank, at) = ranks.zip(0..).min().filter(|(rank, _)| *rank != NONE)?;
+            last = last.max(rank);
+            symbols[at] = self.merged[rank as usize];
             symbols.remove(at + 1);
         }
         Some(last)
@@ -137,15 +155,15 @@ impl Merges {
     pub(super) fn begin<const N: usize>(&self, symbols: &[u32]) -> Few<N> {
         let mut few = Few {
             symbols: [0; N],
-            pairs: [NONE; N],
+            ranks: [NONE; N],
             next: std::array::from_fn(|at| at as u8 + 1),
             previous: std::array::from_fn(|at| (at as u8).saturating_sub(1)),
             count: symbols.len(),
             is_done: false,
         };
         few.symbols[..symbols.len()].copy_from_slice(symbols);
-        for (pair, sides) in few.pairs.iter_mut().zip(symbols.windows(2)) {
-            *pair = self.of(sides[0], sides[1]);
+        for (rank, sides) in few.ranks.iter_mut().zip(symbols.windows(2)) {
+            *rank = self.of(sides[0], sides[1]);
         }
         few
     }
@@ -156,10 +174,10 @@ impl Merges {
         if few.is_done {
             return false;
         }
-        let Few { symbols, pairs, next, previous, count, is_done } = few;
+        let Few { symbols, ranks, next, previous, count, is_done } = few;
         let (mut first, mut at) = (NONE, 0);
-        for (index, &pair) in pairs[..count.saturating_sub(1)].iter().enumerate() {
-            (first, at) = if pair < first { (pair, index) } else { (first, at) };
+        for (index, &rank) in ranks[..count.saturating_sub(1)].iter().enumerate() {
+            (first, at) = if rank < first { (rank, index) } else { (first, at) };
         }
         if first == NONE {
             *is_done = true;
@@ -167,16 +185,16 @@ impl Merges {
         }
         let right = usize::from(next[at]);
         let after = usize::from(next[right]);
-        symbols[at] = first as u32;
-        (pairs[at], pairs[right]) = (NONE, NONE);
+        symbols[at] = self.merged[first as usize];
+        (ranks[at], ranks[right]) = (NONE, NONE);
         next[at] = after as u8;
         if after < *count {
             previous[after] = at as u8;
-            pairs[at] = self.of(symbols[at], symbols[after]);
+            ranks[at] = self.of(symbols[at], symbols[after]);
         }
         if at > 0 {
             let before = usize::from(previous[at]);
-            pairs[before] = self.of(symbols[before], symbols[at]);
+            ranks[before] = self.of(symbols[before], symbols[at]);
         }
         true
     }
@@ -193,11 +211,11 @@ impl Merges {
         previous.push(NOWHERE);
         previous.extend(0..count - 1);
         // The rank in the upper half is all that the order depends on: a pair is looked up again when its turn comes.
-        let entry = |pair: u64, at: u32| Reverse(pair >> 32 << 32 | u64::from(at));
+        let entry = |rank: u32, at: u32| Reverse(u64::from(rank) << 32 | u64::from(at));
         for (sides, at) in symbols.windows(2).zip(0..) {
-            let pair = self.of(sides[0], sides[1]);
-            if pair != NONE {
-                heap.push(entry(pair, at));
+            let rank = self.of(sides[0], sides[1]);
+            if rank != NONE {
+                heap.push(entry(rank, at));
             }
         }
         while let Some(Reverse(first)) = heap.pop() {
@@ -207,26 +225,26 @@ impl Merges {
                 continue;
             }
             // One side may have been merged with another symbol since.
-            let pair = self.of(symbols[place], symbols[right as usize]);
-            if pair >> 32 != first >> 32 {
+            let rank = self.of(symbols[place], symbols[right as usize]);
+            if u64::from(rank) != first >> 32 {
                 continue;
             }
-            symbols[place] = pair as u32;
+            symbols[place] = self.merged[rank as usize];
             symbols[right as usize] = GONE;
             let after = next[right as usize];
             next[place] = after;
             if after != NOWHERE {
                 previous[after as usize] = at;
-                let pair = self.of(symbols[place], symbols[after as usize]);
-                if pair != NONE {
-                    heap.push(entry(pair, at));
+                let rank = self.of(symbols[place], symbols[after as usize]);
+                if rank != NONE {
+                    heap.push(entry(rank, at));
                 }
             }
             let before = previous[place];
             if before != NOWHERE {
-                let pair = self.of(symbols[before as usize], symbols[place]);
-                if pair != NONE {
-                    heap.push(entry(pair, before));
+                let rank = self.of(symbols[before as usize], symbols[place]);
+                if rank != NONE {
+                    heap.push(entry(rank, before));
                 }
             }
         }
@@ -235,7 +253,7 @@ impl Merges {
 }
 
 fn pair(left: u32, right: u32) -> u64 {
-    u64::from(left) << 32 | u64::from(right)
+    u64::from(left) << SYMBOL | u64::from(right)
 }
 
 fn hash(pair: u64) -> u64 {
@@ -248,16 +266,16 @@ mod tests {
 
     /// `a`s merge in pairs, then pairs in pairs; `ab` comes before both of a later rank.
     fn merges() -> Merges {
-        Merges::new([(0, 0, 10), (10, 10, 11), (0, 1, 12), (1, 2, 13), (12, 2, 14)].into_iter())
+        Merges::new([(0, 0, 10), (10, 10, 11), (0, 1, 12), (1, 2, 13), (12, 2, 14)].into_iter()).expect("few and small")
     }
 
     /// By the definition, without any cleverness.
     fn slowly(merges: &Merges, symbols: &[u32]) -> Vec<u32> {
         let mut symbols = symbols.to_vec();
         loop {
-            let pairs = symbols.windows(2).map(|sides| merges.of(sides[0], sides[1]));
-            let Some((pair, at)) = pairs.zip(0..).min().filter(|(pair, _)| *pair != NONE) else { return symbols };
-            symbols[at] = pair as u32;
+            let ranks = symbols.windows(2).map(|sides| merges.of(sides[0], sides[1]));
+            let Some((rank, at)) = ranks.zip(0..).min().filter(|(rank, _)| *rank != NONE) else { return symbols };
+            symbols[at] = merges.merged[rank as usize];
             symbols.remove(at + 1);
         }
     }

@@ -68,6 +68,8 @@ pub(super) struct Fast {
     said: Vec<u8>,
     /// Pieces that are tokens, though merging does not give them.
     whole: HashMap<Vec<u8>, u32, RandomState>,
+    /// What a worker has met when it begins: the tokens that are pieces.
+    beginning: Cache,
     workers: Mutex<Vec<Worker>>,
 }
 
@@ -167,7 +169,7 @@ impl Fast {
             nfc: parts.nfc,
             added: parts.added.take(),
             normalized: parts.normalized.take(),
-            merges: Merges::new(parts.merges.iter().copied()),
+            merges: Merges::new(parts.merges.iter().copied()).ok_or("its merges are too many")?,
             joins: Joins::new(),
             bytes: parts.bytes.iter().map(|symbol| symbol.unwrap_or(NO_ID)).collect(),
             lacks_bytes: parts.bytes.contains(&None),
@@ -179,6 +181,7 @@ impl Fast {
             starts: Vec::new(),
             said: Vec::new(),
             whole: HashMap::default(),
+            beginning: Cache::default(),
             workers: Mutex::default(),
         };
         for &(left, right, _) in &parts.merges {
@@ -200,13 +203,18 @@ impl Fast {
         match fast.kind {
             Kind::Bytes(_) => {
                 fast.characters = fast.whole_characters(&parts);
-                let mut worker = Worker::default();
                 // Pieces are whole characters.
                 let is_piece = |said: &[u8]| !said.is_empty() && std::str::from_utf8(said).is_ok();
-                for (id, said) in parts.vocabulary.iter().filter(|(_, said)| parts.ignore_merges && is_piece(said)) {
-                    fast.merge(said, false, &mut worker);
-                    if worker.symbols != [*id] {
-                        fast.whole.insert(said.clone(), *id);
+                let pieces: Vec<_> = parts.vocabulary.iter().filter(|(_, said)| is_piece(said)).collect();
+                // The first ones are met most: they are put where they are found first.
+                for group in pieces.chunks(GROUP).rev() {
+                    for ((id, said), is_merged) in group.iter().zip(fast.are_merged(group)).rev() {
+                        if !is_merged && parts.ignore_merges {
+                            fast.whole.insert(said.clone(), *id);
+                        }
+                        if is_merged || parts.ignore_merges {
+                            fast.beginning.begin_with(said, *id);
+                        }
                     }
                 }
             }
@@ -228,6 +236,29 @@ impl Fast {
         }
         fast.remember_texts(&parts, reference)?;
         Ok(fast)
+    }
+
+    /// Of tokens, whether merging what they say gives them.
+    fn are_merged(&self, tokens: &[&(u32, Vec<u8>)]) -> Vec<bool> {
+        let mut merged = vec![false; tokens.len()];
+        let mut few = Vec::with_capacity(tokens.len());
+        let mut worker = Worker::default();
+        for (index, (id, said)) in tokens.iter().enumerate() {
+            self.symbols(said, false, &mut worker.symbols);
+            if worker.symbols.len() <= SHORT {
+                few.push((index, self.merges.begin::<SHORT>(&worker.symbols)));
+            } else {
+                self.merges.apply(&mut worker.symbols, &mut worker.scratch);
+                merged[index] = worker.symbols == [*id];
+            }
+        }
+        self.merges.apply_to_all(&mut few);
+        for (index, piece) in few {
+            worker.symbols.clear();
+            piece.append_to(&mut worker.symbols);
+            merged[index] = worker.symbols == [tokens[index].0];
+        }
+        merged
     }
 
     /// Puts what ids are decoded to in order.
@@ -344,6 +375,7 @@ impl Fast {
     #[cfg(test)]
     pub(super) fn spoil(&mut self) {
         self.bytes.swap(usize::from(b'q'), usize::from(b'z'));
+        self.beginning = Cache::default();
     }
 
     /// Ids and offsets of a text.
@@ -364,7 +396,11 @@ impl Fast {
         if text.len() >= PART as usize {
             return Ok(Done::No);
         }
-        let mut worker = self.workers.lock().map_or_else(|_| None, |mut workers| workers.pop()).unwrap_or_default();
+        let mut worker = self
+            .workers
+            .lock()
+            .map_or_else(|_| None, |mut workers| workers.pop())
+            .unwrap_or_else(|| Worker { cache: self.beginning.clone(), ..Worker::default() });
         let done = self.segments(text, slow, &mut worker, out);
         if let Ok(mut workers) = self.workers.lock() {
             workers.push(worker);

@@ -13,8 +13,8 @@ use super::split::Splitter;
 /// The sign for a space in vocabularies of SentencePiece.
 pub(super) const SPACE_SIGN: char = '▁';
 
-/// Tables by id have no more places.
-pub(super) const LARGEST_ID: u32 = 1 << 24;
+/// Tables by id have no more places, and merges no more bits.
+pub(super) const LARGEST_ID: u32 = super::merge::LARGEST_SYMBOL;
 
 /// How text becomes the symbols that are merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
