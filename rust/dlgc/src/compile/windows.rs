@@ -577,7 +577,7 @@ impl<'r, 'a> Rows<'r, 'a> {
     }
 
     /// What is shown as it is measured: what somebody else writes of what is left out is not in it.
-    fn view(&mut self, cut: usize, end: usize, turns: Range<usize>) -> (View<'a>, Option<String>) {
+    fn view(&mut self, cut: usize, end: usize, turns: Range<usize>) -> (View<'r>, Option<String>) {
         let mut view = self.layout.view(self.dialogue, cut, end, &turns);
         let at = self.layout.cuts[cut].at;
         let summary = self.counting(|summaries, count| summaries.before(at, count));
@@ -594,7 +594,7 @@ impl<'r, 'a> Rows<'r, 'a> {
         end: usize,
         turns: Range<usize>,
         written: u64,
-    ) -> Result<(View<'a>, Option<String>)> {
+    ) -> Result<(View<'r>, Option<String>)> {
         let (mut view, summary) = self.view(cut, end, turns);
         let at = self.layout.cuts[cut].at;
         let written = self.counting(|summaries, count| summaries.written(at, written, count))?;

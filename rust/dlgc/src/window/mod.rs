@@ -19,6 +19,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::dialogue::{Dialogue, Message, Role};
+use crate::json::Node;
 
 pub use cache::{Cache, Request};
 pub use plan::{Lengths, Limits, Plan, Window};
@@ -120,7 +121,7 @@ impl Layout {
     }
 
     /// What a window shows that begins at a cut and ends before message `end`; it trains the turns among `turns`.
-    pub fn view<'a>(&self, whole: &Dialogue<'a>, cut: usize, end: usize, turns: &Range<usize>) -> View<'a> {
+    pub fn view<'a>(&self, whole: &'a Dialogue<'_>, cut: usize, end: usize, turns: &Range<usize>) -> View<'a> {
         let Cut { at, question } = &self.cuts[cut];
         let shown = (0..self.head).chain(question.clone()).chain(*at..end);
         let trained: &[Range<usize>] = self.turns.get(turns.clone()).unwrap_or_default();
@@ -129,18 +130,18 @@ impl Layout {
         let message = |&source: &Option<usize>| {
             let source = source.expect("no summary is there yet");
             let message = &whole.messages[source];
-            Message { train: message.train && is_trained(&source), ..message.clone() }
+            Message { train: message.train && is_trained(&source), ..message.lent() }
         };
         let messages = sources.iter().map(message).collect();
-        let running = whole.messages[self.head..*at].iter().rev().find_map(|message| message.state.clone());
+        let running = whole.messages[self.head..*at].iter().rev().find_map(|message| message.state.as_ref());
         let dialogue = Dialogue {
             messages,
-            running,
-            id: whole.id.clone(),
+            running: running.map(Node::lent),
+            id: (&*whole.id).into(),
             kind: whole.kind,
-            tools: whole.tools.clone(),
-            documents: whole.documents.clone(),
-            template_kwargs: whole.template_kwargs.clone(),
+            tools: whole.tools.as_ref().map(Node::lent),
+            documents: whole.documents.as_ref().map(Node::lent),
+            template_kwargs: whole.template_kwargs.as_ref().map(Node::lent),
             ..Dialogue::of(Vec::new())
         };
         View { dialogue, sources }
