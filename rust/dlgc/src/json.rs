@@ -267,7 +267,7 @@ struct Parser<'a> {
     duplicate_keys: Vec<Range<usize>>,
 }
 
-/// How far it is at least to the end of a string that goes on here.
+/// About how far it is to the end of a string that goes on here with an escape.
 fn until_quote(bytes: &[u8]) -> usize {
     let mut quotes = memchr::memchr_iter(b'"', bytes).filter(|&at| at > 0 && bytes[at - 1] != b'\\');
     quotes.next().unwrap_or_default()

@@ -315,6 +315,18 @@ mod tests {
     }
 
     #[test]
+    fn a_symbol_that_is_in_no_pair_is_not_taken_for_another() {
+        let merges = Merges::new([(1, LARGEST_SYMBOL, 2), (3, 5, 4)].into_iter()).expect("small enough");
+        assert_eq!(merges.of(1, LARGEST_SYMBOL), 0);
+        for (left, right) in [(u32::MAX, 5), (1, u32::MAX), (u32::MAX, u32::MAX), (3, LARGEST_SYMBOL)] {
+            assert_eq!(merges.of(left, right), NONE, "{left} {right}");
+        }
+        for too_large in [(LARGEST_SYMBOL + 1, 0, 1), (0, LARGEST_SYMBOL + 1, 1), (0, 1, LARGEST_SYMBOL + 1)] {
+            assert!(Merges::new([too_large].into_iter()).is_none());
+        }
+    }
+
+    #[test]
     fn a_long_run_of_one_character_takes_no_square_of_its_length() {
         let mut run = vec![0; 1 << 20];
         merges().apply(&mut run, &mut Scratch::default());
