@@ -295,9 +295,9 @@ impl Encoder {
         Ok(out)
     }
 
-    /// Ids of a text in which nothing is suppressed, without their offsets.
-    pub(super) fn ids(&self, text: &str) -> Result<Vec<u32>> {
-        self.engine.ids(text)
+    /// Appends the ids of a text in which nothing is suppressed, without their offsets.
+    pub(super) fn append_ids(&self, text: &str, out: &mut Vec<u32>) -> Result<()> {
+        self.engine.append_ids(text, out)
     }
 
     /// Ids of a text in which nothing is suppressed, each piece of which is encoded once.

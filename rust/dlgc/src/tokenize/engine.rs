@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tokenizers::{AddedToken, Tokenizer as Reference};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::encode::{Encoded, fail};
 use super::fast::Fast;
@@ -19,8 +19,10 @@ use crate::panics::caught;
 
 /// The first texts of a run are compared with the reference as far as they have so many bytes together, and of the others
 /// one in so many, by their hash: it takes as long for one as we take for fifty.
-const FIRST: usize = 1 << 15;
+const FIRST: usize = 1 << 14;
 const ONE_IN: u64 = 2048;
+/// So many of their first bytes are hashed, with their length.
+const HASHED: usize = 1 << 10;
 /// Longer texts are not: the reference takes a hundred bytes of memory for each of theirs.
 const LONGEST: usize = 1 << 20;
 /// So many bytes of text wait for it at most, before it has been read.
@@ -130,7 +132,9 @@ impl Known {
             let reference = self.source.whole()?.decode(&encoded.ids, false).map_err(fail)?;
             return Ok(Some(Difference { text: format!("{:?}", encoded.ids), fast: text.to_owned(), reference }));
         }
-        if fast.ids(text, &|text| self.by_reference(text))? != encoded.ids {
+        let mut alone = Vec::new();
+        fast.append_ids(text, &|text| self.by_reference(text), &mut alone)?;
+        if alone != encoded.ids {
             let (fast, reference) = ("other ids alone than with offsets".to_owned(), format!("{:?}", encoded.ids));
             return Ok(Some(Difference { text: text.to_owned(), fast, reference }));
         }
@@ -216,16 +220,20 @@ impl Engine {
         Err(self.differs(found))
     }
 
-    /// Ids of a text.
-    pub(super) fn ids(&self, text: &str) -> Result<Vec<u32>> {
+    /// Appends the ids of a text.
+    pub(super) fn append_ids(&self, text: &str, out: &mut Vec<u32>) -> Result<()> {
         let known = &self.known;
         if let Ok(fast) = self.fast()
             && !self.is_compared(text)
-            && let Ok(ids) = caught(|| fast.ids(text, &|text| known.by_reference(text)))
         {
-            return ids;
+            let before = out.len();
+            match caught(|| fast.append_ids(text, &|text| known.by_reference(text), out)) {
+                Ok(done) => return done,
+                Err(_) => out.truncate(before),
+            }
         }
-        Ok(self.encode(text)?.ids)
+        out.extend(self.encode(text)?.ids);
+        Ok(())
     }
 
     /// Compares what had to wait for the reference.
@@ -276,7 +284,9 @@ impl Engine {
         let is_first = || {
             self.first.load(Ordering::Relaxed) < FIRST && self.first.fetch_add(text.len(), Ordering::Relaxed) < FIRST
         };
-        text.len() <= LONGEST && (is_first() || xxh3_64(text.as_bytes()).is_multiple_of(ONE_IN))
+        let beginning = &text.as_bytes()[..text.len().min(HASHED)];
+        let is_chosen = || xxh3_64_with_seed(beginning, text.len() as u64).is_multiple_of(ONE_IN);
+        text.len() <= LONGEST && (is_first() || is_chosen())
     }
 }
 

@@ -262,7 +262,17 @@ impl Tokenizer {
     /// # Errors
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
     pub fn ids(&self, text: &str) -> Result<Vec<i32>> {
-        Ok(self.encoder.ids(text)?.into_iter().map(u32::cast_signed).collect())
+        let mut ids = Vec::new();
+        self.append_ids(text, &mut ids)?;
+        Ok(ids.into_iter().map(u32::cast_signed).collect())
+    }
+
+    /// Appends the ids of a text, without added special tokens, to others: for who encodes many texts.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
+    pub fn append_ids(&self, text: &str, out: &mut Vec<u32>) -> Result<()> {
+        self.encoder.append_ids(text, out)
     }
 
     /// Which way text becomes ids.
@@ -298,8 +308,8 @@ impl Tokenizer {
     pub fn expected_of(&self, message: &Message<'_>) -> Expected {
         let is_cheap = self.encoder.path().is_ok();
         let counted = |text: &str| {
-            let count = || Some(self.encoder.ids(text.trim()).ok()?.len());
-            is_cheap.then(count).flatten()
+            let mut ids = Vec::new();
+            (is_cheap && self.encoder.append_ids(text.trim(), &mut ids).is_ok()).then_some(ids.len())
         };
         let content = message.content.as_ref().map(|text| (counted(text), text.len() / 4));
         let reasoning = message.reasoning.as_ref().map(|text| counted(text).unwrap_or(text.len() / 4));

@@ -9,9 +9,9 @@ use std::sync::Mutex;
 use tokenizers::Tokenizer as Reference;
 
 use super::super::reference::File;
-use super::cache::{Cache, GROUP, SHORT};
+use super::cache::{Beginning, GROUP};
 use super::joins::{Joins, THREE_BYTES};
-use super::merge::{Merges, Scratch};
+use super::merge::{Merges, SOME, Scratch};
 use super::parts::{self, Kind, Parts};
 use super::{Fast, NO_ID};
 
@@ -42,7 +42,7 @@ impl Fast {
             starts: Vec::new(),
             said: Vec::new(),
             whole: HashMap::default(),
-            beginning: Cache::default(),
+            beginning: Beginning::default(),
             workers: Mutex::default(),
         };
         for &(left, right, _) in &parts.merges {
@@ -67,17 +67,18 @@ impl Fast {
                 // Pieces are whole characters.
                 let is_piece = |said: &[u8]| !said.is_empty() && std::str::from_utf8(said).is_ok();
                 let pieces: Vec<_> = parts.vocabulary.iter().filter(|(_, said)| is_piece(said)).collect();
-                // The first ones are met most: they are put where they are found first.
-                for group in pieces.chunks(GROUP).rev() {
-                    for ((id, said), is_merged) in group.iter().zip(fast.are_merged(group)).rev() {
+                let mut known = Vec::with_capacity(pieces.len());
+                for group in pieces.chunks(GROUP) {
+                    for ((id, said), is_merged) in group.iter().zip(fast.are_merged(group)) {
                         if !is_merged && parts.ignore_merges {
                             fast.whole.insert(said.clone(), *id);
                         }
                         if is_merged || parts.ignore_merges {
-                            fast.beginning.begin_with(said, *id);
+                            known.push((said.as_slice(), *id));
                         }
                     }
                 }
+                fast.beginning = Beginning::of(&known);
             }
             Kind::Characters { .. } => {
                 fast.characters = vec![NO_ID; 1 << 16];
@@ -106,8 +107,8 @@ impl Fast {
         let (mut symbols, mut scratch) = (Vec::new(), Scratch::default());
         for (index, (id, said)) in tokens.iter().enumerate() {
             self.symbols(said, false, &mut symbols);
-            if symbols.len() <= SHORT {
-                few.push((index, self.merges.begin::<SHORT>(&symbols)));
+            if symbols.len() <= SOME {
+                few.push((index, self.merges.begin::<SOME>(&symbols)));
             } else {
                 self.merges.apply(&mut symbols, &mut scratch);
                 merged[index] = symbols == [*id];

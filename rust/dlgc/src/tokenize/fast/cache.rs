@@ -15,6 +15,9 @@ const LONG: usize = 4096;
 /// Slots for short pieces, at first and at most; three quarters of them are used.
 const FIRST_SLOTS: usize = 1 << 13;
 const MOST_SLOTS: usize = 1 << 20;
+/// Up to so many slots there are four times as many the next time, then twice as many: memory that was never used before
+/// costs more than moving what there is.
+const FEW_SLOTS: usize = 1 << 15;
 /// So many bytes of long pieces are kept.
 const MOST_LONG: usize = 1 << 21;
 /// Places for pieces that are one token, the last one for each place: what a text says most, near to the processor.
@@ -23,6 +26,67 @@ const HOT: usize = 1 << 14;
 const SHORT_HOT: u32 = 11;
 const TOKEN_AT: u32 = 8 * SHORT_HOT;
 const TOKEN: Key = 0xFFFF_FFFF << TOKEN_AT;
+
+/// No key; in no bits of a piece like one.
+const NO_KEY: Key = Key::MAX;
+
+/// Whether a key with a token in it is that of a piece.
+#[inline]
+fn is_of(with_token: Key, key: Key) -> bool {
+    (with_token ^ key) & !TOKEN == 0
+}
+
+#[inline]
+fn token_in(with_token: Key) -> u32 {
+    (with_token >> TOKEN_AT) as u32
+}
+
+/// Tokens that are pieces: what all workers know from the beginning.
+///
+/// Open addressing; keys with the token in the bytes that the piece does not have. It is never written after it was made,
+/// so workers share it, and none has to make room for them.
+pub(super) struct Beginning {
+    slots: Vec<Key>,
+}
+
+impl Default for Beginning {
+    fn default() -> Self {
+        Self { slots: vec![NO_KEY] }
+    }
+}
+
+impl Beginning {
+    /// Of pieces with their token, without those that are too long for it. What comes first is found first.
+    pub(super) fn of(pieces: &[(&[u8], u32)]) -> Self {
+        let mut beginning = Self { slots: vec![NO_KEY; (pieces.len() * 3 / 2 + 1).next_power_of_two()] };
+        for &(piece, token) in pieces.iter().filter(|(piece, _)| piece.len() <= SHORT_HOT as usize) {
+            let key = key(piece, 0, piece.len());
+            let at = beginning.slot(key);
+            beginning.slots[at] = key | Key::from(token) << TOKEN_AT;
+        }
+        beginning
+    }
+
+    #[inline]
+    fn first_slot(&self, key: Key) -> Key {
+        self.slots[hash(key) as usize & (self.slots.len() - 1)]
+    }
+
+    fn slot(&self, key: Key) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut at = hash(key) as usize & mask;
+        while self.slots[at] != NO_KEY && !is_of(self.slots[at], key) {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    /// The token that a short piece is.
+    pub(super) fn find(&self, key: Key) -> Option<u32> {
+        let found = self.slots[self.slot(key)];
+        (found != NO_KEY).then_some(token_in(found))
+    }
+}
 
 /// A short piece and its tokens: up to three here, more of them in the arena.
 #[derive(Clone, Copy)]
@@ -41,7 +105,7 @@ const LENGTH_AT: u32 = 120;
 pub(super) struct Group {
     /// Zero for pieces that are not short.
     pub(super) keys: [Key; GROUP],
-    /// The tokens of those that were met lately.
+    /// The tokens of those that were met lately, or are known from the beginning.
     pub(super) tokens: [u32; GROUP],
     /// The places of the others, and how many they are.
     pub(super) unmet: [u8; GROUP],
@@ -107,9 +171,8 @@ fn hash(key: Key) -> u64 {
 }
 
 /// The cache of one worker.
-#[derive(Clone)]
 pub(super) struct Cache {
-    /// Keys with the token in the bytes that the piece does not have; all bits are set where there is none.
+    /// Keys with the token in the bytes that the piece does not have.
     hot: Box<[Key; HOT]>,
     short: Vec<Entry>,
     used: usize,
@@ -119,7 +182,7 @@ pub(super) struct Cache {
     long_bytes: usize,
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Xxh3(u64);
 
 impl Hasher for Xxh3 {
@@ -138,7 +201,7 @@ const EMPTY: Entry = Entry { key: 0, tokens: [0; 3], count: 0 };
 
 impl Default for Cache {
     fn default() -> Self {
-        let hot = vec![Key::MAX; HOT].into_boxed_slice().try_into().expect("as many as that");
+        let hot = vec![NO_KEY; HOT].into_boxed_slice().try_into().expect("as many as that");
         Self {
             hot,
             short: vec![EMPTY; FIRST_SLOTS],
@@ -164,37 +227,43 @@ impl Cache {
         }
     }
 
-    /// Finds the tokens of the first pieces of a group, and which of them were not met lately.
+    /// Finds the tokens of the first pieces of a group, and which of them are neither known from the beginning nor were
+    /// met lately.
     #[inline(never)]
-    pub(super) fn meet(&self, group: &mut Group, count: usize) {
+    pub(super) fn meet(&mut self, beginning: &Beginning, group: &mut Group, count: usize) {
         let Group { keys, tokens, unmet, unmet_count, unknown, unknown_count } = group;
         let mut size = 0;
         for index in 0..count.min(GROUP) {
             let key = keys[index];
             let entry = self.hot[hash(key) as usize % HOT];
             // Nothing is guessed here: every tenth guess would be wrong.
-            let is_met = u8::from((entry ^ key) & !TOKEN == 0);
-            tokens[index] = (entry >> TOKEN_AT) as u32;
+            let is_met = u8::from(is_of(entry, key));
+            tokens[index] = token_in(entry);
             unmet[size % GROUP] = index as u8;
             size += usize::from(1 - is_met);
         }
-        *unmet_count = size;
-        // What will be looked up next comes from memory meanwhile, all at once.
+        // What is looked up next comes from memory, all at once.
+        let mut kept = 0;
+        for at in 0..size.min(GROUP) {
+            let index = unmet[at];
+            let key = keys[usize::from(index)];
+            let entry = beginning.first_slot(key);
+            let is_known = is_of(entry, key);
+            let hot = &mut self.hot[hash(key) as usize % HOT];
+            *hot = if is_known { entry } else { *hot };
+            tokens[usize::from(index)] = token_in(entry);
+            unmet[kept] = index;
+            kept += usize::from(!is_known);
+        }
+        *unmet_count = kept;
         let mask = self.short.len() - 1;
         let mut count = 0;
-        for &index in &unmet[..size.min(GROUP)] {
+        for &index in &unmet[..kept.min(GROUP)] {
             let key = keys[usize::from(index)];
             unknown[count % GROUP] = index;
             count += usize::from(self.short[hash(key) as usize & mask].key != key);
         }
         *unknown_count = count;
-    }
-
-    /// Puts a piece here that is one token, if it is short.
-    pub(super) fn begin_with(&mut self, piece: &[u8], token: u32) {
-        if piece.len() <= SHORT {
-            self.insert(key(piece, 0, piece.len()), &[token]);
-        }
     }
 
     /// Whether a short piece is here.
@@ -260,8 +329,8 @@ impl Cache {
             self.used = 0;
             return;
         }
-        // In large steps: memory that was never used before costs more than moving what there is.
-        let larger = vec![EMPTY; (self.short.len() * 4).min(MOST_SLOTS)];
+        let times = if self.short.len() <= FEW_SLOTS { 4 } else { 2 };
+        let larger = vec![EMPTY; (self.short.len() * times).min(MOST_SLOTS)];
         for entry in std::mem::replace(&mut self.short, larger).into_iter().filter(|entry| entry.key != 0) {
             let at = self.slot(entry.key);
             self.short[at] = entry;

@@ -16,6 +16,13 @@ const EMPTY: u64 = u64::MAX;
 pub(super) const LARGEST_SYMBOL: u32 = (1 << SYMBOL) - 2;
 /// Up to so many symbols the pair with the least rank is found by looking at all of them.
 const FEW: usize = 40;
+/// Symbols of a piece that is merged together with others.
+pub(super) const SOME: usize = 16;
+/// Bits of a place among few, below the rank of the pair that begins there: the least of such numbers is the pair that
+/// is merged, found without asking where it stands.
+const PLACE: u32 = 6;
+/// Where no pair begins.
+const NO_PAIR: i32 = i32::MAX;
 
 /// Pairs of symbols, with their rank and the symbol that they become.
 pub(super) struct Merges {
@@ -33,8 +40,8 @@ pub(super) struct Merges {
 /// passed over.
 pub(super) struct Few<const N: usize> {
     symbols: [u32; N],
-    /// The rank of a symbol and the one after it, at its place.
-    ranks: [u32; N],
+    /// The rank of a symbol and the one after it, and its place.
+    ranks: [i32; N],
     next: [u8; N],
     previous: [u8; N],
     count: usize,
@@ -155,17 +162,26 @@ impl Merges {
     pub(super) fn begin<const N: usize>(&self, symbols: &[u32]) -> Few<N> {
         let mut few = Few {
             symbols: [0; N],
-            ranks: [NONE; N],
+            ranks: [NO_PAIR; N],
             next: std::array::from_fn(|at| at as u8 + 1),
             previous: std::array::from_fn(|at| (at as u8).saturating_sub(1)),
             count: symbols.len(),
             is_done: false,
         };
         few.symbols[..symbols.len()].copy_from_slice(symbols);
-        for (rank, sides) in few.ranks.iter_mut().zip(symbols.windows(2)) {
-            *rank = self.of(sides[0], sides[1]);
+        for (at, sides) in symbols.windows(2).enumerate() {
+            few.ranks[at] = self.at(at, sides[0], sides[1]);
         }
         few
+    }
+
+    /// The rank of a pair that begins at a place among few, and the place.
+    #[inline]
+    fn at(&self, place: usize, left: u32, right: u32) -> i32 {
+        match self.of(left, right) {
+            NONE => NO_PAIR,
+            rank => (rank << PLACE | place as u32).cast_signed(),
+        }
     }
 
     /// Merges the pair that comes first, and says whether there was one.
@@ -175,26 +191,24 @@ impl Merges {
             return false;
         }
         let Few { symbols, ranks, next, previous, count, is_done } = few;
-        let (mut first, mut at) = (NONE, 0);
-        for (index, &rank) in ranks[..count.saturating_sub(1)].iter().enumerate() {
-            (first, at) = if rank < first { (rank, index) } else { (first, at) };
-        }
-        if first == NONE {
+        let first = ranks.iter().fold(NO_PAIR, |first, &rank| first.min(rank));
+        if first == NO_PAIR {
             *is_done = true;
             return false;
         }
+        let at = first as usize % (1 << PLACE);
         let right = usize::from(next[at]);
         let after = usize::from(next[right]);
-        symbols[at] = self.merged[first as usize];
-        (ranks[at], ranks[right]) = (NONE, NONE);
+        symbols[at] = self.merged[(first >> PLACE) as usize];
+        (ranks[at], ranks[right]) = (NO_PAIR, NO_PAIR);
         next[at] = after as u8;
         if after < *count {
             previous[after] = at as u8;
-            ranks[at] = self.of(symbols[at], symbols[after]);
+            ranks[at] = self.at(at, symbols[at], symbols[after]);
         }
         if at > 0 {
             let before = usize::from(previous[at]);
-            ranks[before] = self.of(symbols[before], symbols[at]);
+            ranks[before] = self.at(before, symbols[before], symbols[at]);
         }
         true
     }

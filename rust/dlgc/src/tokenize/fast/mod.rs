@@ -27,9 +27,9 @@ use super::encode::Encoded;
 use crate::error::Result;
 
 use added::{Finder, Token};
-use cache::{Cache, GROUP, Group, Key, SHORT};
+use cache::{Beginning, Cache, GROUP, Group, Key};
 use joins::{Joins, THREE_BYTES};
-use merge::{Few, Merges, Scratch};
+use merge::{Few, Merges, SOME, Scratch};
 use parts::{Kind, SPACE_SIGN};
 use unicode::{UNICODE, decode};
 
@@ -68,12 +68,13 @@ pub(super) struct Fast {
     said: Vec<u8>,
     /// Pieces that are tokens, though merging does not give them.
     whole: HashMap<Vec<u8>, u32, RandomState>,
-    /// What a worker has met when it begins: the tokens that are pieces.
-    beginning: Cache,
+    /// The tokens that are pieces.
+    beginning: Beginning,
     workers: Mutex<Vec<Worker>>,
 }
 
 /// What one thread needs for itself.
+#[derive(Default)]
 struct Worker {
     cache: Cache,
     ends: Vec<u32>,
@@ -81,22 +82,8 @@ struct Worker {
     /// None while it is used.
     group: Option<Box<Group>>,
     symbols: Vec<u32>,
-    learnt: Vec<(Key, Few<SHORT>)>,
+    learnt: Vec<(Key, Few<SOME>)>,
     scratch: Scratch,
-}
-
-impl Worker {
-    fn new(cache: Cache) -> Self {
-        Self {
-            cache,
-            ends: Vec::new(),
-            words: Vec::new(),
-            group: None,
-            symbols: Vec::new(),
-            learnt: Vec::new(),
-            scratch: Scratch::default(),
-        }
-    }
 }
 
 /// Where tokens go.
@@ -210,7 +197,7 @@ impl Fast {
     #[cfg(test)]
     pub(super) fn spoil(&mut self) {
         self.bytes.swap(usize::from(b'q'), usize::from(b'z'));
-        self.beginning = Cache::default();
+        self.beginning = Beginning::default();
     }
 
     /// Ids and offsets of a text.
@@ -221,10 +208,15 @@ impl Fast {
         if self.write(text, slow, &mut out)? == Done::Yes { Ok(out) } else { slow(text) }
     }
 
-    /// Ids of a text.
-    pub(super) fn ids(&self, text: &str, slow: Slow<'_>) -> Result<Vec<u32>> {
-        let mut out = Vec::with_capacity(text.len() / 4 + 16);
-        if self.write(text, slow, &mut out)? == Done::Yes { Ok(out) } else { Ok(slow(text)?.ids) }
+    /// Appends the ids of a text.
+    pub(super) fn append_ids(&self, text: &str, slow: Slow<'_>, out: &mut Vec<u32>) -> Result<()> {
+        let before = out.len();
+        out.reserve(text.len() / 4 + 16);
+        if self.write(text, slow, out)? == Done::No {
+            out.truncate(before);
+            out.extend(slow(text)?.ids);
+        }
+        Ok(())
     }
 
     fn write(&self, text: &str, slow: Slow<'_>, out: &mut impl Sink) -> Result<Done> {
@@ -232,7 +224,7 @@ impl Fast {
             return Ok(Done::No);
         }
         let idle = self.workers.lock().map_or_else(|_| None, |mut workers| workers.pop());
-        let mut worker = idle.unwrap_or_else(|| Worker::new(self.beginning.clone()));
+        let mut worker = idle.unwrap_or_default();
         let done = self.segments(text, slow, &mut worker, out);
         if let Ok(mut workers) = self.workers.lock() {
             workers.push(worker);
@@ -349,7 +341,7 @@ impl Fast {
         let part = if self.whole.is_empty() { 0 } else { PART_KEY };
         for words in words.chunks(GROUP) {
             group.set(text, start, words, part, if first { FIRST_KEY } else { 0 });
-            worker.cache.meet(&mut group, words.len());
+            worker.cache.meet(&self.beginning, &mut group, words.len());
             self.learn(text, start, words, first, &group, worker);
             let mut done = 0;
             for &index in group.unmet.iter().take(group.unmet_count) {
@@ -375,6 +367,10 @@ impl Fast {
             let index = usize::from(index);
             let key = group.keys[index];
             if first && index == 0 || worker.cache.has(key) || worker.learnt.iter().any(|(learnt, _)| *learnt == key) {
+                continue;
+            }
+            if let Some(token) = self.beginning.find(key) {
+                worker.cache.insert(key, &[token]);
                 continue;
             }
             let from = index.checked_sub(1).map_or(start, |before| end_of(words[before]));
