@@ -267,6 +267,9 @@ fn stored_file(path: &str) -> &Path {
 
 /// How long a thread waits before it looks whether the run was given up.
 const TICK: Duration = Duration::from_millis(100);
+/// Chunks on the way beside two for each worker: rows are packed and written many at once, and workers shall not wait for
+/// that.
+const AHEAD: usize = 6;
 /// How much the built-in tokenizer compiles without being asked for by name.
 const DEMO_BYTES: u64 = 100_000_000;
 
@@ -464,7 +467,7 @@ fn run(
         0 => thread::available_parallelism().map_or(1, usize::from),
         threads => threads.min(1024),
     };
-    let in_flight = 2 * threads + 2;
+    let in_flight = 2 * threads + AHEAD;
     let (permit_sender, permits) = bounded::<()>(in_flight);
     for _ in 0..in_flight {
         permit_sender.send(()).expect("the channel has room for every permit");
