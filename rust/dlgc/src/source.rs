@@ -112,7 +112,8 @@ pub struct InputDigest {
 
 impl Chunk {
     fn of(file: &Arc<str>) -> Self {
-        Self { file: Arc::clone(file), bytes: Vec::new(), records: Vec::new() }
+        let bytes = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
+        Self { file: Arc::clone(file), bytes, records: Vec::new() }
     }
 
     /// Whether it is worth handing over.

@@ -421,7 +421,8 @@ fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
         ("Thai", &[('\u{e00}', '\u{e7f}')]),
     ];
     let mut counts = [0_usize; SCRIPTS.len()];
-    let latin = SCRIPTS.iter().position(|(name, _)| *name == "Latn").expect("it is one of them");
+    let of = |wanted: &str| SCRIPTS.iter().position(|(name, _)| *name == wanted).expect("it is one of them");
+    let (latin, han) = (of("Latn"), of("Hani"));
     let said = dialogue.messages.iter().filter(|message| message.role != Role::System);
     let mut looked = 0;
     for text in said.filter_map(|message| message.content.as_deref()) {
@@ -434,10 +435,16 @@ fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
             looked += letters;
             continue;
         }
-        for letter in text.chars().filter(|letter| letter.is_alphabetic()).take(LOOK - looked) {
+        // All of these are letters; asking takes longer than everything else here.
+        let is_han = |letter: char| ('\u{4e00}'..='\u{9fff}').contains(&letter);
+        for letter in text.chars().filter(|&letter| is_han(letter) || letter.is_alphabetic()).take(LOOK - looked) {
             looked += 1;
             if letter.is_ascii() {
                 counts[latin] += 1;
+                continue;
+            }
+            if is_han(letter) {
+                counts[han] += 1;
                 continue;
             }
             let is_of = |ranges: &[(char, char)]| ranges.iter().any(|&(first, last)| (first..=last).contains(&letter));

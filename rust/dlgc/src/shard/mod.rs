@@ -40,8 +40,8 @@ pub use splits::SplitsWriter;
 
 /// Rows of a batch: `datasets` reads single rows quickest from batches of about this size.
 const BATCH_ROWS: usize = 1000;
-/// Tokens after which a batch is closed early.
-const BATCH_TOKENS: usize = 1 << 22;
+/// Tokens after which a batch is closed early: a few megabytes stay near the processor, and are the same each time.
+const BATCH_TOKENS: usize = 1 << 19;
 /// Tokens after which a shard is closed unless told otherwise: about half a gigabyte.
 pub const SHARD_TOKENS: u64 = 1 << 26;
 /// Stands in a folder while a dataset is being made in it; holds the [`Journal`].
