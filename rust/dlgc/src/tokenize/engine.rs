@@ -17,8 +17,8 @@ use super::tested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::panics::caught;
 
-/// The first texts of a run are compared with the reference as far as they have so many bytes together, and of the others
-/// one in so many, by their hash: it takes as long for one as we take for fifty.
+/// Of the texts of a run one in so many, by their hash, is compared with the reference, which takes as long for one as we
+/// take for fifty; and the first ones as far as they have so many bytes together.
 const FIRST: usize = 1 << 14;
 const ONE_IN: u64 = 2048;
 /// So many of their first bytes are hashed, with their length.
@@ -27,6 +27,9 @@ const HASHED: usize = 1 << 10;
 const LONGEST: usize = 1 << 20;
 /// So many bytes of text wait for it at most, before it has been read.
 const MOST_WAITING: usize = 4 << 20;
+/// A run in which fewer bytes than this are encoded, by a tokenizer that was tested before, does without the first ones: it
+/// would be over long before the reference is read.
+const SMALL: usize = 1 << 20;
 /// So many random texts are compared when a tokenizer is loaded.
 const AT_LOAD: usize = 400;
 
@@ -42,8 +45,8 @@ pub(super) struct Engine {
     known: Arc<Known>,
     /// Why the reference does all the work of this run, though there is a fast path.
     refused: Option<String>,
-    /// Bytes of the first texts.
-    first: AtomicUsize,
+    /// Bytes that were encoded.
+    bytes: AtomicUsize,
     /// What is to be compared when the reference has been read, and how many bytes of text that is.
     waiting: Mutex<(Vec<(String, Encoded)>, usize)>,
     /// A text that was not encoded as by the reference.
@@ -68,7 +71,7 @@ impl Known {
         let kept = (Arc::clone(json), declared.to_vec());
         let (outline, early) = match (outline, early) {
             (Some(outline), Some(Ok(fast))) if is_tested => {
-                return Ok(Self { source: Source::of_outline(kept.0, kept.1, outline), fast: Ok(fast) });
+                return Ok(Self { source: Arc::new(Source::unread(kept.0, kept.1, outline)), fast: Ok(fast) });
             }
             other => other,
         };
@@ -176,7 +179,7 @@ fn fast_of(file: Option<&File<'_>>, reference: &Reference) -> std::result::Resul
 impl Engine {
     /// `refused` says why the reference shall do all the work.
     pub(super) fn new(known: Arc<Known>, refused: Option<String>) -> Self {
-        Self { known, refused, first: AtomicUsize::new(0), waiting: Mutex::default(), difference: OnceLock::new() }
+        Self { known, refused, bytes: AtomicUsize::new(0), waiting: Mutex::default(), difference: OnceLock::new() }
     }
 
     pub(super) fn known(&self) -> &Known {
@@ -198,12 +201,16 @@ impl Engine {
 
     /// Ids and offsets of a text.
     pub(super) fn encode(&self, text: &str) -> Result<Encoded> {
+        self.encode_as(text, self.is_compared(text))
+    }
+
+    fn encode_as(&self, text: &str, is_compared: bool) -> Result<Encoded> {
         let known = &self.known;
         let Ok(fast) = self.fast() else { return known.by_reference(text) };
         let found = match caught(|| fast.encode(text, &|text| known.by_reference(text))) {
             Ok(encoded) => {
                 let encoded = encoded?;
-                if !self.is_compared(text) {
+                if !is_compared {
                     return Ok(encoded);
                 }
                 if known.source.ready().is_none() && self.waits(text, &encoded) {
@@ -232,12 +239,15 @@ impl Engine {
                 Err(_) => out.truncate(before),
             }
         }
-        out.extend(self.encode(text)?.ids);
+        out.extend(self.encode_as(text, true)?.ids);
         Ok(())
     }
 
-    /// Compares what had to wait for the reference.
+    /// Compares what had to wait for the reference, unless nobody has asked for that yet.
     pub(super) fn settle(&self) -> Result<()> {
+        if !self.known.source.is_begun() {
+            return Ok(());
+        }
         let waiting = self.waiting.lock().map(|mut waiting| std::mem::take(&mut *waiting)).unwrap_or_default();
         let Ok(fast) = self.fast() else { return Ok(()) };
         for (text, encoded) in waiting.0 {
@@ -281,12 +291,13 @@ impl Engine {
 
     /// Whether a text of a run is encoded by the reference too.
     fn is_compared(&self, text: &str) -> bool {
-        let is_first = || {
-            self.first.load(Ordering::Relaxed) < FIRST && self.first.fetch_add(text.len(), Ordering::Relaxed) < FIRST
-        };
+        let before = self.bytes.fetch_add(text.len(), Ordering::Relaxed);
         let beginning = &text.as_bytes()[..text.len().min(HASHED)];
-        let is_chosen = || xxh3_64_with_seed(beginning, text.len() as u64).is_multiple_of(ONE_IN);
-        text.len() <= LONGEST && (is_first() || is_chosen())
+        let is_chosen = xxh3_64_with_seed(beginning, text.len() as u64).is_multiple_of(ONE_IN);
+        if is_chosen || before < SMALL && before + text.len() >= SMALL {
+            self.known.source.begin();
+        }
+        text.len() <= LONGEST && (is_chosen || before < FIRST)
     }
 }
 
@@ -351,7 +362,9 @@ mod tests {
             let engine = Engine::new(Arc::new(known), None);
             engine.encode("plain").expect("encoded");
             engine.encode("jazz and quartz").expect("nobody has looked");
+            assert!(engine.settle().is_ok(), "so little is not worth reading it");
             assert!(engine.known.source.ready().is_none() && engine.difference().is_none());
+            engine.encode(&"plain ".repeat(SMALL / 6 + 1)).expect("too long to be compared");
             assert_eq!(engine.settle().is_err(), is_spoiled);
             assert_eq!(engine.difference().is_some(), is_spoiled);
             assert!(engine.known.source.ready().is_some());

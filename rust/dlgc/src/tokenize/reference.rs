@@ -2,13 +2,14 @@
 //!
 //! In: the file, and the added tokens that are declared beside it. Out: the [`Reference`], which takes long to read, and
 //! its outline ([`File::outline`]), which does not: the same parts and added tokens, without the vocabulary. Where a
-//! tokenizer was tested before ([`super::tested`]), the whole of it is read beside the work, for the texts that are
-//! compared with it.
+//! tokenizer was tested before ([`super::tested`]), the whole of it is read beside the work, as soon as there is enough of
+//! that, for the texts that are compared with it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
@@ -150,6 +151,8 @@ pub(super) struct Source {
     /// What trims offsets, which only what equals transformers' bits may see, in the tokenizers where something does.
     post_processor: Option<PostProcessorWrapper>,
     whole: OnceLock<std::result::Result<Reference, String>>,
+    /// Whether a thread was asked to read it.
+    is_begun: AtomicBool,
 }
 
 impl Source {
@@ -162,22 +165,22 @@ impl Source {
     ) -> Self {
         let outline = outline.filter(|outline| is_outline_of(outline, &whole));
         let post_processor = whole.get_post_processor().filter(|found| changes_offsets(found)).cloned();
-        Self { json, declared, outline, post_processor, whole: OnceLock::from(Ok(without_post_processor(whole))) }
+        Self { json, declared, outline, post_processor, whole: OnceLock::from(Ok(without_post_processor(whole))), is_begun: true.into() }
     }
 
-    /// With an outline that was found to be right before; the whole is read beside what is done with it.
-    pub(super) fn of_outline(json: Arc<[u8]>, declared: Vec<(u32, AddedToken)>, outline: Reference) -> Arc<Self> {
-        let source = Arc::new(Self::unread(json, declared, outline));
-        let beside = Arc::clone(&source);
-        // Without a thread it is read by who needs it first.
-        let _ = std::thread::Builder::new().name("dlgc-reference".to_owned()).spawn(move || drop(beside.whole()));
-        source
-    }
-
-    /// The same, the whole of which is read when it is needed.
+    /// With an outline that was found to be right before; the whole is read when it is needed.
     pub(super) fn unread(json: Arc<[u8]>, declared: Vec<(u32, AddedToken)>, outline: Reference) -> Self {
         let post_processor = outline.get_post_processor().filter(|found| changes_offsets(found)).cloned();
-        Self { json, declared, outline: Some(outline), post_processor, whole: OnceLock::new() }
+        Self { json, declared, outline: Some(outline), post_processor, whole: OnceLock::new(), is_begun: false.into() }
+    }
+
+    /// Has the whole read beside what is done, unless that was asked for before.
+    pub(super) fn begin(self: &Arc<Self>) {
+        if !self.is_begun.swap(true, Ordering::Relaxed) {
+            let beside = Arc::clone(self);
+            // Without a thread it is read by who needs it first.
+            let _ = std::thread::Builder::new().name("dlgc-reference".to_owned()).spawn(move || drop(beside.whole()));
+        }
     }
 
     pub(super) fn json(&self) -> &[u8] {
@@ -208,6 +211,11 @@ impl Source {
             whole.map(without_post_processor).map_err(|error| error.to_string())
         };
         self.whole.get_or_init(read).as_ref().map_err(fail)
+    }
+
+    /// Whether it was asked for beside what is done, or is there.
+    pub(super) fn is_begun(&self) -> bool {
+        self.is_begun.load(Ordering::Relaxed) || self.whole.get().is_some()
     }
 
     /// The same, if it has been read.

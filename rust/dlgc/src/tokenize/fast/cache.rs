@@ -354,3 +354,47 @@ impl Cache {
         self.long.insert(piece.into(), tokens.into());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_from_the_beginning_is_found_and_nothing_else() {
+        let texts: Vec<String> = (0..5000_u32).map(|number| format!("{}", number.wrapping_mul(2_654_435_761))).collect();
+        let pieces: Vec<(&[u8], u32)> = texts.iter().zip(7..).map(|(text, token)| (text.as_bytes(), token)).collect();
+        let long: (&[u8], u32) = (b"twelve bytes", 6);
+        let beginning = Beginning::of(&[pieces.as_slice(), &[long]].concat());
+        for (piece, token) in &pieces {
+            assert_eq!(beginning.find(key(piece, 0, piece.len())), Some(*token));
+        }
+        let others: [&[u8]; 5] = [b"", b"x", b"12345x", long.0, b"eleven byte"];
+        assert!(others.iter().all(|other| beginning.find(key(other, 0, other.len())).is_none()));
+        let flagged = key(pieces[0].0, 0, pieces[0].0.len()) | super::super::PART_KEY;
+        assert_eq!(beginning.find(flagged), None, "a part of a piece is none");
+        assert_eq!(Beginning::default().find(key(b"x", 0, 1)), None);
+
+        let mut cache = Cache::default();
+        let mut group = Group::default();
+        let text = texts[..200].concat() + "neither this nor that is a token";
+        let mut ends: Vec<u32> = texts[..200]
+            .iter()
+            .scan(0, |end, text| {
+                *end += text.len() as u32;
+                Some(*end)
+            })
+            .collect();
+        ends.push(text.len() as u32);
+        for _ in 0..2 {
+            group.set(text.as_bytes(), 0, &ends, 0, 0);
+            cache.meet(&beginning, &mut group, ends.len());
+            let unmet = &group.unmet[..group.unmet_count];
+            assert!(unmet.contains(&200));
+            for at in (0..200).filter(|at| !unmet.contains(&(*at as u8))) {
+                assert_eq!(group.tokens[at], 7 + at as u32);
+            }
+            // Those that do not lie where they are looked for first are found when they are learnt.
+            assert!(unmet.len() < 100);
+        }
+    }
+}
