@@ -1,12 +1,12 @@
 """The benchmark: dlgc beside TRL and beside tokenizers on real text, in one run, taking turns: `specs/benchmark.md`.
 
     python scripts/bench.py                                  everything; about two hours on two processors
-    python scripts/bench.py --quick                          a few MB, once: to try it; its page stays in the cache
+    python scripts/bench.py --quick                          a few MB, once: to try it; all of it stays in the cache
     python scripts/bench.py --only tokenizers --corpora chinese --tokenizers qwen3
 
-Parts: `pipeline` (JSON lines to packed rows), `tokenizers` (alone), `passes` (of dlgc). What was measured is kept in
-the cache, so a part can be measured again by itself; a part holds the figures of one run only. Ends with status 1 where
-rows are not TRL's or ids not the reference's.
+Parts: `pipeline` (JSON lines to packed rows), `tokenizers` (alone), `passes` (of dlgc). What was measured is kept
+beside the page, in `specs/benchmark.json`, so a part can be measured again by itself; a part holds the figures of one
+run only. Ends with status 1 where rows are not TRL's or ids not the reference's.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = Path(__file__).resolve().parent
 PAGE, PICTURE = ROOT / "specs" / "benchmark.md", ROOT / "docs" / "benchmark.svg"
+RESULTS = PAGE.with_suffix(".json")
 PARTS = ("pipeline", "tokenizers", "passes")
 TOKENIZERS = ("qwen3", "llama3_1", "gemma3", "llama2")
 QUICK = 1_000_000
@@ -277,9 +278,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if not corpora.TEMPLATE.is_file():
         sys.exit("skipped: the real templates (../shared) are not here")
-    folder = corpora.CACHE / ("quick" if arguments.quick else "results")
+    folder = corpora.CACHE / "quick"
     folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / "results.json"
+    kept = folder / "results.json" if arguments.quick else RESULTS
     results: dict[str, Any] = {"parts": {}, "corpora": {}}
     if kept.is_file():
         results = json.loads(kept.read_text(encoding="utf-8"))
@@ -292,14 +293,15 @@ def main() -> None:
         except corpora.MissingError as error:
             print(f"{name}: skipped: {error}", file=sys.stderr)
     about = {name: dataclasses.asdict(corpus) for name, corpus in found.items()}
-    results |= {"machine": machine(), "runs": runs, "quick": arguments.quick, "corpora": results["corpora"] | about}
+    results |= {"quick": arguments.quick, "corpora": results["corpora"] | about}
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(Path(temporary), found, list(arguments.tokenizers), runs)
         measures = {"pipeline": bench.pipeline, "tokenizers": bench.tokenisers, "passes": bench.passes}
         for part in arguments.only:
             began = time.monotonic()
-            results["parts"][part] = {"date": dt.datetime.now(dt.UTC).date().isoformat(), **measures[part]()}
-            kept.write_text(json.dumps(results, indent=1), encoding="utf-8")
+            date = dt.datetime.now(dt.UTC).date().isoformat()
+            results["parts"][part] = {"date": date, "machine": machine(), "times": runs, **measures[part]()}
+            kept.write_text(json.dumps(results) + "\n", encoding="utf-8")
             print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
     command = "make bench" if not sys.argv[1:] else f"scripts/bench.py {' '.join(sys.argv[1:])}"
     page = bench_page.page(results, command)

@@ -256,10 +256,11 @@ def described(corpora: Mapping[str, Any]) -> list[str]:
 HEAD = """\
 # Benchmark
 
-Written by `make bench` ({command}). dlgc beside TRL and beside tokenizers, on {machine}.
+Written by `make bench` ({command}): dlgc beside TRL and beside tokenizers.
+Each part was measured in one go; every run is kept in `specs/benchmark.json`.
 
 {note}Every figure is a process of its own, so every cache is cold but the system's of files; contenders take turns,
-{runs} times each, and the median is shown with the shortest and the longest. One thread or process has one processor,
+and the median is shown with the shortest and the longest. One thread or process has one processor,
 and everything of dlgc, its reader and writer too, runs on it; two have two. MB are of the input, a million bytes.
 Start-up is not in the seconds: of dlgc it is the time of the same command on the first dialogue alone, of TRL what
 comes before `load_dataset`; CPU s are of the whole process with its start-up. Peak is the resident memory of the
@@ -286,8 +287,8 @@ TOKENIZERS = """
 ## Tokenisers alone
 
 The text of each dialogue's messages, each with a line break behind it; dlgc through `cargo run --release --example
-tokenize` with ids and offsets, peers through their quickest call in Python in batches of 1,000 dialogues, taking ids
-out of the result not timed; one processor, but two for two threads. Ids are compared with those of {reference}, of
+tokenize`, ids in a list for each 100 dialogues, peers through their quickest call in Python in batches of 1,000, taking
+ids out of the result not timed; one processor, but two for two threads. Ids are compared with those of {reference}, of
 peers by a digest of all, of dlgc text by text with offsets (`--check`). Peak is with all texts in memory. {measured}
 """
 PASSES = """
@@ -300,10 +301,8 @@ remains of a whole compilation: split, ledger, hand-over, manifest. {measured}
 
 def page(results: Mapping[str, Any], command: str) -> str:
     """The page of all parts that were measured."""
-    machine = results["machine"]
-    described_machine = ", ".join(f"{value}" for value in machine.values())
     note = "**A trial on little data: its figures mean nothing.** " if results["quick"] else ""
-    text = HEAD.format(command=command, machine=described_machine, note=note, runs=results["runs"])
+    text = HEAD.format(command=command, note=note)
     text += "\n".join(described(results["corpora"])) + "\n"
     parts: tuple[tuple[str, str, Callable[[Mapping[str, Any]], list[str]]], ...] = (
         ("pipeline", PIPELINE, lambda part: pipeline(part, results["corpora"])),
@@ -314,7 +313,8 @@ def page(results: Mapping[str, Any], command: str) -> str:
         part = results["parts"].get(name)
         if part is None:
             continue
-        measured = f"Measured on {part['date']}: {', '.join(part['versions'])}."
+        machine = ", ".join(part["machine"].values())
+        measured = f"Measured on {part['date']}, {part['times']} times, on {machine}: {', '.join(part['versions'])}."
         text += head.format(measured=measured, reference=REFERENCE)
         text += "\n".join(lines(part)) + "\n"
     return text

@@ -101,13 +101,16 @@ def results() -> dict[str, Any]:
     about = {"bytes": 10_000_000, "dialogues": 1000, "messages": 7000, "left_out": 3, "unique": 0.5}
     equal = {"rows": 5, "rows_of_trl": 5, "equal": 5, "examples": 9, "only_dlgc": 0, "only_trl": 0, "untrained": 0}
     counts = {"rows": 5, "trained": 1_500_000}
+    of_all = {"machine": {"processors": "2 processors", "memory": "3 GiB"}, "times": 7}
     pipeline = {
+        **of_all,
         "date": "2026-01-02",
         "versions": ["trl 1.2.3", "torch 4"],
         "runs": {"english": {"dlgc, 1 thread": [run(0.1, **counts)], bench_page.TRL: [run(5.0, **counts)]}},
         "equal": {"english": {**equal, "first": None}},
     }
     alone = {
+        **of_all,
         "date": "2026-01-03",
         "versions": ["gigatoken 4.5"],
         "runs": {"english": {"qwen3": {"dlgc, 1 thread": [run(1.0)], bench_page.REFERENCE: [run(3.0, digest="a")]}}},
@@ -116,10 +119,8 @@ def results() -> dict[str, Any]:
         "missing": {"fastokens 0": "no wheel"},
     }
     report = {"bytes": 1_000_000, "whole": 2.5, "load": 0.5, "seconds": {"read": 0.5, "parse": 1.0}}
-    passes = {"date": "2026-01-04", "versions": ["dlgc 0"], "runs": {"As TRL": {"english": [report]}}}
+    passes = {**of_all, "date": "2026-01-04", "versions": ["dlgc 0"], "runs": {"As TRL": {"english": [report]}}}
     return {
-        "machine": {"processors": "2 processors"},
-        "runs": 1,
         "quick": False,
         "corpora": {"english": about},
         "parts": {"pipeline": pipeline, "tokenizers": alone, "passes": passes},
@@ -138,7 +139,7 @@ def test_the_page_has_every_part_with_its_ratios() -> None:
     assert "| everything else | 0.50 | 500.0 | 25 % |" in page
     assert "| whole | 2.00 | 2000.0 | 100 % |" in page
     assert "| English | 10.0 | 1,000 | 10,000 | 7.0 | 50.0 % | 3 |" in page
-    assert "Measured on 2026-01-02: trl 1.2.3, torch 4." in page
+    assert "Measured on 2026-01-02, 7 times, on 2 processors, 3 GiB: trl 1.2.3, torch 4." in page
     assert "mean nothing" not in page
 
 

@@ -165,7 +165,14 @@ impl Source {
     ) -> Self {
         let outline = outline.filter(|outline| is_outline_of(outline, &whole));
         let post_processor = whole.get_post_processor().filter(|found| changes_offsets(found)).cloned();
-        Self { json, declared, outline, post_processor, whole: OnceLock::from(Ok(without_post_processor(whole))), is_begun: true.into() }
+        Self {
+            json,
+            declared,
+            outline,
+            post_processor,
+            whole: OnceLock::from(Ok(without_post_processor(whole))),
+            is_begun: true.into(),
+        }
     }
 
     /// With an outline that was found to be right before; the whole is read when it is needed.

@@ -361,7 +361,8 @@ mod tests {
 
     #[test]
     fn what_is_known_from_the_beginning_is_found_and_nothing_else() {
-        let texts: Vec<String> = (0..5000_u32).map(|number| format!("{}", number.wrapping_mul(2_654_435_761))).collect();
+        let texts: Vec<String> =
+            (0..5000_u32).map(|number| format!("{}", number.wrapping_mul(2_654_435_761))).collect();
         let pieces: Vec<(&[u8], u32)> = texts.iter().zip(7..).map(|(text, token)| (text.as_bytes(), token)).collect();
         let long: (&[u8], u32) = (b"twelve bytes", 6);
         let beginning = Beginning::of(&[pieces.as_slice(), &[long]].concat());
