@@ -30,6 +30,13 @@ def arguments(function: Callable[..., Any]) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
+def test_what_packs_weights_in_four_bits_has_its_name() -> None:
+    from bitsandbytes.nn import Linear4bit
+    from dlgc.train.run import PACKS
+
+    assert hasattr(Linear4bit(8, 8), PACKS)
+
+
 def test_the_hooks_have_their_names_and_arguments() -> None:
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     import trl

@@ -22,6 +22,9 @@ from dlgc.train.options import Options, Trained
 if TYPE_CHECKING:
     from datasets import Dataset
 
+PACKS = "support_avx512bf16_for_cpu"
+"""What bitsandbytes calls it where a 4-bit layer may pack its weights for answering."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -117,6 +120,7 @@ def prepare(options: Options) -> Job:
         trainer = _trainer(options, shards, _given(shards, base, config, loading, held_out))
     except ValueError as error:
         raise OptionsError(str(error)) from error
+    _keep_trainable(trainer.model)
     checks.served(trainer.processing_class, shards, options)
     checks.processes(trainer.accelerator.num_processes, os.environ)
     checks.batch(trainer, shards.rows[0], shards.kind)
@@ -125,6 +129,17 @@ def prepare(options: Options) -> Job:
     if options.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=options.early_stopping_patience))
     return Job(options, shards, base, trainer, loading, held_out, checkpoint)
+
+
+def _keep_trainable(model: torch.nn.Module) -> None:
+    """Keeps 4-bit weights in the form through which gradients flow.
+
+    On processors with AVX512-BF16 bitsandbytes packs the weights of a layer that is asked in evaluation mode (0.50,
+    `Linear4bit.forward`), and leaves them so: in training nothing before such a layer would have a gradient.
+    """
+    for module in model.modules():
+        if hasattr(module, PACKS):
+            setattr(module, PACKS, False)
 
 
 def _configs(options: Options) -> tuple[Any, ModelConfig]:
