@@ -32,6 +32,7 @@ def arguments(function: Callable[..., Any]) -> list[str]:
 
 def test_what_packs_weights_in_four_bits_has_its_name() -> None:
     from bitsandbytes.nn import Linear4bit
+
     from dlgc.train.run import PACKS
 
     assert hasattr(Linear4bit(8, 8), PACKS)
