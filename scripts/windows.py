@@ -6,7 +6,7 @@ are cut at the budget as trainers do (`--window truncate --target template`, TRL
 one dialogue grows with its length, and the speed, in output tokens a second beside the same data without a budget: with
 the template that TRL trains Qwen3 with, under which a dialogue is a row, and with Qwen3's own, under which each turn is
 one. There most output repeats what came before, without a budget three times as much of it as with one, and such copies
-cost next to nothing; that table says how the two compare, and has no bound. Exit status 1 if a turn is lost without a
+cost next to nothing; the bound is the same. Exit status 1 if a turn is lost without a
 code of length, or a bound is missed.
 """
 
@@ -82,14 +82,14 @@ def speed(tokenizer: str, template: Path | None, rounds: int) -> tuple[list[str]
 
     Output tokens are those of the rows; source tokens those of the dialogues read. Where the head alone (system
     message, tools) of most dialogues is longer than the budget there is next to no output, and the bound is on source
-    tokens. Without a template, the model's own, nothing is bound.
+    tokens. Without a template it is the model's own.
     """
     columns = [
         *("set", "budget", "output tokens/s without", "with windows and packing", "share"),
         *("source tokens/s without", "with", "share"),
-        *(["bound on"] if template else []),
+        "bound on",
     ]
-    lines = [f"| {' | '.join(columns)} |", "| --- " + "| --: " * 7 + ("| --- |" if template else "|")]
+    lines = [f"| {' | '.join(columns)} |", "| --- " + "| --: " * 7 + "| --- |"]
     wrong = []
     lengths: tuple[int | str, ...] = ("none", 1024, 4096)
     with tempfile.TemporaryDirectory() as folder:
@@ -119,9 +119,9 @@ def speed(tokenizer: str, template: Path | None, rounds: int) -> tuple[list[str]
                     bounds.append(found / without)
                 by_output = 2 * trained[length] >= trained["none"]
                 bound = "output" if by_output else f"source: {trained[length]:,} of {trained['none']:,} turns fit"
-                lines.append(f"| {name} | {length:,} | {' | '.join(figures)} |{f' {bound} |' if template else ''}")
+                lines.append(f"| {name} | {length:,} | {' | '.join(figures)} | {bound} |")
                 print(lines[-1], flush=True)
-                if template and bounds[0 if by_output else 1] < LEAST_SPEED:
+                if bounds[0 if by_output else 1] < LEAST_SPEED:
                     wrong.append(f"{name} at {length}: {bounds} of the speed without")
     return lines, wrong
 
