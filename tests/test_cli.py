@@ -157,21 +157,3 @@ def test_every_code_is_explained() -> None:
         text = run("--explain", code).stdout if code == "control-token" else _dlgc.explain(code)
         assert text
         assert "What to do:" in text
-
-
-def test_ctrl_c_stops_promptly_and_commits_nothing(examples: Path, tmp_path: Path) -> None:
-    import signal
-    import time
-
-    raw = tmp_path / "raw.jsonl"
-    raw.write_text("".join(path.read_text() for path in sorted(examples.glob("*.jsonl"))) * 40)
-    command = [sys.executable, "-m", "dlgc", "compile", str(raw), "-o", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(1.5)
-    process.send_signal(signal.SIGINT)
-    start = time.monotonic()
-    _, stderr = process.communicate(timeout=30)
-    assert time.monotonic() - start < 10
-    assert process.returncode == 130
-    assert "interrupted; nothing was committed" in stderr
-    assert not (tmp_path / "out" / "manifest.json").exists()

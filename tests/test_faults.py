@@ -244,8 +244,8 @@ def started(command: list[str], **options: Any) -> subprocess.Popen[str]:  # noq
 
 
 def test_ctrl_c_stops_promptly_and_commits_nothing(tmp_path: Path) -> None:
-    raw = str(write(tmp_path / "raw.jsonl", lines(200_000, words=60)))
-    process = started([*DLGC, "compile", raw, "-o", str(tmp_path / "out"), "--tokenizer", "builtin"])
+    endless = started(["yes", json.dumps(dialogue(0, words=60))], stdout=subprocess.PIPE)
+    process = started([*DLGC, "compile", "-", "-o", str(tmp_path / "out")], stdin=endless.stdout)
     deadline = time.monotonic() + 60
     while not (tmp_path / "out").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -253,6 +253,8 @@ def test_ctrl_c_stops_promptly_and_commits_nothing(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     asked = time.monotonic()
     _, said = process.communicate(timeout=60)
+    endless.kill()
+    endless.communicate()
     assert process.returncode == 130
     assert "interrupted; nothing was committed" in said
     assert "Traceback" not in said
