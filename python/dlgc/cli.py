@@ -331,10 +331,14 @@ def _convert(arguments: argparse.Namespace) -> int:
     return _finish(arguments, report, arguments.output)
 
 
+def _print_json(value: object) -> None:
+    # In one piece: the encoder's own are written one by one, thousands of them.
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
 def _finish(arguments: argparse.Namespace, report: dlgc.Report, output: str | None) -> int:
     if arguments.json:
-        json.dump(dataclasses.asdict(report), sys.stdout, ensure_ascii=False)
-        sys.stdout.write("\n")
+        _print_json(dataclasses.asdict(report))
     else:
         terminal.report(report, output)
     return 1 if report.failure else 0
@@ -366,8 +370,7 @@ def _show(arguments: argparse.Namespace) -> int:
         raise dlgc.OptionsError("`--against` compares what is trained of a dialogue, not of preferences")
     compared = against.compare(rendered, json.loads(json.loads(found)["record"]), arguments.against, **chosen)
     if arguments.json:
-        json.dump(dataclasses.asdict(compared), sys.stdout, ensure_ascii=False)
-        sys.stdout.write("\n")
+        _print_json(dataclasses.asdict(compared))
     else:
         terminal.against(compared, f"{path}:{number}", color)
     return 0
@@ -388,8 +391,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     with progress("confirming") as tick:
         verdict = dlgc.verify(arguments.shards, source=arguments.source, progress=tick)
     if arguments.json:
-        json.dump(dataclasses.asdict(verdict), sys.stdout)
-        sys.stdout.write("\n")
+        _print_json(dataclasses.asdict(verdict))
     else:
         sys.stdout.writelines(line + "\n" for line in terminal.verdict(verdict, arguments.shards))
     return 0 if verdict.sound else 1
@@ -398,8 +400,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _verify_tokenizer(arguments: argparse.Namespace) -> int:
     verdict = dlgc.verify_tokenizer(arguments.tokenizer, strings=arguments.strings, whole=arguments.whole)
     if arguments.json:
-        json.dump(dataclasses.asdict(verdict), sys.stdout, ensure_ascii=False)
-        sys.stdout.write("\n")
+        _print_json(dataclasses.asdict(verdict))
     else:
         sys.stdout.writelines(line + "\n" for line in terminal.tokenizer_verdict(verdict))
     return 2 if verdict.difference else 0
@@ -414,8 +415,7 @@ def _repack(arguments: argparse.Namespace) -> int:
         shard_tokens=arguments.shard_tokens,
     )
     if arguments.json:
-        json.dump(manifest, sys.stdout, ensure_ascii=False)
-        sys.stdout.write("\n")
+        _print_json(manifest)
     else:
         for line in terminal.splits(manifest):
             terminal.say(line)
@@ -426,8 +426,7 @@ def _repack(arguments: argparse.Namespace) -> int:
 def _drift(arguments: argparse.Namespace) -> int:
     drift = dlgc.drift(arguments.shards, tokenizer=arguments.tokenizer, chat_template=arguments.chat_template)
     if arguments.json:
-        json.dump(dataclasses.asdict(drift), sys.stdout, ensure_ascii=False)
-        sys.stdout.write("\n")
+        _print_json(dataclasses.asdict(drift))
     else:
         sys.stdout.writelines(line + "\n" for line in terminal.drift(drift, arguments.shards))
     return 1 if drift.drifted else 0

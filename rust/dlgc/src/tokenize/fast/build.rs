@@ -4,8 +4,8 @@
 //! from what they say, between which characters nothing is merged, which characters may stand in place of their bytes.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 
+use thread_local::ThreadLocal;
 use tokenizers::Tokenizer as Reference;
 
 use super::super::reference::File;
@@ -43,7 +43,7 @@ impl Fast {
             said: Vec::new(),
             whole: HashMap::default(),
             beginning: Beginning::default(),
-            workers: Mutex::default(),
+            workers: ThreadLocal::new(),
         };
         for &(left, right, _) in &parts.merges {
             let (left, right) = (parts.said(left), parts.said(right));

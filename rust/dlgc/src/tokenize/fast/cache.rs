@@ -14,7 +14,7 @@ pub(super) const SHORT: usize = 15;
 const LONG: usize = 4096;
 /// Slots for short pieces, at first and at most; three quarters of them are used.
 const FIRST_SLOTS: usize = 1 << 13;
-const MOST_SLOTS: usize = 1 << 20;
+const MOST_SLOTS: usize = 1 << 18;
 /// Up to so many slots there are four times as many the next time, then twice as many: memory that was never used before
 /// costs more than moving what there is.
 const FEW_SLOTS: usize = 1 << 15;

@@ -2,8 +2,9 @@
 //!
 //! In: a text. Out: its [`Encoded`]. Added tokens are split off (`added`), what is between them is cut into pieces
 //! (`split`), and those into words where no merge crosses (`joins`); words that came before are looked up (`cache`),
-//! the others merged (`merge`). What is not known for certain (a text that its normaliser changes, a token that looks
-//! at its neighbours, any tokenizer with an unknown part) is left to the reference.
+//! the others merged (`merge`). What NFC changes is encoded as it comes out of that, its places are those of what went in.
+//! What is not known for certain (a token that looks at its neighbours, any tokenizer with an unknown part) is left to the
+//! reference.
 
 mod added;
 mod blocks;
@@ -15,15 +16,17 @@ mod parts;
 mod split;
 mod unicode;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Mutex;
 
 use foldhash::fast::RandomState;
+use thread_local::ThreadLocal;
 use tokenizers::normalizers::NFC;
+use tokenizers::tokenizer::normalizer::Range::Normalized;
 use tokenizers::{NormalizedString, Normalizer};
 
-use super::encode::Encoded;
+use super::encode::{Encoded, fail};
 use crate::error::Result;
 
 use added::{Finder, Token};
@@ -70,7 +73,8 @@ pub(super) struct Fast {
     whole: HashMap<Vec<u8>, u32, RandomState>,
     /// The tokens that are pieces.
     beginning: Beginning,
-    workers: Mutex<Vec<Worker>>,
+    /// One for each thread, which finds what it has learnt near to its processor. None while it is used.
+    workers: ThreadLocal<Cell<Option<Box<Worker>>>>,
 }
 
 /// What one thread needs for itself.
@@ -223,12 +227,10 @@ impl Fast {
         if text.len() >= PART as usize {
             return Ok(Done::No);
         }
-        let idle = self.workers.lock().map_or_else(|_| None, |mut workers| workers.pop());
-        let mut worker = idle.unwrap_or_default();
+        let place = self.workers.get_or_default();
+        let mut worker = place.take().unwrap_or_default();
         let done = self.segments(text, slow, &mut worker, out);
-        if let Ok(mut workers) = self.workers.lock() {
-            workers.push(worker);
-        }
+        place.set(Some(worker));
         done
     }
 
@@ -236,24 +238,46 @@ impl Fast {
     fn segments(&self, text: &str, slow: Slow<'_>, worker: &mut Worker, out: &mut impl Sink) -> Result<Done> {
         each(self.added.as_ref(), text, 0..text.len(), out, |segment, out| {
             let inside = &text[segment.clone()];
-            if self.nfc && !UNICODE.is_stable(inside) && !is_composed(inside) {
-                out.append(&slow(inside)?, segment.start);
-                return Ok(Done::Yes);
-            }
-            each(self.normalized.as_ref(), text, segment, out, |segment, out| {
-                let lacks = |byte: &u8| self.bytes[usize::from(*byte)] == NO_ID;
-                match self.kind {
-                    Kind::Bytes(_) if self.lacks_bytes && text[segment.clone()].bytes().any(|byte| lacks(&byte)) => {
-                        out.append(&slow(&text[segment.clone()])?, segment.start);
+            if self.nfc && !UNICODE.is_stable(inside) {
+                let mut normalized = NormalizedString::from(inside);
+                NFC.normalize(&mut normalized).map_err(fail)?;
+                if normalized.get() != inside {
+                    let mut found = Encoded::default();
+                    let done = self.pieces(normalized.get(), 0..normalized.len(), slow, worker, &mut found)?;
+                    for offsets in &mut found.offsets {
+                        let range = normalized.convert_offsets(Normalized(offsets.0..offsets.1));
+                        *offsets = range.map_or(*offsets, |range| (range.start, range.end));
                     }
-                    Kind::Bytes(splitter) => self.bytes(splitter, text.as_bytes(), segment, worker, out),
-                    Kind::Characters { .. } if text[segment.clone()].contains(SPACE_SIGN) => {
-                        out.append(&slow(&text[segment.clone()])?, segment.start);
-                    }
-                    Kind::Characters { prepend } => self.characters(prepend, text.as_bytes(), segment, worker, out),
+                    out.append(&found, segment.start);
+                    return Ok(done);
                 }
-                Ok(Done::Yes)
-            })
+            }
+            self.pieces(text, segment, slow, worker, out)
+        })
+    }
+
+    /// A text that is normalised.
+    fn pieces(
+        &self,
+        text: &str,
+        segment: Range<usize>,
+        slow: Slow<'_>,
+        worker: &mut Worker,
+        out: &mut impl Sink,
+    ) -> Result<Done> {
+        each(self.normalized.as_ref(), text, segment, out, |segment, out| {
+            let lacks = |byte: &u8| self.bytes[usize::from(*byte)] == NO_ID;
+            match self.kind {
+                Kind::Bytes(_) if self.lacks_bytes && text[segment.clone()].bytes().any(|byte| lacks(&byte)) => {
+                    out.append(&slow(&text[segment.clone()])?, segment.start);
+                }
+                Kind::Bytes(splitter) => self.bytes(splitter, text.as_bytes(), segment, worker, out),
+                Kind::Characters { .. } if text[segment.clone()].contains(SPACE_SIGN) => {
+                    out.append(&slow(&text[segment.clone()])?, segment.start);
+                }
+                Kind::Characters { prepend } => self.characters(prepend, text.as_bytes(), segment, worker, out),
+            }
+            Ok(Done::Yes)
         })
     }
 
@@ -549,9 +573,4 @@ fn each<S: Sink>(
         at = end;
     }
     Ok(Done::Yes)
-}
-
-fn is_composed(text: &str) -> bool {
-    let mut normalized = NormalizedString::from(text);
-    NFC.normalize(&mut normalized).is_ok() && normalized.get() == text
 }
