@@ -62,7 +62,7 @@ def measure(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **(environment or {})},
+            env={**_environment(), **(environment or {})},
             pass_fds=[into],
         )
     finally:
@@ -83,6 +83,12 @@ def measure(
         raise FailedError(f"`{' '.join(command)[:200]}` ended with {status}: {''.join(said)[-2000:]}")
     peak = highest if several else found["peak"]
     return Measured(found["began"], found["wall"], found["processor"], peak, printed)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without what would have each process compile Python's modules anew, or write byte by byte."""
+    unwanted = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+    return {name: value for name, value in os.environ.items() if name not in unwanted}
 
 
 class _Watcher:
