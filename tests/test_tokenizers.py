@@ -561,11 +561,13 @@ def test_a_tokenizer_that_was_tested_is_noted_and_nothing_but_time_depends_on_th
     cache = tmp_path / "cache"
     shards = [compiled("first", cache), compiled("again", cache)]
     notes = list(cache.rglob("*"))
-    assert [note.suffix for note in notes if note.is_file()] == [".json"]
-    note = next(note for note in notes if note.is_file())
-    assert json.loads(note.read_text())["texts"] > 0
-    note.write_text("not what was written")
-    shards += [compiled("damaged", cache)]
+    [note] = [note for note in notes if note.is_file()]
+    written = note.read_bytes()
+    assert json.loads(written.splitlines()[0])["texts"] > 0
+    for damaged in (b"not what was written", written[:-1], written[:-9] + bytes(9)):
+        note.write_bytes(damaged)
+        shards += [compiled(f"damaged-{len(shards)}", cache)]
+        assert note.read_bytes() == written
     note.unlink()
     shards += [compiled("deleted", cache), compiled("none", ""), compiled("unwritable", blocked)]
     assert shards[0]

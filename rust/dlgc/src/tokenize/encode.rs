@@ -170,6 +170,7 @@ impl Encoder {
         let mut known = Known::read(&self.loaded.known.source.json().into(), &[]).expect("it was read before");
         known.spoil();
         self.engine = Engine::new(Arc::new(known), None);
+        self.engine.compare_always();
     }
 
     /// The name of the fast path, or why there is none.

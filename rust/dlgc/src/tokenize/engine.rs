@@ -10,9 +10,9 @@ use tokenizers::{AddedToken, Tokenizer as Reference};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::encode::{Encoded, fail};
-use super::fast::Fast;
+use super::fast::{Fast, Tables};
 use super::proof::{Difference, Texts, compare, lengths, scalars};
-use super::reference::{File, Source, read_whole};
+use super::reference::{File, Source, read_outline, read_whole};
 use super::tested;
 use crate::error::{Error, ErrorKind, Result};
 use crate::panics::caught;
@@ -29,7 +29,7 @@ const LONGEST: usize = 1 << 20;
 const MOST_WAITING: usize = 4 << 20;
 /// A run in which fewer bytes than this are encoded, by a tokenizer that was tested before, does without the first ones: it
 /// would be over long before the reference is read.
-const SMALL: usize = if cfg!(test) { 64 } else { 1 << 20 };
+const SMALL: usize = 1 << 20;
 /// So many random texts are compared when a tokenizer is loaded.
 const AT_LOAD: usize = 400;
 
@@ -45,8 +45,9 @@ pub(super) struct Engine {
     known: Arc<Known>,
     /// Why the reference does all the work of this run, though there is a fast path.
     refused: Option<String>,
-    /// Bytes that were encoded.
+    /// Bytes that were encoded, and of how many it does without the first ones.
     bytes: AtomicUsize,
+    small: usize,
     /// What is to be compared when the reference has been read, and how many bytes of text that is.
     waiting: Mutex<(Vec<(String, Encoded)>, usize)>,
     /// A text that was not encoded as by the reference.
@@ -54,39 +55,53 @@ pub(super) struct Engine {
 }
 
 impl Known {
-    /// Reads a tokenizer. With a fast path, if there is one for it and it passes its test; one that passed before is not
-    /// tested again.
+    /// Reads a tokenizer. With a fast path, if there is one for it and it passes its test; one that passed before is
+    /// neither tested again, nor is its vocabulary read from its file.
     pub(super) fn read(json: &Arc<[u8]>, declared: &[(u32, AddedToken)]) -> Result<Self> {
         let key = tested::key(json, declared);
-        let is_tested = tested::is_known(&key);
+        if let Some(known) = tested::recall(&key).and_then(|kept| Self::again(json, declared, &kept)) {
+            return Ok(known);
+        }
         let read = || caught(|| read_whole(json, declared)).unwrap_or_else(|said| Err(fail(said)));
-        let (whole, file, outline, early) = std::thread::scope(|scope| {
-            let whole = (!is_tested).then(|| scope.spawn(read));
+        let (whole, file, written, outline, early) = std::thread::scope(|scope| {
+            let whole = scope.spawn(read);
             let mut file = File::read(json);
-            let outline = file.as_mut().and_then(|file| caught(|| file.outline(declared)).ok().flatten());
+            let written = file.as_mut().and_then(|file| caught(|| file.outline()).ok().flatten());
+            let outline = written.as_ref().and_then(|json| caught(|| read_outline(json, declared)).ok().flatten());
             let fast = outline.as_ref().map(|outline| fast_of(file.as_ref(), outline));
-            let whole = whole.map(|whole| whole.join().unwrap_or_else(|_| Err(fail("it cannot be read"))));
-            (whole, file, outline, fast)
+            let whole = whole.join().unwrap_or_else(|_| Err(fail("it cannot be read")));
+            (whole, file, written, outline, fast)
         });
-        let kept = (Arc::clone(json), declared.to_vec());
-        let (outline, early) = match (outline, early) {
-            (Some(outline), Some(Ok(fast))) if is_tested => {
-                return Ok(Self { source: Arc::new(Source::unread(kept.0, kept.1, outline)), fast: Ok(fast) });
-            }
-            other => other,
-        };
-        let source = Source::new(kept.0, kept.1, outline, whole.unwrap_or_else(read)?);
-        let fast = match early.filter(|_| source.has_outline()) {
-            Some(fast) => fast,
+        let source = Source::new(Arc::clone(json), declared.to_vec(), outline, whole?);
+        let made = match early.filter(|_| source.has_outline()) {
+            Some(made) => made,
             None => fast_of(file.as_ref(), source.whole()?),
         };
+        let (fast, tables) = match made {
+            Ok((fast, tables)) => (Ok(fast), Some(tables)),
+            Err(why) => (Err(why), None),
+        };
         let mut known = Self { source: Arc::new(source), fast };
-        match known.prove(AT_LOAD, false)? {
-            Err(difference) => known.fast = Err(format!("it failed its test: {difference}")),
-            Ok(texts) if known.fast.is_ok() && known.source.has_outline() => tested::remember(&key, texts),
-            Ok(_) => {}
+        match (known.prove(AT_LOAD, false)?, written, tables) {
+            (Err(difference), ..) => known.fast = Err(format!("it failed its test: {difference}")),
+            (Ok(texts), Some(outline), Some(tables)) if known.source.has_outline() => {
+                tested::remember(&key, texts, &kept(&outline, &tables));
+            }
+            _ => {}
         }
         Ok(known)
+    }
+
+    /// One that passed its test before, of what was kept.
+    fn again(json: &Arc<[u8]>, declared: &[(u32, AddedToken)], kept: &[u8]) -> Option<Self> {
+        let again = || {
+            let (length, rest) = kept.split_first_chunk()?;
+            let (outline, tables) = rest.split_at_checked(u64::from_le_bytes(*length).try_into().ok()?)?;
+            let outline = read_outline(outline, declared)?;
+            let fast = Ok(Fast::again(Tables::read(tables)?, &outline).ok()?);
+            Some(Self { source: Arc::new(Source::unread(Arc::clone(json), declared.to_vec(), outline)), fast })
+        };
+        caught(again).ok().flatten()
     }
 
     /// Without a fast path.
@@ -172,14 +187,34 @@ impl Known {
     }
 }
 
-fn fast_of(file: Option<&File<'_>>, reference: &Reference) -> std::result::Result<Fast, String> {
+/// What is kept of a tokenizer that passed its test: [`Known::again`] makes it again of that.
+fn kept(outline: &[u8], tables: &Tables) -> Vec<u8> {
+    let mut kept = [&(outline.len() as u64).to_le_bytes(), outline].concat();
+    tables.write(&mut kept);
+    kept
+}
+
+fn fast_of(file: Option<&File<'_>>, reference: &Reference) -> std::result::Result<(Fast, Tables), String> {
     caught(|| Fast::of(file, reference)).unwrap_or_else(|said| Err(format!("it failed: {said}")))
 }
 
 impl Engine {
     /// `refused` says why the reference shall do all the work.
     pub(super) fn new(known: Arc<Known>, refused: Option<String>) -> Self {
-        Self { known, refused, bytes: AtomicUsize::new(0), waiting: Mutex::default(), difference: OnceLock::new() }
+        Self {
+            known,
+            refused,
+            bytes: AtomicUsize::new(0),
+            small: SMALL,
+            waiting: Mutex::default(),
+            difference: OnceLock::new(),
+        }
+    }
+
+    /// Compares the first texts of runs of any size.
+    #[cfg(test)]
+    pub(super) fn compare_always(&mut self) {
+        self.small = 1;
     }
 
     pub(super) fn known(&self) -> &Known {
@@ -294,7 +329,7 @@ impl Engine {
         let before = self.bytes.fetch_add(text.len(), Ordering::Relaxed);
         let beginning = &text.as_bytes()[..text.len().min(HASHED)];
         let is_chosen = xxh3_64_with_seed(beginning, text.len() as u64).is_multiple_of(ONE_IN);
-        if is_chosen || before < SMALL && before + text.len() >= SMALL {
+        if is_chosen || before < self.small && before + text.len() >= self.small {
             self.known.source.begin();
         }
         text.len() <= LONGEST && (is_chosen || before < FIRST)
@@ -318,7 +353,8 @@ mod tests {
     }
 
     fn outline(json: &[u8]) -> Reference {
-        File::read(json).expect("a BPE").outline(&[]).expect("an outline")
+        let written = File::read(json).expect("a BPE").outline().expect("an outline");
+        read_outline(&written, &[]).expect("read")
     }
 
     #[test]
@@ -349,23 +385,61 @@ mod tests {
     }
 
     #[test]
+    fn what_is_made_again_encodes_as_the_reference() {
+        let json: Arc<[u8]> = json();
+        let mut file = File::read(&json).expect("a BPE");
+        let written = file.outline().expect("an outline");
+        let (_, tables) = fast_of(Some(&file), &read_outline(&written, &[]).expect("read")).expect("a fast path");
+        let kept = kept(&written, &tables);
+        let again = Known::again(&json, &[], &kept).expect("made again");
+        assert_eq!(again.prove(AT_LOAD, false).expect("encoded"), Ok(AT_LOAD));
+        assert!(Known::again(&json, &[], &kept[..kept.len() - 1]).is_none());
+        assert!(Known::again(&json, &[], &[]).is_none());
+    }
+
+    #[test]
+    fn words_of_many_segments_become_what_they_become_by_themselves() {
+        let known = Known::read(&json(), &[]).expect("read");
+        let fast = known.fast.as_ref().expect("a fast path");
+        let added = known.source.parts().expect("parts").get_added_tokens_decoder();
+        let added: Vec<&str> = added.values().map(|token| token.content.as_str()).collect();
+        assert!(!added.is_empty());
+        let segment = |number: usize| {
+            let marks = [added[number % added.len()], added[number / 3 % added.len()]];
+            match number % 5 {
+                0 => format!("{}user {number}\n", marks[0]),
+                1 => format!("{}{}", marks[0], marks[1]),
+                2 => format!("我想订{number}张票，谢谢。{}", marks[1]),
+                3 => format!("{} a-word-longer-than-fifteen-bytes{number}", marks[0]),
+                _ => "plain words, ".repeat(number % 7),
+            }
+        };
+        for segments in [1, 2, 40, 700, 3000] {
+            let text: String = (0..segments).map(segment).collect();
+            assert!(known.compare(fast, &text).expect("encoded").is_none(), "{segments} segments");
+        }
+    }
+
+    #[test]
     fn texts_wait_for_a_reference_that_is_not_read_yet_and_are_compared_then() {
         let json = json();
         let outline = outline(&json);
-        let largest = fast_of(File::read(&json).as_ref(), &outline).expect("a fast path").largest();
+        let fast = || fast_of(File::read(&json).as_ref(), &outline).expect("a fast path").0;
+        let largest = fast().largest();
         for is_spoiled in [false, true] {
             let source = Arc::new(Source::unread(Arc::clone(&json), Vec::new(), outline.clone()));
-            let mut known = Known { source, fast: fast_of(File::read(&json).as_ref(), &outline) };
+            let mut known = Known { source, fast: Ok(fast()) };
             if is_spoiled {
                 known.spoil();
             }
-            let engine = Engine::new(Arc::new(known), None);
+            let mut engine = Engine::new(Arc::new(known), None);
+            engine.small = 64;
             engine.encode("plain").expect("encoded");
             engine.encode("jazz and quartz").expect("nobody has looked");
             assert!(engine.settle().is_ok(), "so little is not worth reading it");
             assert!(engine.known.source.ready().is_none() && engine.difference().is_none());
             // Where the reference is read by now, the texts before this one are compared at once.
-            let errs = engine.encode(&"plain ".repeat(SMALL / 6 + 1)).is_err() || engine.settle().is_err();
+            let errs = engine.encode(&"plain ".repeat(64)).is_err() || engine.settle().is_err();
             assert_eq!(errs, is_spoiled);
             assert_eq!(engine.difference().is_some(), is_spoiled);
             assert!(engine.known.source.ready().is_some());

@@ -1,7 +1,7 @@
 //! The reference: the pinned `tokenizers` crate with one `tokenizer.json`.
 //!
 //! In: the file, and the added tokens that are declared beside it. Out: the [`Reference`], which takes long to read, and
-//! its outline ([`File::outline`]), which does not: the same parts and added tokens, without the vocabulary. Where a
+//! its outline ([`read_outline`]), which does not: the same parts and added tokens, without the vocabulary. Where a
 //! tokenizer was tested before ([`super::tested`]), the whole of it is read beside the work, as soon as there is enough of
 //! that, for the texts that are compared with it.
 
@@ -16,8 +16,7 @@ use foldhash::fast::RandomState;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
-use tokenizers::models::bpe::BPE;
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, ModelWrapper, PostProcessorWrapper, Tokenizer as Reference};
 
@@ -81,6 +80,18 @@ pub(super) enum Merge<'j> {
     Line(Text<'j>),
 }
 
+impl Merge<'_> {
+    /// What it merges. `None` for a line that is none, such as a version.
+    pub(super) fn sides(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Pair(Text(left), Text(right)) => Some((left, right)),
+            Self::Line(Text(line)) => {
+                line.split_once(' ').filter(|(_, right)| !line.starts_with("#version") && !right.contains(' '))
+            }
+        }
+    }
+}
+
 impl<'de: 'j, 'j> Deserialize<'de> for Merge<'j> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Either<'j>(PhantomData<Merge<'j>>);
@@ -110,6 +121,30 @@ impl<'de: 'j, 'j> Deserialize<'de> for Merge<'j> {
     }
 }
 
+impl Model<'_> {
+    /// The same as a model of the reference, without dropout.
+    fn into_reference(self) -> Result<BPE> {
+        let owned = |merge: Merge<'_>| merge.sides().map(|(left, right)| (left.to_owned(), right.to_owned()));
+        let merges: Option<Merges> = self.merges.into_iter().map(owned).collect();
+        let vocab: Vocab = self.vocab.into_iter().map(|(text, id)| (text.0.into_owned(), id)).collect();
+        let mut builder = BPE::builder()
+            .vocab_and_merges(vocab, merges.ok_or_else(|| fail("a merge has two sides"))?)
+            .fuse_unk(self.fuse_unk.unwrap_or_default())
+            .byte_fallback(self.byte_fallback.unwrap_or_default())
+            .ignore_merges(self.ignore_merges.unwrap_or_default());
+        if let Some(text) = self.unk_token {
+            builder = builder.unk_token(text);
+        }
+        if let Some(prefix) = self.continuing_subword_prefix {
+            builder = builder.continuing_subword_prefix(prefix);
+        }
+        if let Some(suffix) = self.end_of_word_suffix {
+            builder = builder.end_of_word_suffix(suffix);
+        }
+        builder.build().map_err(fail)
+    }
+}
+
 impl<'j> File<'j> {
     /// `None` where it is none of a BPE.
     pub(super) fn read(json: &'j [u8]) -> Option<Self> {
@@ -118,8 +153,8 @@ impl<'j> File<'j> {
             .filter(|file| file.model.r#type.as_deref().is_none_or(|kind| kind == "BPE"))
     }
 
-    /// The tokenizer with no more of its vocabulary than added tokens, their ids, and the names of bytes.
-    pub(super) fn outline(&mut self, declared: &[(u32, AddedToken)]) -> Option<Reference> {
+    /// The file of the same tokenizer with no more of its vocabulary than added tokens, their ids, and the names of bytes.
+    pub(super) fn outline(&mut self) -> Option<Vec<u8>> {
         let mut few = Ids::default();
         for token in self.added_tokens.iter().filter_map(Value::as_array).flatten() {
             let text = Text(token.get("content")?.as_str()?.to_owned().into());
@@ -136,10 +171,15 @@ impl<'j> File<'j> {
         self.model.vocab = whole;
         let mut json = json.ok()?;
         json["model"]["merges"] = Value::Array(Vec::new());
-        let mut outline = prepared(Reference::from_bytes(serde_json::to_vec(&json).ok()?).ok()?).ok()?;
-        declare(&mut outline, declared).ok()?;
-        Some(outline)
+        serde_json::to_vec(&json).ok()
     }
+}
+
+/// The tokenizer of an outline.
+pub(super) fn read_outline(json: &[u8], declared: &[(u32, AddedToken)]) -> Option<Reference> {
+    let mut outline = prepared(Reference::from_bytes(json).ok()?).ok()?;
+    declare(&mut outline, declared).ok()?;
+    Some(outline)
 }
 
 /// One tokenizer.
@@ -271,18 +311,12 @@ fn is_outline_of(outline: &Reference, whole: &Reference) -> bool {
     parts(outline).is_some_and(|outline| parts(whole) == Some(outline)) && bytes(outline) == bytes(whole)
 }
 
-/// The whole of which something is known to be the outline. Reading the model alone takes a fraction of the time.
+/// The whole of which something is known to be the outline. Giving the reference's model its parts takes a fraction of the
+/// time in which it reads them, and of the memory.
 fn with_vocabulary(outline: &Reference, json: &[u8]) -> Result<Reference> {
-    #[derive(Deserialize)]
-    struct Parts<'j> {
-        #[serde(borrow)]
-        model: &'j RawValue,
-    }
-    let parts: Parts<'_> = serde_json::from_slice(json).map_err(fail)?;
-    let mut model: BPE = serde_json::from_str(parts.model.get()).map_err(fail)?;
-    model.dropout = None;
+    let file = File::read(json).ok_or_else(|| fail("`tokenizer.json` is none of a BPE any more"))?;
     let mut whole = outline.clone();
-    whole.with_model(model);
+    whole.with_model(file.model.into_reference()?);
     Ok(whole)
 }
 

@@ -1,7 +1,8 @@
-//! The tables of a tokenizer that is known, made when it is loaded.
+//! A tokenizer that is known, made ready when it is loaded.
 //!
-//! In: its [`Parts`]. Out: [`Fast`]. What is certain of every text is found out here, once: which tokens merging gives
-//! from what they say, between which characters nothing is merged, which characters may stand in place of their bytes.
+//! In: its [`Parts`] and [`Tables`]. Out: [`Fast`]. What is certain of every text is found out here, once: which tokens
+//! merging gives from what they say, between which characters nothing is merged, which characters may stand in place of
+//! their bytes.
 
 use std::collections::HashMap;
 
@@ -13,27 +14,45 @@ use super::cache::{Beginning, GROUP};
 use super::joins::{Joins, THREE_BYTES};
 use super::merge::{Merges, SOME, Scratch};
 use super::parts::{self, Kind, Parts};
+use super::tables::{LARGEST_ID, Tables, values};
 use super::{Fast, NO_ID};
 
 impl Fast {
+    /// With the tables, which are enough to make it again.
+    ///
     /// # Errors
     /// Why the tokenizer is left to the reference.
-    pub(in crate::tokenize) fn of(file: Option<&File<'_>>, reference: &Reference) -> std::result::Result<Self, String> {
-        let mut parts = Parts::of(file, reference)?;
-        let largest = parts.vocabulary.last().map_or(0, |(id, _)| *id as usize);
-        let mut lengths = vec![0; largest + 1];
-        for (id, said) in &parts.vocabulary {
-            lengths[*id as usize] = u32::try_from(said.len()).map_err(|_| "a token is too long")?;
+    pub(in crate::tokenize) fn of(
+        file: Option<&File<'_>>,
+        reference: &Reference,
+    ) -> std::result::Result<(Self, Tables), String> {
+        let parts = Parts::of(reference)?;
+        let mut tables = Tables::of(&file.ok_or("its file has an unknown form")?.model, parts.kind)?;
+        Ok((Self::with(parts, &mut tables, reference)?, tables))
+    }
+
+    /// With the tables that it had before.
+    ///
+    /// # Errors
+    /// Why the tokenizer is left to the reference.
+    pub(in crate::tokenize) fn again(mut tables: Tables, reference: &Reference) -> std::result::Result<Self, String> {
+        Self::with(Parts::of(reference)?, &mut tables, reference)
+    }
+
+    fn with(parts: Parts, tables: &mut Tables, reference: &Reference) -> std::result::Result<Self, String> {
+        let mut lengths = vec![0; tables.largest() as usize + 1];
+        for (id, said) in tables.tokens() {
+            lengths[id as usize] = said.len() as u32;
         }
         let mut fast = Self {
             kind: parts.kind,
             nfc: parts.nfc,
-            added: parts.added.take(),
-            normalized: parts.normalized.take(),
-            merges: Merges::new(parts.merges.iter().copied()).ok_or("its merges are too many")?,
+            added: parts.added,
+            normalized: parts.normalized,
+            merges: Merges::new(tables.merges.iter().copied()).ok_or("its merges are too many")?,
             joins: Joins::new(),
-            bytes: parts.bytes.iter().map(|symbol| symbol.unwrap_or(NO_ID)).collect(),
-            lacks_bytes: parts.bytes.contains(&None),
+            bytes: tables.bytes.clone(),
+            lacks_bytes: tables.bytes.contains(&NO_ID),
             characters: Vec::new(),
             others: HashMap::new(),
             lengths,
@@ -45,8 +64,8 @@ impl Fast {
             beginning: Beginning::default(),
             workers: ThreadLocal::new(),
         };
-        for &(left, right, _) in &parts.merges {
-            let (left, right) = (parts.said(left), parts.said(right));
+        for &[left, right, _] in &tables.merges {
+            let (left, right) = (tables.said(left), tables.said(right));
             if left.is_empty() || right.is_empty() {
                 continue;
             }
@@ -63,45 +82,48 @@ impl Fast {
         }
         match fast.kind {
             Kind::Bytes(_) => {
-                fast.characters = fast.whole_characters(&parts);
+                fast.characters = fast.whole_characters(tables);
                 // Pieces are whole characters.
-                let is_piece = |said: &[u8]| !said.is_empty() && std::str::from_utf8(said).is_ok();
-                let pieces: Vec<_> = parts.vocabulary.iter().filter(|(_, said)| is_piece(said)).collect();
-                let mut known = Vec::with_capacity(pieces.len());
-                for group in pieces.chunks(GROUP) {
-                    for ((id, said), is_merged) in group.iter().zip(fast.are_merged(group)) {
-                        if !is_merged && parts.ignore_merges {
-                            fast.whole.insert(said.clone(), *id);
-                        }
-                        if is_merged || parts.ignore_merges {
-                            known.push((said.as_slice(), *id));
-                        }
+                let is_piece = |(_, said): &(u32, &[u8])| !said.is_empty() && std::str::from_utf8(said).is_ok();
+                if tables.unmerged.is_none() {
+                    let pieces: Vec<_> = tables.tokens().filter(is_piece).collect();
+                    tables.unmerged = Some(pieces.chunks(GROUP).flat_map(|group| fast.unmerged(group)).collect());
+                }
+                let mut unmerged = tables.unmerged.iter().flatten().copied().peekable();
+                let mut known = Vec::new();
+                for (id, said) in tables.tokens().filter(is_piece) {
+                    let is_merged = unmerged.next_if_eq(&id).is_none();
+                    if !is_merged && parts.ignore_merges {
+                        fast.whole.insert(said.to_vec(), id);
+                    }
+                    if is_merged || parts.ignore_merges {
+                        known.push((said, id));
                     }
                 }
                 fast.beginning = Beginning::of(&known);
             }
             Kind::Characters { .. } => {
                 fast.characters = vec![NO_ID; 1 << 16];
-                for (id, said) in &parts.vocabulary {
+                for (id, said) in tables.tokens() {
                     let Ok(text) = std::str::from_utf8(said) else { continue };
                     let mut characters = text.chars();
                     let (Some(character), None) = (characters.next(), characters.next()) else { continue };
-                    if fast.bytes.contains(id) {
+                    if fast.bytes.contains(&id) {
                         continue;
                     }
                     match fast.characters.get_mut(character as usize) {
-                        Some(place) => *place = *id,
-                        None => drop(fast.others.insert(character as u32, *id)),
+                        Some(place) => *place = id,
+                        None => drop(fast.others.insert(character as u32, id)),
                     }
                 }
             }
         }
-        fast.remember_texts(&parts, reference)?;
+        fast.remember_texts(tables, reference)?;
         Ok(fast)
     }
 
-    /// Of tokens, whether merging what they say gives them.
-    fn are_merged(&self, tokens: &[&(u32, Vec<u8>)]) -> Vec<bool> {
+    /// Those of some tokens, in their order, that merging what they say does not give.
+    fn unmerged(&self, tokens: &[(u32, &[u8])]) -> Vec<u32> {
         let mut merged = vec![false; tokens.len()];
         let mut few = Vec::with_capacity(tokens.len());
         let (mut symbols, mut scratch) = (Vec::new(), Scratch::default());
@@ -120,23 +142,22 @@ impl Fast {
             piece.append_to(&mut symbols);
             merged[index] = symbols == [tokens[index].0];
         }
-        merged
+        tokens.iter().zip(merged).filter(|(_, is_merged)| !is_merged).map(|((id, _), _)| *id).collect()
     }
 
     /// Puts what ids are decoded to in order.
-    fn remember_texts(&mut self, parts: &Parts, reference: &Reference) -> std::result::Result<(), String> {
-        let vocabulary = &parts.vocabulary;
+    fn remember_texts(&mut self, tables: &Tables, reference: &Reference) -> std::result::Result<(), String> {
         let added = reference.get_added_tokens_decoder();
-        let largest = vocabulary.last().map(|(id, _)| *id).into_iter().chain(added.keys().copied()).max().unwrap_or(0);
-        if largest > parts::LARGEST_ID {
+        let largest = added.keys().copied().max().unwrap_or_default().max(tables.largest());
+        if largest > LARGEST_ID {
             return Err("its ids are too large".to_owned());
         }
         let decoder = parts::as_json(reference.get_decoder())?;
         self.decodes = matches!(self.kind, Kind::Bytes(_)) && decoder["type"] == "ByteLevel";
-        let values = parts::values();
+        let values = values();
         let value = |letter: char| values.get(letter as usize).copied().flatten();
         self.says = self.decodes;
-        let mut known = vocabulary.iter().peekable();
+        let mut known = tables.tokens().peekable();
         for id in 0..=largest {
             self.starts.push(self.said.len() as u32);
             let said = known.next_if(|(known, _)| *known == id).map_or(&[][..], |(_, said)| said);
@@ -146,7 +167,7 @@ impl Fast {
                 continue;
             }
             // Its own text, unless all of it stands for bytes.
-            let other = || Some(parts.others[parts.others.binary_search_by_key(&id, |(id, _)| *id).ok()?].1.clone());
+            let other = || tables.other(id).map(ToOwned::to_owned);
             let text = reference.id_to_token(id).or_else(other).unwrap_or_default();
             let bytes: Option<Vec<u8>> = text.chars().map(value).collect();
             let found = bytes.filter(|_| self.decodes).unwrap_or_else(|| text.into_bytes());
@@ -164,7 +185,7 @@ impl Fast {
     /// a part come later, these cannot happen before the character is whole; and where nothing is merged with a part of
     /// it (see [`Joins::may_join_parts`]), nothing else happens to it before. So beginning with the character gives what
     /// beginning with its bytes gives.
-    fn whole_characters(&self, parts: &Parts) -> Vec<u32> {
+    fn whole_characters(&self, tables: &Tables) -> Vec<u32> {
         let mut found = vec![NO_ID; 1 << 16];
         let mut ranks = vec![0; 1 << 16];
         let mut symbols = Vec::new();
@@ -177,8 +198,8 @@ impl Fast {
                 ranks[character as usize] = rank;
             }
         }
-        for (&(left, right, _), rank) in parts.merges.iter().zip(0..) {
-            let (left, right) = (parts.said(left), parts.said(right));
+        for (&[left, right, _], rank) in tables.merges.iter().zip(0..) {
+            let (left, right) = (tables.said(left), tables.said(right));
             if left.is_ascii() && right.is_ascii() {
                 continue; // none of three bytes
             }

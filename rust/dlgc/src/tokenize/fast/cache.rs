@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::{PART, end_of};
+use super::{ADDED, PART, end_of};
 
 /// So many pieces are looked up together.
 pub(super) const GROUP: usize = 256;
@@ -103,7 +103,7 @@ const LENGTH_AT: u32 = 120;
 
 /// Pieces that are looked up together.
 pub(super) struct Group {
-    /// Zero for pieces that are not short.
+    /// Zero for pieces that are not short, and for added tokens.
     pub(super) keys: [Key; GROUP],
     /// The tokens of those that were met lately, or are known from the beginning.
     pub(super) tokens: [u32; GROUP],
@@ -128,7 +128,7 @@ impl Group {
     pub(super) fn set(&mut self, text: &[u8], mut start: usize, words: &[u32], part: Key, first: Key) {
         for (&word, place) in words.iter().zip(&mut self.keys) {
             let end = end_of(word);
-            let key = if end - start > SHORT { 0 } else { key(text, start, end) };
+            let key = if end - start > SHORT || word & ADDED != 0 { 0 } else { key(text, start, end) };
             *place = if word & PART == 0 || key == 0 { key } else { key | part };
             start = end;
         }

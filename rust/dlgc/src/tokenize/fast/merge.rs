@@ -76,7 +76,7 @@ const GONE: u32 = u32::MAX;
 impl Merges {
     /// Merges in the order of their ranks; where a pair is listed twice, the last one counts. `None` where they are too
     /// many, or symbols too large.
-    pub(super) fn new(list: impl ExactSizeIterator<Item = (u32, u32, u32)>) -> Option<Self> {
+    pub(super) fn new(list: impl ExactSizeIterator<Item = [u32; 3]>) -> Option<Self> {
         if list.len() >= 1 << RANK {
             return None;
         }
@@ -89,7 +89,7 @@ impl Merges {
             filter: vec![0; bits / 64],
             filter_shift: 64 - bits.trailing_zeros(),
         };
-        for (rank, (left, right, symbol)) in list.enumerate() {
+        for (rank, [left, right, symbol]) in list.enumerate() {
             if left.max(right).max(symbol) > LARGEST_SYMBOL {
                 return None;
             }
@@ -280,7 +280,7 @@ mod tests {
 
     /// `a`s merge in pairs, then pairs in pairs; `ab` comes before both of a later rank.
     fn merges() -> Merges {
-        Merges::new([(0, 0, 10), (10, 10, 11), (0, 1, 12), (1, 2, 13), (12, 2, 14)].into_iter()).expect("few and small")
+        Merges::new([[0, 0, 10], [10, 10, 11], [0, 1, 12], [1, 2, 13], [12, 2, 14]].into_iter()).expect("few and small")
     }
 
     /// By the definition, without any cleverness.
@@ -330,12 +330,12 @@ mod tests {
 
     #[test]
     fn a_symbol_that_is_in_no_pair_is_not_taken_for_another() {
-        let merges = Merges::new([(1, LARGEST_SYMBOL, 2), (3, 5, 4)].into_iter()).expect("small enough");
+        let merges = Merges::new([[1, LARGEST_SYMBOL, 2], [3, 5, 4]].into_iter()).expect("small enough");
         assert_eq!(merges.of(1, LARGEST_SYMBOL), 0);
         for (left, right) in [(u32::MAX, 5), (1, u32::MAX), (u32::MAX, u32::MAX), (3, LARGEST_SYMBOL)] {
             assert_eq!(merges.of(left, right), NONE, "{left} {right}");
         }
-        for too_large in [(LARGEST_SYMBOL + 1, 0, 1), (0, LARGEST_SYMBOL + 1, 1), (0, 1, LARGEST_SYMBOL + 1)] {
+        for too_large in [[LARGEST_SYMBOL + 1, 0, 1], [0, LARGEST_SYMBOL + 1, 1], [0, 1, LARGEST_SYMBOL + 1]] {
             assert!(Merges::new([too_large].into_iter()).is_none());
         }
     }

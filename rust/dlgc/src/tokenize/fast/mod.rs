@@ -14,6 +14,7 @@ mod joins;
 mod merge;
 mod parts;
 mod split;
+mod tables;
 mod unicode;
 
 use std::cell::Cell;
@@ -36,10 +37,13 @@ use merge::{Few, Merges, SOME, Scratch};
 use parts::{Kind, SPACE_SIGN};
 use unicode::{UNICODE, decode};
 
+pub(super) use tables::Tables;
+
 /// How many pieces are cut before they are looked up.
 const BATCH: usize = 1024;
-/// Set in the end of a word that is only a part of its piece.
+/// Set in the end of a word that is only a part of its piece, and of one that is an added token.
 const PART: u32 = 1 << 31;
+const ADDED: u32 = 1 << 30;
 /// Set in the length of a key: a part of a piece, and the first word of a text before which a `▁` is put.
 const PART_KEY: Key = 0x40 << 120;
 const FIRST_KEY: Key = 0x80 << 120;
@@ -82,7 +86,9 @@ pub(super) struct Fast {
 struct Worker {
     cache: Cache,
     ends: Vec<u32>,
+    /// The ends of words that wait to be looked up, side by side, and the ids of those that are added tokens.
     words: Vec<u32>,
+    added: Vec<u32>,
     /// None while it is used.
     group: Option<Box<Group>>,
     symbols: Vec<u32>,
@@ -141,10 +147,32 @@ impl Sink for Vec<u32> {
     }
 }
 
+/// A text on its way to tokens.
+///
+/// Words of many segments wait for each other, so that memory is asked for many of them at once.
+struct Writer<'w, S> {
+    worker: &'w mut Worker,
+    out: &'w mut S,
+    /// Where the words that wait begin.
+    start: usize,
+}
+
+impl<S: Sink> Writer<'_, S> {
+    /// Appends an added token, behind the words that wait.
+    fn token(&mut self, id: u32, (start, end): (usize, usize)) {
+        if self.worker.words.is_empty() {
+            self.out.push(id, (start, end));
+        } else {
+            self.worker.words.push(end as u32 | ADDED);
+            self.worker.added.push(id);
+        }
+    }
+}
+
 /// Where a word ends.
 #[inline]
 fn end_of(word: u32) -> usize {
-    (word & !PART) as usize
+    (word & !(PART | ADDED)) as usize
 }
 
 /// The reference, for a text by itself.
@@ -223,96 +251,128 @@ impl Fast {
         Ok(())
     }
 
-    fn write(&self, text: &str, slow: Slow<'_>, out: &mut impl Sink) -> Result<Done> {
-        if text.len() >= PART as usize {
+    fn write<S: Sink>(&self, text: &str, slow: Slow<'_>, out: &mut S) -> Result<Done> {
+        if text.len() >= ADDED as usize {
             return Ok(Done::No);
         }
         let place = self.workers.get_or_default();
         let mut worker = place.take().unwrap_or_default();
-        let done = self.segments(text, slow, &mut worker, out);
+        worker.words.clear();
+        worker.added.clear();
+        let mut writer = Writer { worker: &mut worker, out, start: 0 };
+        let done = self.segments(text, slow, &mut writer);
+        self.flush(text.as_bytes(), &mut writer);
         place.set(Some(worker));
         done
     }
 
     /// What is between the added tokens, and they.
-    fn segments(&self, text: &str, slow: Slow<'_>, worker: &mut Worker, out: &mut impl Sink) -> Result<Done> {
-        each(self.added.as_ref(), text, 0..text.len(), out, |segment, out| {
+    fn segments<S: Sink>(&self, text: &str, slow: Slow<'_>, writer: &mut Writer<'_, S>) -> Result<Done> {
+        each(self.added.as_ref(), text, 0..text.len(), writer, |segment, writer| {
             let inside = &text[segment.clone()];
             if self.nfc && !UNICODE.is_stable(inside) {
                 let mut normalized = NormalizedString::from(inside);
                 NFC.normalize(&mut normalized).map_err(fail)?;
                 if normalized.get() != inside {
-                    let mut found = Encoded::default();
-                    let done = self.pieces(normalized.get(), 0..normalized.len(), slow, worker, &mut found)?;
-                    for offsets in &mut found.offsets {
-                        let range = normalized.convert_offsets(Normalized(offsets.0..offsets.1));
-                        *offsets = range.map_or(*offsets, |range| (range.start, range.end));
-                    }
-                    out.append(&found, segment.start);
-                    return Ok(done);
+                    self.flush(text.as_bytes(), writer);
+                    return self.normalized(&normalized, segment.start, slow, writer);
                 }
             }
-            self.pieces(text, segment, slow, worker, out)
+            self.pieces(text, segment, slow, writer)
         })
     }
 
+    /// What NFC made of the text at a place.
+    fn normalized<S: Sink>(
+        &self,
+        normalized: &NormalizedString,
+        at: usize,
+        slow: Slow<'_>,
+        writer: &mut Writer<'_, S>,
+    ) -> Result<Done> {
+        let (text, mut found) = (normalized.get(), Encoded::default());
+        let mut inner = Writer { worker: &mut *writer.worker, out: &mut found, start: 0 };
+        let done = self.pieces(text, 0..text.len(), slow, &mut inner)?;
+        self.flush(text.as_bytes(), &mut inner);
+        for offsets in &mut found.offsets {
+            let range = normalized.convert_offsets(Normalized(offsets.0..offsets.1));
+            *offsets = range.map_or(*offsets, |range| (range.start, range.end));
+        }
+        writer.out.append(&found, at);
+        Ok(done)
+    }
+
     /// A text that is normalised.
-    fn pieces(
+    fn pieces<S: Sink>(
         &self,
         text: &str,
         segment: Range<usize>,
         slow: Slow<'_>,
-        worker: &mut Worker,
-        out: &mut impl Sink,
+        writer: &mut Writer<'_, S>,
     ) -> Result<Done> {
-        each(self.normalized.as_ref(), text, segment, out, |segment, out| {
-            let lacks = |byte: &u8| self.bytes[usize::from(*byte)] == NO_ID;
+        each(self.normalized.as_ref(), text, segment, writer, |segment, writer| {
+            let inside = &text[segment.clone()];
+            let is_left = match self.kind {
+                Kind::Bytes(_) => self.lacks_bytes && inside.bytes().any(|byte| self.bytes[usize::from(byte)] == NO_ID),
+                Kind::Characters { .. } => inside.contains(SPACE_SIGN),
+            };
+            if is_left {
+                self.flush(text.as_bytes(), writer);
+                writer.out.append(&slow(inside)?, segment.start);
+                return Ok(Done::Yes);
+            }
             match self.kind {
-                Kind::Bytes(_) if self.lacks_bytes && text[segment.clone()].bytes().any(|byte| lacks(&byte)) => {
-                    out.append(&slow(&text[segment.clone()])?, segment.start);
+                Kind::Bytes(splitter) => self.bytes(splitter, text.as_bytes(), segment, writer),
+                Kind::Characters { prepend } => {
+                    self.characters(prepend, text.as_bytes(), segment, writer.worker, writer.out);
                 }
-                Kind::Bytes(splitter) => self.bytes(splitter, text.as_bytes(), segment, worker, out),
-                Kind::Characters { .. } if text[segment.clone()].contains(SPACE_SIGN) => {
-                    out.append(&slow(&text[segment.clone()])?, segment.start);
-                }
-                Kind::Characters { prepend } => self.characters(prepend, text.as_bytes(), segment, worker, out),
             }
             Ok(Done::Yes)
         })
     }
 
-    /// A text of bytes in pieces.
-    fn bytes(
+    /// A text of bytes in pieces, which wait.
+    fn bytes<S: Sink>(
         &self,
         splitter: split::Splitter,
         text: &[u8],
         segment: Range<usize>,
-        worker: &mut Worker,
-        out: &mut impl Sink,
+        writer: &mut Writer<'_, S>,
     ) {
         let inside = &text[..segment.end];
         let is_ascii = text[segment.clone()].is_ascii();
         let mut at = segment.start;
         while at < segment.end {
-            let start = at;
-            worker.ends.clear();
-            at = splitter.ends(inside, at, BATCH, &mut worker.ends);
-            if is_ascii {
-                std::mem::swap(&mut worker.ends, &mut worker.words);
-            } else {
-                worker.words.clear();
-                let mut piece = start;
-                for &end in &worker.ends {
-                    let end = end as usize;
-                    if end - piece > 5 && text[end - 1] >= 0x80 {
-                        self.cut(text, piece..end, &mut worker.words);
-                    } else {
-                        worker.words.push(end as u32);
-                    }
-                    piece = end;
-                }
+            if writer.worker.words.len() >= BATCH {
+                self.flush(text, writer);
             }
-            self.look_up(text, start, false, worker, out);
+            let Worker { words, ends, .. } = &mut *writer.worker;
+            if words.is_empty() {
+                writer.start = at;
+            }
+            if is_ascii {
+                at = splitter.ends(inside, at, words.len() + BATCH, words);
+                continue;
+            }
+            ends.clear();
+            let mut piece = at;
+            at = splitter.ends(inside, at, BATCH, ends);
+            for &end in &*ends {
+                let end = end as usize;
+                if end - piece > 5 && text[end - 1] >= 0x80 {
+                    self.cut(text, piece..end, words);
+                } else {
+                    words.push(end as u32);
+                }
+                piece = end;
+            }
+        }
+    }
+
+    /// Looks up the words that wait.
+    fn flush<S: Sink>(&self, text: &[u8], writer: &mut Writer<'_, S>) {
+        if !writer.worker.words.is_empty() {
+            self.look_up(text, writer.start, false, writer.worker, writer.out);
         }
     }
 
@@ -336,7 +396,6 @@ impl Fast {
         let (mut start, mut first) = (segment.start, prepend);
         let (mut left, mut at) = decode(text, start);
         loop {
-            worker.words.clear();
             while at < segment.end && worker.words.len() < BATCH {
                 let (right, next) = decode(text, at);
                 if !self.joins.may_join(left, right) {
@@ -356,11 +415,12 @@ impl Fast {
         }
     }
 
-    /// Appends the tokens of words that lie side by side.
+    /// Appends the tokens of the words that wait, which begin at a place.
     ///
     /// They are looked up by groups, so that the processor asks memory for several of them at once.
     fn look_up<S: Sink>(&self, text: &[u8], mut start: usize, mut first: bool, worker: &mut Worker, out: &mut S) {
-        let words = std::mem::take(&mut worker.words);
+        let (mut words, mut added) = (std::mem::take(&mut worker.words), std::mem::take(&mut worker.added));
+        let mut ids = added.iter().copied();
         let mut group = worker.group.take().unwrap_or_default();
         let part = if self.whole.is_empty() { 0 } else { PART_KEY };
         for words in words.chunks(GROUP) {
@@ -374,15 +434,20 @@ impl Fast {
                 out.push_all(&group.tokens[done..index], start, before);
                 start = before.last().map_or(start, |&end| end_of(end));
                 let end = end_of(words[index]);
-                let is_part = words[index] & PART != 0;
-                self.not_one(text, start..end, group.keys[index], is_part, first && index == 0, worker, out);
+                if words[index] & ADDED != 0 {
+                    out.push(ids.next().expect("each has an id"), (start, end));
+                } else {
+                    let is_part = words[index] & PART != 0;
+                    self.not_one(text, start..end, group.keys[index], is_part, first && index == 0, worker, out);
+                }
                 (start, done) = (end, index + 1);
             }
             out.push_all(&group.tokens[done..words.len()], start, &words[done..]);
             (start, first) = (words.last().map_or(start, |&end| end_of(end)), false);
         }
-        worker.group = Some(group);
-        worker.words = words;
+        words.clear();
+        added.clear();
+        (worker.group, worker.words, worker.added) = (Some(group), words, added);
     }
 
     /// Merges the words of a group that were never met.
@@ -554,22 +619,22 @@ fn each<S: Sink>(
     finder: Option<&Finder>,
     text: &str,
     range: Range<usize>,
-    out: &mut S,
-    mut between: impl FnMut(Range<usize>, &mut S) -> Result<Done>,
+    writer: &mut Writer<'_, S>,
+    mut between: impl FnMut(Range<usize>, &mut Writer<'_, S>) -> Result<Done>,
 ) -> Result<Done> {
     let inside = &text[..range.end];
     let mut at = range.start;
     while at < range.end {
         let found = finder.and_then(|finder| finder.find(inside, at));
         let start = found.map_or(range.end, |(start, _, _)| start);
-        if at < start && between(at..start, out)? == Done::No {
+        if at < start && between(at..start, writer)? == Done::No {
             return Ok(Done::No);
         }
         let Some((_, end, Token { id, is_plain })) = found else { break };
         if !is_plain {
             return Ok(Done::No);
         }
-        out.push(id, (start, end));
+        writer.token(id, (start, end));
         at = end;
     }
     Ok(Done::Yes)
