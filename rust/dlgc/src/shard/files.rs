@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 
 use sha2::{Digest, Sha256};
 
@@ -12,6 +13,10 @@ use crate::error::{Error, Result};
 /// Ending of a file that is being written.
 pub(super) const PARTIAL: &str = ".partial";
 
+/// After so many bytes the system is asked to bring them to the disk, beside the work: at the end of a file nobody waits
+/// for all of it.
+const AHEAD: u64 = 1 << 24;
+
 /// A file on its way.
 pub(crate) struct AtomicFile {
     root: PathBuf,
@@ -19,6 +24,9 @@ pub(crate) struct AtomicFile {
     writer: BufWriter<File>,
     hash: Sha256,
     bytes: u64,
+    /// How much of it a thread was asked to bring to the disk, and the last one that was.
+    ahead: u64,
+    syncing: Option<JoinHandle<io::Result<()>>>,
     /// Whether what is written is thrown away: a format's header that is there already.
     muted: bool,
 }
@@ -31,8 +39,7 @@ impl AtomicFile {
             fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
         }
         let file = File::create(&partial).map_err(|error| Error::io(&partial, error))?;
-        let writer = BufWriter::with_capacity(1 << 18, file);
-        Ok(Self { root: root.to_owned(), name: name.to_owned(), writer, hash: Sha256::new(), bytes: 0, muted: false })
+        Ok(Self::of(root, name, file, Sha256::new(), 0))
     }
 
     /// Goes on with a file that an interrupted run left, behind its first `bytes`; muted, until [`AtomicFile::unmute`].
@@ -60,8 +67,13 @@ impl AtomicFile {
             return Err(fail(io::ErrorKind::UnexpectedEof.into()));
         }
         file.seek(io::SeekFrom::End(0)).map_err(fail)?;
+        Ok(Self { muted: true, ..Self::of(root, name, file, hash, bytes) })
+    }
+
+    fn of(root: &Path, name: &str, file: File, hash: Sha256, bytes: u64) -> Self {
         let writer = BufWriter::with_capacity(1 << 18, file);
-        Ok(Self { root: root.to_owned(), name: name.to_owned(), writer, hash, bytes, muted: true })
+        let (root, name) = (root.to_owned(), name.to_owned());
+        Self { root, name, writer, hash, bytes, ahead: bytes, syncing: None, muted: false }
     }
 
     /// From here on, what is written is kept.
@@ -71,9 +83,28 @@ impl AtomicFile {
 
     /// Makes what was written so far durable; how much that is.
     pub(super) fn settle(&mut self) -> Result<u64> {
-        let result = self.writer.flush().and_then(|()| self.writer.get_ref().sync_data());
+        let result = self.writer.flush().and_then(|()| self.synced()).and_then(|()| self.writer.get_ref().sync_data());
         result.map_err(|error| self.error(error))?;
         Ok(self.bytes)
+    }
+
+    /// Has what was written so far brought to the disk by a thread, if the last one is done.
+    fn sync_ahead(&mut self) -> io::Result<()> {
+        if self.syncing.as_ref().is_some_and(|syncing| !syncing.is_finished()) {
+            return Ok(());
+        }
+        self.synced()?;
+        self.ahead = self.bytes;
+        let file = self.writer.get_ref().try_clone()?;
+        // Without a thread it is done at the end.
+        self.syncing = thread::Builder::new().name("dlgc-sync".to_owned()).spawn(move || file.sync_data()).ok();
+        Ok(())
+    }
+
+    /// Waits for the last thread. The system tells an error to one of those who ask, so each has to pass it on.
+    fn synced(&mut self) -> io::Result<()> {
+        let Some(syncing) = self.syncing.take() else { return Ok(()) };
+        syncing.join().unwrap_or_else(|_| Err(io::Error::other("the thread that writes to the disk failed")))
     }
 
     fn partial(&self) -> PathBuf {
@@ -95,6 +126,7 @@ impl AtomicFile {
         let partial = self.partial();
         let fail = |error| Error::io(&partial, error);
         self.writer.flush().map_err(fail)?;
+        self.synced().map_err(fail)?;
         self.writer.get_ref().sync_all().map_err(fail)?;
         let path = self.root.join(&self.name);
         fs::rename(&partial, &path).map_err(fail)?;
@@ -111,6 +143,9 @@ impl Write for AtomicFile {
         let count = self.writer.write(buffer)?;
         self.hash.update(&buffer[..count]);
         self.bytes += count as u64;
+        if self.bytes - self.ahead >= AHEAD {
+            self.sync_ahead()?;
+        }
         Ok(count)
     }
 
