@@ -634,8 +634,15 @@ fn write_value(out: &mut String, node: &Node<'_>) {
 
 /// Writes a string as Python's `json.dumps` does, quotes included.
 pub(crate) fn write_string(out: &mut String, text: &str, ensure_ascii: bool) {
+    // DEL is ASCII and printable to Python's encoder, so it stays as it is.
+    let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..0x20) && (!ensure_ascii || byte.is_ascii());
     out.push('"');
-    for character in text.chars() {
+    let mut rest = text;
+    loop {
+        let plain = rest.bytes().position(|byte| !is_plain(&byte)).unwrap_or(rest.len());
+        out.push_str(&rest[..plain]);
+        let Some(character) = rest[plain..].chars().next() else { break };
+        rest = &rest[plain + character.len_utf8()..];
         match character {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
@@ -644,17 +651,11 @@ pub(crate) fn write_string(out: &mut String, text: &str, ensure_ascii: bool) {
             '\t' => out.push_str("\\t"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
-            control if (control as u32) < 0x20 => {
-                let _ = write!(out, "\\u{:04x}", control as u32);
-            }
-            wide if ensure_ascii && !wide.is_ascii() => {
-                let mut units = [0; 2];
-                for unit in wide.encode_utf16(&mut units) {
+            other => {
+                for unit in other.encode_utf16(&mut [0; 2]) {
                     let _ = write!(out, "\\u{unit:04x}");
                 }
             }
-            // DEL is ASCII and printable to Python's encoder, so it stays as it is.
-            other => out.push(other),
         }
     }
     out.push('"');

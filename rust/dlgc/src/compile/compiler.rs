@@ -403,6 +403,19 @@ fn row(origin: &Provenance, window: usize, example: Example) -> Row {
     Row { input_ids: example.input_ids, labels: example.labels, provenance: vec![provenance], preference: None }
 }
 
+fn is_han(letter: char) -> bool {
+    ('\u{4e00}'..='\u{9fff}').contains(&letter)
+}
+
+/// The same as `is_alphabetic`, which takes longer than all the rest where it must look for what Chinese is written with.
+fn is_letter(letter: char) -> bool {
+    match letter {
+        '\u{4e00}'..='\u{9fff}' => true,
+        '\u{2000}'..='\u{206f}' | '\u{3000}'..='\u{3004}' | '\u{3008}'..='\u{3020}' | '\u{ff00}'..='\u{ff20}' => false,
+        _ => letter.is_alphabetic(),
+    }
+}
+
 /// The script that most letters of a dialogue are of, as far as a few thousand of them tell; `None` without letters.
 /// Names are those of ISO 15924: a language is not told by its script, but what is missing often is.
 fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
@@ -435,9 +448,7 @@ fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
             looked += letters;
             continue;
         }
-        // All of these are letters; asking takes longer than everything else here.
-        let is_han = |letter: char| ('\u{4e00}'..='\u{9fff}').contains(&letter);
-        for letter in text.chars().filter(|&letter| is_han(letter) || letter.is_alphabetic()).take(LOOK - looked) {
+        for letter in text.chars().filter(|&letter| is_letter(letter)).take(LOOK - looked) {
             looked += 1;
             if letter.is_ascii() {
                 counts[latin] += 1;

@@ -420,7 +420,7 @@ impl<'m> Words<'_, 'm> {
 
 /// The word for a leaf of a message.
 fn word(message: usize, leaf: usize) -> String {
-    format!("{MARK}m{message}n{leaf}Zq")
+    [MARK, "m", &message.to_string(), "n", &leaf.to_string(), "Zq"].concat()
 }
 
 /// Text up to the next tag, and the tag: `<`, no white space or bracket, `>`, no stop, and the template names it.
