@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
 
 import dlgc
-from dlgc import _dlgc, against, options, terminal
+from dlgc import _dlgc, options, terminal
 from dlgc.progress import progress
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ examples:
 Options may also stand in `dlgc.toml` in the current folder (`max_length = 2048`); flags win. There, too, a table
 `[severity]` says what is an error, a warning or a note (`unknown-field = "error"`), and tables `[formats.NAME]`
 describe formats of your own (`messages = "ticket.thread"`, `role = "author"`, `content = "body"`).
-That a tokenizer is encoded as by the reference is noted in `$DLGC_CACHE_DIR`, or `dlgc` in the user's cache folder, so
-that the next start is faster; the notes may be deleted, and an empty `DLGC_CACHE_DIR` keeps none.
+That a tokenizer is encoded as by the reference is noted, with its tables, in `$DLGC_CACHE_DIR`, or `dlgc` in the user's
+cache folder, so that the next start is faster; the notes may be deleted, and an empty `DLGC_CACHE_DIR` keeps none.
 Exit status: 0 clean; 1 nothing compiled, too many records rejected, a dataset not sound, or drift; 2 the run failed and
 wrote nothing.
 """
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="everything that is known of it, as JSON")
     show.add_argument(
         "--against",
-        choices=get_args(against.Settings),
+        choices=get_args(options.Against),
         help="what TRL itself would train of it: with `assistant_only_loss`, or as `SFTConfig()` has it",
     )
     show.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="default: on a terminal")
@@ -368,6 +368,8 @@ def _show(arguments: argparse.Namespace) -> int:
         return 0
     if rendered.answers:
         raise dlgc.OptionsError("`--against` compares what is trained of a dialogue, not of preferences")
+    from dlgc import against
+
     compared = against.compare(rendered, json.loads(json.loads(found)["record"]), arguments.against, **chosen)
     if arguments.json:
         _print_json(dataclasses.asdict(compared))

@@ -23,6 +23,8 @@ TrainOn = Literal["all_assistant", "last_turn"]
 Rows = Literal["sft", "preference", "kto"]
 Packing = Literal["none", "bfd", "bfd-global", "trl-bfd"]
 Format = Literal["native", "openai", "sharegpt"]
+Against = Literal["trl", "trl-default"]
+"""`trl`: what a careful user sets, `assistant_only_loss=True`; `trl-default`: what `SFTConfig()` sets."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from dlgc.against import align, ask
 from dlgc.against.align import REASONS, Difference, Piece, Turn
-from dlgc.against.ask import Settings, Theirs
+from dlgc.against.ask import Theirs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dlgc.api import Rendered
+    from dlgc.options import Against
 
-__all__ = ["REASONS", "Compared", "Difference", "Piece", "Settings", "Theirs", "Turn", "compare"]
+__all__ = ["REASONS", "Compared", "Difference", "Piece", "Theirs", "Turn", "compare"]
 
 NEEDED = ("torch", "transformers", "datasets", "trl")
 
@@ -44,7 +45,7 @@ class Compared:
         notes: What TRL was given otherwise than the record has it.
     """
 
-    settings: Settings
+    settings: Against
     theirs: Theirs
     rows: int
     tokens: int
@@ -55,7 +56,7 @@ class Compared:
     notes: list[str]
 
 
-def compare(rendered: Rendered, record: Mapping[str, Any], settings: Settings = "trl", **options: object) -> Compared:
+def compare(rendered: Rendered, record: Mapping[str, Any], settings: Against = "trl", **options: object) -> Compared:
     """Asks TRL what it would train, and compares.
 
     Args:

@@ -14,20 +14,17 @@ import tempfile
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dlgc import _dlgc
 from dlgc.exceptions import DlgcError, TokenizerError
-from dlgc.options import CompileOptions
+from dlgc.options import Against, CompileOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     Messages = list[dict[str, Any]]
     Render = Callable[..., str]
-
-Settings = Literal["trl", "trl-default"]
-"""`trl`: what a careful user sets, `assistant_only_loss=True`; `trl-default`: what `SFTConfig()` sets."""
 
 Range = tuple[int, int]
 IGNORED = -100
@@ -117,7 +114,7 @@ def _wrapped(tool: dict[str, Any]) -> dict[str, Any]:
     return {"type": "function", "function": tool} if bare else tool
 
 
-def ask(record: dict[str, Any], settings: Settings, options: Mapping[str, object]) -> Theirs:
+def ask(record: dict[str, Any], settings: Against, options: Mapping[str, object]) -> Theirs:
     """Lets TRL prepare a record, with loss on the assistant only where that is asked for and TRL does not refuse it.
 
     Raises:
