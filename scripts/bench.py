@@ -35,7 +35,7 @@ from bench_encode import said
 from bench_equal import compared
 from bench_page import EQUAL, Figures, Run
 from bench_peers import peers
-from bench_run import measure
+from bench_run import measure, read_once
 
 import dlgc
 
@@ -96,6 +96,7 @@ class Bench:
         flags = [flag for name, value in settings.items() for flag in ("--" + name.replace("_", "-"), str(value))]
         measured = []
         for raw in (first, corpus.path):
+            read_once(raw)
             out = self.folder / "shards"
             command = [sys.executable, "-m", "dlgc", "compile", str(raw), "-o", str(out), *flags]
             measured.append(measure([*command, "--threads", str(threads), "--json"], threads))
@@ -123,6 +124,7 @@ class Bench:
         command += ["--max-length", str(corpora.MAX_LENGTH), "--processes", str(processes)]
         command += ["--keep", str(keep)] if keep and number == 0 else []
         environment = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        read_once(corpus.path)
         whole = measure(command, processes, several=processes > 1, environment=environment)
         shutil.rmtree(work, ignore_errors=True)
         report = json.loads(whole.printed.strip().splitlines()[-1])

@@ -259,9 +259,10 @@ HEAD = """\
 Written by `make bench` ({command}): dlgc beside TRL and beside tokenizers.
 Each part was measured in one go; every run is kept in `specs/benchmark.json`.
 
-{note}Every figure is a process of its own, so every cache is cold but the system's of files; contenders take turns,
-and the median is shown with the shortest and the longest. One thread or process has one processor,
-and everything of dlgc, its reader and writer too, runs on it; two have two. MB are of the input, a million bytes.
+{note}Every figure is a process of its own, so every cache is cold but the system's of files, and a corpus is read
+once before each run; contenders take turns, and the median is shown with the shortest and the longest. One thread or
+process has one processor, and everything of dlgc, its reader and writer too, runs on it; two have two. MB are of the
+input, a million bytes.
 Start-up is not in the seconds: of dlgc it is the time of the same command on the first dialogue alone, of TRL what
 comes before `load_dataset`; CPU s are of the whole process with its start-up. Peak is the resident memory of the
 process; of TRL's several processes the highest sum seen, each page counted once.
