@@ -526,3 +526,13 @@ fn about(dialogue: &Dialogue<'_>, location: &Location, format: &Arc<str>, fold: 
         counts: [dialogue.messages.len() as i64, turns, 0, 0, 0, 0],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_are_what_is_alphabetic() {
+        assert!(('\0'..=char::MAX).all(|letter| is_letter(letter) == letter.is_alphabetic()));
+    }
+}

@@ -171,6 +171,7 @@ impl<'j> File<'j> {
         self.model.vocab = whole;
         let mut json = json.ok()?;
         json["model"]["merges"] = Value::Array(Vec::new());
+        json["model"]["vocab"].as_object_mut()?.sort_keys(); // the same again for the same tokenizer
         serde_json::to_vec(&json).ok()
     }
 }
