@@ -261,7 +261,9 @@ impl Fast {
         worker.added.clear();
         let mut writer = Writer { worker: &mut worker, out, start: 0 };
         let done = self.segments(text, slow, &mut writer);
-        self.flush(text.as_bytes(), &mut writer);
+        if matches!(done, Ok(Done::Yes)) {
+            self.flush(text.as_bytes(), &mut writer);
+        }
         place.set(Some(worker));
         done
     }
