@@ -40,7 +40,9 @@ use unicode::{UNICODE, decode};
 pub(super) use tables::Tables;
 
 /// How many pieces are cut before they are looked up.
-const BATCH: usize = 1024;
+const BATCH: usize = 4096;
+/// Up to so many are merged together: enough for memory to be asked for all the time, and few to look through.
+const TOGETHER: usize = 32;
 /// Set in the end of a word that is only a part of its piece, and of one that is an added token.
 const PART: u32 = 1 << 31;
 const ADDED: u32 = 1 << 30;
@@ -89,8 +91,8 @@ struct Worker {
     /// The ends of words that wait to be looked up, side by side, and the ids of those that are added tokens.
     words: Vec<u32>,
     added: Vec<u32>,
-    /// None while it is used.
-    group: Option<Box<Group>>,
+    /// As many as the words that wait fill; none while they are used.
+    groups: Vec<Group>,
     symbols: Vec<u32>,
     learnt: Vec<(Key, Few<SOME>)>,
     scratch: Scratch,
@@ -419,16 +421,23 @@ impl Fast {
 
     /// Appends the tokens of the words that wait, which begin at a place.
     ///
-    /// They are looked up by groups, so that the processor asks memory for several of them at once.
+    /// They are looked up by groups, so that the processor asks memory for several of them at once; what was never met is
+    /// merged for all groups together, since in a text without much that is new there are few in each.
     fn look_up<S: Sink>(&self, text: &[u8], mut start: usize, mut first: bool, worker: &mut Worker, out: &mut S) {
         let (mut words, mut added) = (std::mem::take(&mut worker.words), std::mem::take(&mut worker.added));
         let mut ids = added.iter().copied();
-        let mut group = worker.group.take().unwrap_or_default();
+        let mut groups = std::mem::take(&mut worker.groups);
+        groups.resize_with(groups.len().max(words.len().div_ceil(GROUP)), Group::default);
         let part = if self.whole.is_empty() { 0 } else { PART_KEY };
-        for words in words.chunks(GROUP) {
-            group.set(text, start, words, part, if first { FIRST_KEY } else { 0 });
-            worker.cache.meet(&self.beginning, &mut group, words.len());
-            self.learn(text, start, words, first, &group, worker);
+        let (mut from, mut is_first) = (start, first);
+        for (words, group) in words.chunks(GROUP).zip(&mut groups) {
+            group.set(text, from, words, part, if is_first { FIRST_KEY } else { 0 });
+            worker.cache.meet(&self.beginning, group, words.len());
+            self.gather(text, from, words, is_first, group, worker);
+            (from, is_first) = (words.last().map_or(from, |&end| end_of(end)), false);
+        }
+        self.learn(worker);
+        for (words, group) in words.chunks(GROUP).zip(&groups) {
             let mut done = 0;
             for &index in group.unmet.iter().take(group.unmet_count) {
                 let index = usize::from(index);
@@ -449,11 +458,11 @@ impl Fast {
         }
         words.clear();
         added.clear();
-        (worker.group, worker.words, worker.added) = (Some(group), words, added);
+        (worker.groups, worker.words, worker.added) = (groups, words, added);
     }
 
-    /// Merges the words of a group that were never met.
-    fn learn(&self, text: &[u8], start: usize, words: &[u32], first: bool, group: &Group, worker: &mut Worker) {
+    /// Gathers the words of a group that were never met.
+    fn gather(&self, text: &[u8], start: usize, words: &[u32], first: bool, group: &Group, worker: &mut Worker) {
         for &index in group.unknown.iter().take(group.unknown_count) {
             let index = usize::from(index);
             let key = group.keys[index];
@@ -471,10 +480,14 @@ impl Fast {
             }
             self.symbols(word, false, &mut worker.symbols);
             worker.learnt.push((key, self.merges.begin(&worker.symbols)));
+            if worker.learnt.len() == TOGETHER {
+                self.learn(worker);
+            }
         }
-        if worker.learnt.is_empty() {
-            return;
-        }
+    }
+
+    /// Merges the words that were gathered.
+    fn learn(&self, worker: &mut Worker) {
         self.merges.apply_to_all(&mut worker.learnt);
         for (key, piece) in worker.learnt.drain(..) {
             worker.symbols.clear();
