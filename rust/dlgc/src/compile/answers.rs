@@ -12,7 +12,8 @@
 use std::collections::BTreeMap;
 
 use super::compiler::Compiler;
-use super::windows::{Rows, Shot, Unlowered, spoken, too_long};
+use super::measures::Rows;
+use super::windows::{Shot, Unlowered, spoken, too_long};
 use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::dialogue::{Dialogue, Judged, Message, Role, Verdict};
 use crate::error::Result;

@@ -10,6 +10,7 @@ mod canaries;
 mod compiler;
 mod convert;
 mod lengths;
+mod measures;
 mod options;
 mod outcome;
 mod repack;

@@ -20,6 +20,7 @@ mod skeleton;
 mod traces;
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -277,7 +278,7 @@ impl Template {
         }
         let (prepared, around) = unmarked.as_ref().map_or((&marked, &marked_around), |(plain, around)| (plain, around));
         let nodes: Vec<&Node<'_>> = prepared.iter().map(|message| &message.node).collect();
-        let skeleton = Skeleton::of(&nodes, &self.stops, &self.source);
+        let skeleton = LazyCell::new(|| Skeleton::of(&nodes, &self.stops, &self.source));
         self.nothing_lost(prepared, around, &skeleton, &row.text, mode)?;
         let (blocks, turns) = match &rendering {
             Rendering::Recorded(history) => {

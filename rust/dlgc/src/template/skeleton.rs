@@ -418,6 +418,37 @@ impl<'m> Words<'_, 'm> {
     }
 }
 
+/// A key for messages of which each string that is said is one word: where it is the same, the skeleton is. `None` where
+/// there may be tags, or more than strings.
+pub(super) fn key_of_plain<'n, 'm: 'n>(messages: impl Iterator<Item = &'n Node<'m>>) -> Option<u128> {
+    let mut kept = b"plain".to_vec();
+    let mut keep = |text: &str| {
+        kept.extend_from_slice(&(text.len() as u64).to_le_bytes());
+        kept.extend_from_slice(text.as_bytes());
+    };
+    for message in messages {
+        let Json::Object(members) = &message.value else { return None };
+        keep("message");
+        for member in members {
+            let text = member.node.as_str()?;
+            keep(&member.key);
+            match &*member.key {
+                "content" | "reasoning_content" => {
+                    if memchr::memchr(b'<', text.as_bytes()).is_some() {
+                        return None;
+                    }
+                    let core = text.trim_start();
+                    keep(&text[..text.len() - core.len()]);
+                    keep(if core.is_empty() { "" } else { "word" });
+                    keep(&core[core.trim_end().len()..]);
+                }
+                _ => keep(text),
+            }
+        }
+    }
+    Some(xxh3_128(&kept))
+}
+
 /// The word for a leaf of a message.
 fn word(message: usize, leaf: usize) -> String {
     [MARK, "m", &message.to_string(), "n", &leaf.to_string(), "Zq"].concat()
@@ -471,6 +502,29 @@ mod tests {
         );
         let texts: Vec<&str> = found.leaves[0].iter().map(|leaf| &*leaf.text).collect();
         assert_eq!(texts, ["hm, 1 < 2", "yes", "x", "1"]);
+    }
+
+    #[test]
+    fn messages_have_the_same_plain_key_where_they_have_the_same_skeleton() {
+        let contents = ["a", "b", " a", "a ", "", "  ", "\u{3000}", " a b ", "c\n", "\n"];
+        let message = |role: &str, content: &str| {
+            let json = format!("{{\"role\": \"{role}\", \"content\": {}}}", serde_json::json!(content));
+            json::parse(json.as_bytes()).expect("JSON").root.into_owned_at(&(0..0))
+        };
+        let mut keys = HashMap::new();
+        for (first, second) in contents.iter().flat_map(|first| contents.iter().map(move |second| (first, second))) {
+            for role in ["user", "tool"] {
+                let messages = [message(role, first), message("assistant", second)];
+                let plain = key_of_plain(messages.iter()).expect("strings without tags");
+                let whole = Skeleton::of(&messages.iter().collect::<Vec<_>>(), &[], "").key(1, 0);
+                assert_eq!(*keys.entry(plain).or_insert(whole), whole, "{first:?} {second:?}");
+            }
+        }
+        assert_eq!(keys.len(), keys.values().collect::<std::collections::HashSet<_>>().len());
+        for odd in [r#"{"content": "a <b>"}"#, r#"{"content": ["a"]}"#, r#"{"tool_calls": []}"#, "[]"] {
+            let odd = json::parse(odd.as_bytes()).expect("JSON").root.into_owned_at(&(0..0));
+            assert_eq!(key_of_plain(std::iter::once(&odd)), None);
+        }
     }
 
     #[test]

@@ -8,11 +8,12 @@
 //! the names of arguments have words too. A second call without any text, dropped, is then missed.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use super::messages::{self, Prepared};
-use super::skeleton::Skeleton;
+use super::skeleton::{Skeleton, key_of_plain};
 use super::{Mode, Template, hash_of};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::Role;
@@ -45,16 +46,19 @@ const KEPT: usize = 1 << 16;
 
 impl Template {
     /// Refuses a dialogue of which a field leaves no trace.
-    pub(super) fn nothing_lost(
+    pub(super) fn nothing_lost<'m, F: FnOnce() -> Skeleton<'m>>(
         &self,
         prepared: &[Prepared<'_>],
         around: &[Option<Node<'_>>; 3],
-        skeleton: &Skeleton<'_>,
+        skeleton: &LazyCell<Skeleton<'m>, F>,
         text: &str,
         mode: Mode,
     ) -> Result<(), Diagnostic> {
         let Some(last) = prepared.len().checked_sub(1) else { return Ok(()) };
-        let key = skeleton.key(last, hash_of(around)) ^ u128::from(mode == Mode::Prove);
+        // Who proves targets needs the skeleton anyway.
+        let is_plain = mode == Mode::Blocks && around.iter().all(Option::is_none);
+        let plain = is_plain.then(|| key_of_plain(prepared.iter().map(|message| &message.node))).flatten();
+        let key = plain.unwrap_or_else(|| skeleton.key(last, hash_of(around)) ^ u128::from(mode == Mode::Prove));
         let lock = || self.traces.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().get(&key).copied();
         let lost = if let Some(known) = known {

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use foldhash::fast::RandomState;
 use serde_json::{Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
@@ -45,7 +46,7 @@ impl PartialEq for Encoded {
 
 /// Pieces of text that were encoded before. Windows of one dialogue say most things several times.
 #[derive(Debug, Default)]
-pub struct Memory(RefCell<HashMap<Box<str>, Rc<Encoded>>>);
+pub struct Memory(RefCell<HashMap<Box<str>, Rc<Encoded>, RandomState>>);
 
 /// Finds the added tokens behind which text is encoded by itself.
 struct Borders {
