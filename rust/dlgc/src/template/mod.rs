@@ -15,6 +15,7 @@ mod marks;
 mod messages;
 mod probe;
 mod program;
+mod recipe;
 mod shown;
 mod skeleton;
 mod traces;
@@ -65,6 +66,7 @@ pub struct Template {
     tagged: bool,
     outlines: law::Outlines,
     traces: traces::Traces,
+    recipes: recipe::Recipes,
     state: StateMode,
 }
 
@@ -217,6 +219,7 @@ impl Template {
             tagged,
             outlines: law::Outlines::default(),
             traces: traces::Traces::default(),
+            recipes: recipe::Recipes::default(),
             state: options.state,
         };
         template.probe()?;
@@ -248,6 +251,11 @@ impl Template {
     /// # Errors
     /// A diagnostic where the template refuses the dialogue, or a field of it leaves no trace in the text.
     pub fn render(&self, dialogue: &Dialogue<'_>, mode: Mode) -> std::result::Result<Rendered, Diagnostic> {
+        self.by_recipe(dialogue, mode).map_or_else(|| self.render_anew(dialogue, mode), Ok)
+    }
+
+    /// Without a recipe.
+    fn render_anew(&self, dialogue: &Dialogue<'_>, mode: Mode) -> std::result::Result<Rendered, Diagnostic> {
         let mut diagnostics = Vec::new();
         let marked = messages::prepare(dialogue, &self.abilities, self.state, &mut diagnostics)?;
         let marked_around = around(dialogue);
@@ -292,7 +300,9 @@ impl Template {
             }
             Rendering::Plain(row) => {
                 diagnostics.extend(prepared.iter().filter_map(|message| messages::reasoning_lost(message, &row.text)));
-                by_block(prepared, row.blocks.clone(), &row.text)?
+                let assistants = prepared.iter().filter(|message| message.role == Role::Assistant);
+                let assistants: Vec<_> = assistants.map(|message| (message.source, message.train)).collect();
+                by_block(&assistants, row.blocks.clone(), &row.text)?
             }
         };
         let Unmarked { text, suppressed, .. } = rendering.into_row();
@@ -326,7 +336,10 @@ impl Template {
     /// # Errors
     /// A diagnostic where the template refuses it.
     pub fn text(&self, dialogue: &Dialogue<'_>) -> std::result::Result<(String, Vec<usize>), Diagnostic> {
-        self.unproved(dialogue, 0, false)
+        match self.text_by_recipe(dialogue) {
+            Some(text) => Ok((text, Vec::new())),
+            None => self.unproved(dialogue, 0, false),
+        }
     }
 
     fn unproved(
@@ -414,26 +427,26 @@ fn hash_of(around: &[Option<Node<'_>>; 3]) -> u128 {
     xxh3_128(hashed.as_bytes())
 }
 
-/// Takes the template's word for it: each block is an assistant message, as many as there are of both.
+/// Takes the template's word for it: each block is an assistant message, as many as there are of both. Of each assistant
+/// message it is said where it stands and whether it is trained.
 fn by_block(
-    prepared: &[messages::Prepared<'_>],
+    assistants: &[(usize, bool)],
     blocks: Vec<Range<usize>>,
     text: &str,
 ) -> std::result::Result<(Vec<Range<usize>>, Vec<Turn>), Diagnostic> {
-    let assistants: Vec<_> = prepared.iter().filter(|message| message.role == Role::Assistant).collect();
     let turn = |message: usize, block: &Range<usize>| {
         let target = Target { text: text[block.clone()].to_owned(), shared: Some(block.start), ..Target::default() };
         Turn { message, target: Ok(target) }
     };
     if assistants.len() == blocks.len() {
         let (mut kept, mut turns) = (Vec::new(), Vec::new());
-        for (message, block) in assistants.into_iter().zip(blocks).filter(|(message, _)| message.train) {
-            turns.push(turn(message.source, &block));
+        for (&(message, _), block) in assistants.iter().zip(blocks).filter(|((_, is_trained), _)| *is_trained) {
+            turns.push(turn(message, &block));
             kept.push(block);
         }
         return Ok((kept, turns));
     }
-    if assistants.iter().any(|message| !message.train) {
+    if assistants.iter().any(|(_, is_trained)| !is_trained) {
         let message = format!(
             "the template marks {} pieces of text for {} assistant messages, so one cannot be excluded",
             blocks.len(),
@@ -442,7 +455,7 @@ fn by_block(
         return Err(Diagnostic::new(Code::TemplateRefused, message));
     }
     let whole = blocks.first().map_or(0..0, |first| first.start..blocks.last().map_or(first.end, |last| last.end));
-    let turns = assistants.iter().map(|message| turn(message.source, &whole)).collect();
+    let turns = assistants.iter().map(|&(message, _)| turn(message, &whole)).collect();
     Ok((blocks, turns))
 }
 

@@ -455,7 +455,7 @@ fn word(message: usize, leaf: usize) -> String {
 }
 
 /// Text up to the next tag, and the tag: `<`, no white space or bracket, `>`, no stop, and the template names it.
-fn until_tag<'t>(text: &'t str, stops: &[String], source: &str) -> (&'t str, &'t str) {
+pub(super) fn until_tag<'t>(text: &'t str, stops: &[String], source: &str) -> (&'t str, &'t str) {
     let is_named = |tag: &str| {
         let name = tag.trim_start_matches(['<', '/']).trim_end_matches('>');
         source.contains(&format!("<{name}")) || source.contains(&format!("</{name}"))

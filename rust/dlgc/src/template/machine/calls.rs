@@ -114,6 +114,7 @@ impl<'a> Machine<'a> {
         let called: &'a Macro = &program.macros[number];
         let outer_frame = std::mem::replace(&mut self.frame, frame.min(self.frames.len() - 1));
         let outer_text = std::mem::take(&mut self.out);
+        let printed = self.prints_apart();
         self.push();
         self.inner += 1;
         self.callers.push(caller);
@@ -126,7 +127,8 @@ impl<'a> Machine<'a> {
         self.pop();
         self.frame = outer_frame;
         let text = std::mem::replace(&mut self.out, outer_text);
-        ran.map(|_| Value::from(text))
+        let text = self.captured(text, printed);
+        ran.map(|_| Value::Text(text))
     }
 
     pub(super) fn bind(&mut self, called: &'a Macro, arguments: Arguments<'a>) -> Done<()> {

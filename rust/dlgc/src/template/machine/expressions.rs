@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::value::Value;
+use super::value::{Text, Value};
 use super::{Done, Machine, refuse};
 use crate::template::program::{Arithmetic, Expression};
 
@@ -154,12 +154,12 @@ impl<'a> Machine<'a> {
     }
 
     /// A chain of filters over what a block printed.
-    pub(super) fn filter_captured(&mut self, filter: &'a Expression, text: String) -> Done<Value<'a>> {
+    pub(super) fn filter_captured(&mut self, filter: &'a Expression, text: Text<'a>) -> Done<Value<'a>> {
         let Expression::Filter { name, value, arguments } = filter else {
             return refuse("a block passes through filters only");
         };
         let value = match value {
-            None => Value::from(text),
+            None => Value::Text(text),
             Some(inner) => self.filter_captured(inner, text)?,
         };
         let arguments = self.arguments(arguments)?;

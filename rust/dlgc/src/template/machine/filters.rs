@@ -16,6 +16,9 @@ impl<'a> Machine<'a> {
             "trim" => {
                 let text = self.text(&value)?;
                 let set = arguments.take(0, "chars");
+                if text.origin() != 0 {
+                    return Ok(Value::Text(self.traced_strip(&text, set.as_ref(), [true, true])));
+                }
                 let strips = |character: char| match set.as_ref().and_then(Value::as_str) {
                     None => is_space(character),
                     Some(set) => set.contains(character),

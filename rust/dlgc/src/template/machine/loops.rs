@@ -198,6 +198,7 @@ impl<'a> Machine<'a> {
             return refuse("the loop must have the `recursive` marker to be called recursively");
         }
         let outer_text = std::mem::take(&mut self.out);
+        let printed = self.prints_apart();
         let outer_frame = std::mem::replace(&mut self.frame, turn.course.frame);
         self.inner += 1;
         let course = self.course(turn.course.statement, items, turn.course.depth + 1)?;
@@ -205,6 +206,7 @@ impl<'a> Machine<'a> {
         self.inner -= 1;
         self.frame = outer_frame;
         let text = std::mem::replace(&mut self.out, outer_text);
-        ran.map(|_| Value::from(text))
+        let text = self.captured(text, printed);
+        ran.map(|_| Value::Text(text))
     }
 }

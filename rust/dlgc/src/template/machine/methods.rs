@@ -175,7 +175,12 @@ impl<'a> Machine<'a> {
 
     #[expect(clippy::too_many_lines, reason = "a table of methods, each a line or two")]
     fn text_method(&mut self, text: &Text<'a>, name: &str, arguments: &Arguments<'a>) -> Done<Value<'a>> {
-        self.burn(text.as_str().len() / 64)?;
+        self.burn(text.unseen().len() / 64)?;
+        if text.origin() != 0
+            && let Some(found) = self.traced_method(text, name, arguments)
+        {
+            return Ok(found);
+        }
         let held = text.as_str();
         let cut = |part: &str| Value::Text(text.cut(part));
         let made = |new: String| Value::Text(Text::from(new).marked(text.safe));

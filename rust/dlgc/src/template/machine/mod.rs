@@ -18,6 +18,7 @@ mod loops;
 mod methods;
 mod operations;
 mod recording;
+mod trace;
 mod value;
 
 use std::rc::Rc;
@@ -29,9 +30,12 @@ use crate::json::{Member, Node};
 
 use loops::Watch;
 use recording::{Differences, Recorder, Step, Tape};
-use value::{Frame, Value};
+use trace::Tracer;
+use value::{Frame, Text, Value};
 
 pub(super) use recording::Recording;
+pub(super) use trace::{Part, Trace};
+pub(super) use value::traced;
 
 /// Work that one rendering may take: about as many steps, or 64 bytes of text each.
 const FUEL: u64 = 20_000_000;
@@ -110,6 +114,7 @@ struct Machine<'a> {
     /// How many captures, macros and loops are open: points are only taken at the outermost.
     inner: usize,
     recorder: Option<Recorder<'a>>,
+    tracer: Option<Tracer>,
     watch: Option<Watch>,
     /// The recording to which a branch goes back where it can.
     tape: Option<Rc<Tape<'a>>>,
@@ -159,6 +164,7 @@ impl<'a> Machine<'a> {
             line: 1,
             inner: 0,
             recorder: None,
+            tracer: None,
             watch: None,
             tape: None,
             begun: 0,
@@ -259,7 +265,7 @@ impl<'a> Machine<'a> {
             Kind::Capture { target, filter, body } => {
                 let text = self.capture(body)?;
                 let value = match filter {
-                    None => Value::from(text),
+                    None => Value::Text(text),
                     Some(filter) => self.filter_captured(filter, text)?,
                 };
                 self.assign(target, value)?;
@@ -322,8 +328,7 @@ impl<'a> Machine<'a> {
         let Expression::Arithmetic(Arithmetic::Add, pair) = expression else {
             return Ok(match self.evaluate(expression)? {
                 Value::Text(text) if !text.safe => {
-                    self.burn(text.as_str().len() / 64)?;
-                    self.out.push_str(text.as_str());
+                    self.put(&text)?;
                     None
                 }
                 value => Some(value),
@@ -332,12 +337,11 @@ impl<'a> Machine<'a> {
         let left = self.deeper(|machine| machine.print_parts(&pair[0], start))?;
         match (left, self.deep(&pair[1])?) {
             (None, Value::Text(text)) if !text.safe => {
-                self.burn(text.as_str().len() / 64)?;
-                self.out.push_str(text.as_str());
+                self.put(&text)?;
                 Ok(None)
             }
             (left, right) => {
-                let left = left.unwrap_or_else(|| Value::from(self.out.split_off(start)));
+                let left = left.unwrap_or_else(|| self.taken_back(start));
                 self.sum(Arithmetic::Add, pair, &left, &right).map(Some)
             }
         }
@@ -345,13 +349,18 @@ impl<'a> Machine<'a> {
 
     fn print(&mut self, value: &Value<'a>) -> Done<()> {
         if let Value::Text(text) = value {
-            self.burn(text.as_str().len() / 64)?;
-            self.out.push_str(text.as_str());
-            return Ok(());
+            return self.put(text);
         }
         let text = self.text(value)?;
-        self.burn(text.as_str().len() / 64)?;
-        self.out.push_str(text.as_str());
+        self.put(&text)
+    }
+
+    fn put(&mut self, text: &Text<'a>) -> Done<()> {
+        self.burn(text.unseen().len() / 64)?;
+        if text.origin() != 0 {
+            self.prints(text);
+        }
+        self.out.push_str(text.unseen());
         Ok(())
     }
 
@@ -366,14 +375,16 @@ impl<'a> Machine<'a> {
     }
 
     /// What a body prints.
-    fn capture(&mut self, body: &'a [Statement]) -> Done<String> {
+    fn capture(&mut self, body: &'a [Statement]) -> Done<Text<'a>> {
         let outer = std::mem::take(&mut self.out);
+        let printed = self.prints_apart();
         self.inner += 1;
         self.push();
         let ran = self.deeper(|machine| machine.block(body, &[]));
         self.pop();
         self.inner -= 1;
         let text = std::mem::replace(&mut self.out, outer);
+        let text = self.captured(text, printed);
         ran.map(|_| text)
     }
 

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::trace::Question;
 use super::value::{Sequence, Text, Value};
 use super::{Done, Machine, refuse};
 use crate::json::python_float;
@@ -17,7 +18,7 @@ impl<'a> Machine<'a> {
             Value::Bool(value) => *value,
             Value::Int(value) => *value != 0,
             Value::Float(value) => *value != 0.0,
-            Value::Text(text) => !text.as_str().is_empty(),
+            Value::Text(text) => !self.is(text, Question::Empty, &[]),
             Value::Sequence(_, items) => !items.is_empty(),
             Value::Array(nodes) => !nodes.is_empty(),
             Value::Object(members) => !members.is_empty(),
@@ -97,7 +98,10 @@ impl<'a> Machine<'a> {
     pub(super) fn equal(&mut self, left: &Value<'a>, right: &Value<'a>) -> Done<bool> {
         self.burn(0)?;
         Ok(match (left, right) {
-            (Value::Text(left), Value::Text(right)) => left.as_str() == right.as_str(),
+            (Value::Text(left), Value::Text(right)) => {
+                let (asked, with) = if left.origin() == 0 { (right, left) } else { (left, right) };
+                self.is(asked, Question::Equal, &[with.as_str()])
+            }
             (Value::Undefined, Value::Undefined) | (Value::None, Value::None) => true,
             (Value::Huge(left), Value::Huge(right)) => left == right,
             (Value::Namespace(left), Value::Namespace(right)) | (Value::Generator(left), Value::Generator(right)) => {
@@ -185,8 +189,8 @@ impl<'a> Machine<'a> {
         match container {
             Value::Text(text) => match value.as_str() {
                 Some(part) => {
-                    self.burn(text.as_str().len() / 64)?;
-                    Ok(text.as_str().contains(part))
+                    self.burn(text.unseen().len() / 64)?;
+                    Ok(self.is(text, Question::Holds, &[part]))
                 }
                 None => refuse(format!("'in <string>' requires string as left operand, not {}", value.kind())),
             },
@@ -281,12 +285,13 @@ impl<'a> Machine<'a> {
     }
 
     fn joined(&mut self, left: &Text<'a>, right: &Text<'a>, safe: bool) -> Done<Value<'a>> {
-        let (left, right) = (left.as_str(), right.as_str());
+        let origin = self.origin_of_both(left, right);
+        let (left, right) = (left.unseen(), right.unseen());
         self.burn((left.len() + right.len()) / 64)?;
         let mut joined = String::with_capacity(left.len() + right.len());
         joined.push_str(left);
         joined.push_str(right);
-        Ok(Value::Text(Text::from(joined).marked(safe)))
+        Ok(Value::Text(Text::from(joined).marked(safe).made_of(origin)))
     }
 
     /// `format % values`.

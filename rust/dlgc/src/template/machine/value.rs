@@ -1,5 +1,7 @@
 //! The values of a running template: Python's, as `json.loads` and Jinja make them.
 
+use std::cell::Cell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::json::{Json, Member, Node};
@@ -65,6 +67,31 @@ pub(super) enum Function {
 pub(super) struct Text<'a> {
     held: Held<'a>,
     pub(super) safe: bool,
+    /// What it is made of, where a run is traced; 0 is what does not change with the strings of the messages.
+    origin: u32,
+}
+
+thread_local! {
+    /// Whether somebody looked into a text that changes with the strings of the messages.
+    static LOOKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether somebody has looked into such a text since this was last asked.
+pub(super) fn looked() -> bool {
+    LOOKED.take()
+}
+
+/// Notes that somebody looks into such a text.
+pub(super) fn look() {
+    LOOKED.set(true);
+}
+
+/// The end of a range that is no place in a record: it begins with the number of a traced string.
+const TRACED: usize = usize::MAX;
+
+/// The range by which a node says that it is the traced string of a number.
+pub(in crate::template) fn traced(number: u32) -> Range<usize> {
+    number as usize..TRACED
 }
 
 #[derive(Debug, Clone)]
@@ -131,30 +158,53 @@ impl<'a> Frame<'a> {
 
 impl<'a> Text<'a> {
     pub(super) fn as_str(&self) -> &str {
+        if self.origin != 0 {
+            look();
+        }
+        self.unseen()
+    }
+
+    /// The text, for who notes himself what he learns from it.
+    pub(super) fn unseen(&self) -> &str {
         match &self.held {
             Held::Borrowed(text) => text,
             Held::Shared(text) => text,
         }
     }
 
+    pub(super) fn origin(&self) -> u32 {
+        self.origin
+    }
+
+    pub(super) fn made_of(mut self, origin: u32) -> Self {
+        self.origin = origin;
+        self
+    }
+
     /// A piece of it.
-    pub(super) fn slice(&self, range: std::ops::Range<usize>) -> Self {
+    pub(super) fn slice(&self, range: Range<usize>) -> Self {
+        if self.origin != 0 {
+            look();
+        }
         let held = match &self.held {
             Held::Borrowed(text) => Held::Borrowed(&text[range]),
             Held::Shared(text) if range == (0..text.len()) => Held::Shared(Rc::clone(text)),
             Held::Shared(text) => Held::Shared(text[range].into()),
         };
-        Self { held, safe: self.safe }
+        Self { held, safe: self.safe, origin: 0 }
     }
 
     /// The piece that `part`, which was cut out of it, is.
     pub(super) fn cut(&self, part: &str) -> Self {
-        let start = part.as_ptr() as usize - self.as_str().as_ptr() as usize;
+        let start = part.as_ptr() as usize - self.unseen().as_ptr() as usize;
         self.slice(start..start + part.len())
     }
 
     /// The text, where it is the record's or the template's own.
     pub(super) fn borrowed(&self) -> Option<&'a str> {
+        if self.origin != 0 {
+            look();
+        }
         match &self.held {
             Held::Borrowed(text) => Some(text),
             Held::Shared(_) => None,
@@ -169,13 +219,13 @@ impl<'a> Text<'a> {
 
 impl<'a> From<&'a str> for Text<'a> {
     fn from(text: &'a str) -> Self {
-        Self { held: Held::Borrowed(text), safe: false }
+        Self { held: Held::Borrowed(text), safe: false, origin: 0 }
     }
 }
 
 impl From<String> for Text<'_> {
     fn from(text: String) -> Self {
-        Self { held: Held::Shared(text.into()), safe: false }
+        Self { held: Held::Shared(text.into()), safe: false, origin: 0 }
     }
 }
 
@@ -204,7 +254,10 @@ impl<'a> Value<'a> {
             Json::Null => Self::None,
             Json::Bool(value) => Self::Bool(*value),
             Json::Number(lexeme) => number(lexeme),
-            Json::String(text) => Self::from(&**text),
+            Json::String(text) => {
+                let origin = if node.range.end == TRACED { node.range.start as u32 } else { 0 };
+                Self::Text(Text::from(&**text).made_of(origin))
+            }
             Json::Array(elements) => Self::Array(elements),
             Json::Object(members) => Self::Object(members),
         }
