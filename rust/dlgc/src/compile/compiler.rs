@@ -403,10 +403,6 @@ fn row(origin: &Provenance, window: usize, example: Example) -> Row {
     Row { input_ids: example.input_ids, labels: example.labels, provenance: vec![provenance], preference: None }
 }
 
-fn is_han(letter: char) -> bool {
-    ('\u{4e00}'..='\u{9fff}').contains(&letter)
-}
-
 /// The same as `is_alphabetic`, which takes longer than all the rest where it must look for what Chinese is written with.
 fn is_letter(letter: char) -> bool {
     match letter {
@@ -448,14 +444,22 @@ fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
             looked += letters;
             continue;
         }
-        for letter in text.chars().filter(|&letter| is_letter(letter)).take(LOOK - looked) {
+        let mut rest = text;
+        while looked < LOOK {
+            // Most of what Chinese is written with: three bytes, of which the first begins nothing else.
+            if let [0xE5..=0xE9, ..] = rest.as_bytes() {
+                (counts[han], looked, rest) = (counts[han] + 1, looked + 1, &rest[3..]);
+                continue;
+            }
+            let mut characters = rest.chars();
+            let Some(letter) = characters.next() else { break };
+            rest = characters.as_str();
+            if !is_letter(letter) {
+                continue;
+            }
             looked += 1;
             if letter.is_ascii() {
                 counts[latin] += 1;
-                continue;
-            }
-            if is_han(letter) {
-                counts[han] += 1;
                 continue;
             }
             let is_of = |ranges: &[(char, char)]| ranges.iter().any(|&(first, last)| (first..=last).contains(&letter));

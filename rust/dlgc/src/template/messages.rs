@@ -94,8 +94,7 @@ fn apply_state<'a>(
     let state = message.state.take();
     match (mode, &state) {
         (StateMode::Ignore, Some(state)) => {
-            findings
-                .push(Diagnostic::new(Code::StateNotTrained, "the state of this turn is left out").at(&state.range));
+            findings.push(state_left_out(state));
         }
         (StateMode::JsonBefore | StateMode::JsonAfter, Some(state)) if message.role == Role::Assistant => {
             let block = block(state);
@@ -120,6 +119,11 @@ fn apply_state<'a>(
     if state.is_some() {
         *running = state;
     }
+}
+
+/// Says that a state is not shown.
+pub(super) fn state_left_out(state: &Node<'_>) -> Diagnostic {
+    Diagnostic::new(Code::StateNotTrained, "the state of this turn is left out").at(&state.range)
 }
 
 fn block(state: &Node<'_>) -> String {

@@ -7,7 +7,8 @@
 //! marks or tags that the template names, and answers what the template asked as the traced one did; that is looked at for
 //! each.
 //!
-//! What has no recipe is rendered and proved by itself (`law`). A recipe is only kept if it gives what that gives for the
+//! Prompt and target of a turn depend on the messages up to it only, so what is proved of them is known for every
+//! structure that begins so. What has no recipe is rendered and proved by itself (`law`). A recipe is only kept if it gives what that gives for the
 //! record that it was made of.
 
 use std::borrow::Cow;
@@ -19,17 +20,22 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use memchr::memmem::Finder;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::machine::{Part, Stage, Trace, traced};
+use super::machine::{Condition, Part, Stage, Trace, Way, Ways, root, traced};
 use super::marks::{BEGIN, END};
 use super::messages::{self, END_OF_THOUGHTS};
 use super::skeleton::until_tag;
-use super::{Mode, Rendered, Target, Template, Turn, by_block};
+use super::{Mode, Rendered, StateMode, Target, Template, Turn, by_block};
 use crate::dialogue::{Dialogue, Role};
 use crate::json::{Json, Node};
 
 /// Recipes by structure.
 #[derive(Default)]
-pub(super) struct Recipes(Mutex<HashMap<u128, Known>>);
+pub(super) struct Recipes {
+    known: Mutex<HashMap<u128, Known>>,
+    /// What is proved of turns, by the structure up to them; `None` of those of which nothing is.
+    turns: Mutex<HashMap<u128, Option<Arc<Proved>>>>,
+    ways: Ways,
+}
 
 /// What is known of a structure.
 enum Known {
@@ -38,17 +44,24 @@ enum Known {
     Recipe(Arc<Recipe>),
 }
 
-/// How many structures are kept; the table is emptied when it is full.
+/// The record of a structure that gives its recipe: making one takes as long as rendering a few.
+const SEEN: usize = 4;
+/// How many structures are kept, and how many turns; a table is emptied when it is full.
 const KEPT: usize = 1 << 14;
 /// Longer dialogues have none: proving each of their turns takes work that grows with the square of their length.
 const LONGEST: usize = 256;
+/// How many steps a recipe may have: each row of its own has those of its prompt.
+const MOST_STEPS: usize = 1 << 14;
 /// So many records are tried, each after four times as many as the one before: one that answers a template's question as
 /// few do gives no recipe for the others.
 const TRIED: u32 = 4;
 
 /// How the dialogues of one structure are rendered.
 struct Recipe {
-    trace: Trace,
+    /// Which strings are copied or asked, and how each is stripped.
+    strings: Vec<(usize, Vec<Way>)>,
+    /// What must hold of some of those.
+    conditions: Vec<(usize, Condition)>,
     row: Vec<Step>,
     /// How many places of the row are noted.
     places: usize,
@@ -61,8 +74,17 @@ struct Recipe {
 /// Something to be copied, or a place to be noted.
 enum Step {
     Scaffold(Box<str>),
-    String(u32),
+    String(usize),
     Place(usize),
+}
+
+/// What is true of a turn in every record whose structure begins so.
+struct Proved {
+    prompt: Printed,
+    target: Printed,
+    /// Length of the stop at its end.
+    stop: usize,
+    conditions: Vec<Condition>,
 }
 
 /// Where a target lies.
@@ -75,7 +97,9 @@ enum Slice {
 
 /// A record that may have a recipe.
 struct Subject<'d> {
-    /// What of it a recipe depends on.
+    /// What of it a recipe depends on, and where that ends for each message.
+    structure: Vec<u8>,
+    ends: Vec<usize>,
     key: u128,
     /// What it says, in order.
     strings: Vec<&'d str>,
@@ -102,32 +126,38 @@ impl<'d> Subject<'d> {
     /// `None` where the record has no recipe.
     fn of(dialogue: &'d Dialogue<'_>, template: &Template, mode: Mode) -> Option<Self> {
         let Dialogue { messages, tools, documents, template_kwargs, running, .. } = dialogue;
-        let around = [tools, documents, template_kwargs, running];
-        if around.into_iter().any(Option::is_some) || messages.len() > LONGEST {
+        let around = [tools, documents, template_kwargs];
+        let has_state = running.is_some() || messages.iter().any(|message| message.state.is_some());
+        if around.into_iter().any(Option::is_some)
+            || messages.len() > LONGEST
+            || has_state && template.state != StateMode::Ignore
+        {
             return None;
         }
-        let mut key = Vec::with_capacity(2 * messages.len() + 1);
-        key.push(mode as u8);
+        let mut structure = Vec::with_capacity(20 * messages.len() + 1);
+        structure.push(mode as u8);
+        let mut ends = Vec::with_capacity(messages.len());
         let mut strings = Vec::with_capacity(messages.len() + 4);
         let mut before = None;
         for message in messages {
             let merges =
                 before.replace(message.role) == Some(message.role) && !template.abilities.takes_repeated(message.role);
-            if merges || !message.tool_calls.is_empty() || message.state.is_some() {
+            if merges || !message.tool_calls.is_empty() {
                 return None;
             }
-            key.extend([message.role as u8, u8::from(message.reasoning.is_some())]);
+            structure.extend([message.role as u8, u8::from(message.reasoning.is_some())]);
             strings.push(&**message.content.as_ref()?);
             strings.extend(message.reasoning.as_deref());
             // Templates look at these; so they belong to the structure.
             for text in [&message.name, &message.tool_call_id] {
                 let text = text.as_deref();
-                key.extend(text.map_or(u64::MAX, |text| text.len() as u64).to_le_bytes());
-                key.extend(text.unwrap_or_default().as_bytes());
+                structure.extend(text.map_or(u64::MAX, |text| text.len() as u64).to_le_bytes());
+                structure.extend(text.unwrap_or_default().as_bytes());
                 if text.is_some_and(has_marks) {
                     return None;
                 }
             }
+            ends.push(structure.len());
         }
         let has_bracket = |text: &&&str| memchr::memchr(b'<', text.as_bytes()).is_some();
         let mut has_brackets = false;
@@ -138,7 +168,13 @@ impl<'d> Subject<'d> {
                 return None;
             }
         }
-        strings.iter().all(|text| is_plain(text)).then(|| Self { key: xxh3_128(&key), strings, has_brackets })
+        let key = xxh3_128(&structure);
+        strings.iter().all(|text| is_plain(text)).then_some(Self { structure, ends, key, strings, has_brackets })
+    }
+
+    /// What a turn's prompt and target depend on.
+    fn key_upto(&self, message: usize) -> u128 {
+        xxh3_128(&self.structure[1..self.ends[message]])
     }
 }
 
@@ -164,18 +200,21 @@ impl Template {
     /// The recipe of a structure; made when it has paid to.
     fn recipe(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Arc<Recipe>> {
         // A panic elsewhere cannot have left a recipe half made.
-        let lock = || self.recipes.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Where targets are proved it takes two runs for each of them.
-        let first = if mode == Mode::Blocks { 1 } else { 1 + dialogue.messages.len() / 4 };
-        let tried = match lock().entry(subject.key).or_insert(Known::Seen(0, 0)) {
+        let lock = || self.recipes.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen_and_tried = match lock().entry(subject.key).or_insert(Known::Seen(0, 0)) {
             Known::Recipe(recipe) => return Some(Arc::clone(recipe)),
             Known::Seen(seen, tried) => {
                 *seen += 1;
-                if *tried == TRIED || *seen <= first << (2 * *tried) {
+                if *tried == TRIED || *seen < SEEN << (2 * *tried) {
+                    return None;
+                }
+                // Where targets are proved it takes two runs for each of them that is not known.
+                let unknown = if mode == Mode::Blocks { 0 } else { self.unknown_turns(subject, dialogue) };
+                if *seen < (SEEN + unknown / 4) << (2 * *tried) {
                     return None;
                 }
                 *tried += 1;
-                *tried
+                Known::Seen(*seen, *tried)
             }
         };
         let made = self.make_recipe(subject, dialogue, mode).map(Arc::new);
@@ -183,14 +222,36 @@ impl Template {
         if known.len() >= KEPT {
             known.clear();
         }
-        let seen = || Known::Seen(first << (2 * (tried - 1)), tried);
-        known.insert(subject.key, made.as_ref().map_or_else(seen, |recipe| Known::Recipe(Arc::clone(recipe))));
+        let recipe = made.as_ref().map(|recipe| Known::Recipe(Arc::clone(recipe)));
+        known.insert(subject.key, recipe.unwrap_or(seen_and_tried));
         made
     }
 
+    /// How many turns of a record there are of which it is not known whether something is proved.
+    fn unknown_turns(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>) -> usize {
+        let known = self.recipes.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let turns = (1..dialogue.messages.len()).filter(|&turn| dialogue.messages[turn].role == Role::Assistant);
+        turns.filter(|&turn| !known.contains_key(&subject.key_upto(turn))).count()
+    }
+
+    /// What is true of a turn in every record whose structure begins as one's does.
+    fn proved(&self, subject: &Subject<'_>, tracing: &Tracing<'_>, position: usize) -> Option<Arc<Proved>> {
+        let key = subject.key_upto(position);
+        let lock = || self.recipes.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(&key) {
+            return known.clone();
+        }
+        let proved = tracing.prove(position)?.map(Arc::new);
+        let mut turns = lock();
+        if turns.len() >= KEPT {
+            turns.clear();
+        }
+        turns.insert(key, proved.clone());
+        proved
+    }
+
     fn make_recipe(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Recipe> {
-        let mut findings = Vec::new();
-        let mut prepared = messages::prepare(dialogue, &self.abilities, self.state, &mut findings).ok()?;
+        let mut prepared = messages::prepare(dialogue, &self.abilities, self.state, &mut Vec::new()).ok()?;
         let mut strings = Vec::with_capacity(subject.strings.len());
         for (index, (message, said)) in prepared.iter_mut().zip(&dialogue.messages).enumerate() {
             for (text, is_reasoning) in [(&said.content, false), (&said.reasoning, true)] {
@@ -201,22 +262,26 @@ impl Template {
                 }
             }
         }
-        if !findings.is_empty() || strings.len() != subject.strings.len() {
+        if strings.len() != subject.strings.len() {
             return None;
         }
         let aliased: Vec<Cow<'_, Node<'_>>> = prepared.iter().map(|message| messages::aliased(&message.node)).collect();
         let shown: Vec<&Node<'_>> = aliased.iter().map(|node| &**node).collect();
         let around = [None, None, None];
         let stage = self.stage(&shown, &around);
-        let mut tracing = Tracing { template: self, stage, trace: Trace::new(strings.len() as u32), strings };
-        let (row, blocks) = tracing.run(shown.len(), false)?;
+        let tracing = Tracing { template: self, stage, strings };
+        let mut trace = Trace::new(self.recipes.ways.clone());
+        let (row, blocks) = tracing.run(&mut trace, shown.len(), false)?;
+        let mut conditions = trace.into_conditions();
         // Reasoning may be left out of what is history.
         let is_shown = |(index, origin): (usize, &Origin)| {
-            origin.is_reasoning && mode != Mode::Blocks || tracing.strings_of(&row).any(|shown| shown == index)
+            origin.is_reasoning && mode != Mode::Blocks || strings_of(&row).any(|shown| shown == index)
         };
         if !tracing.strings.iter().enumerate().all(is_shown) {
             return None;
         }
+        let mut numbers = Numbers::default();
+        let mut count = 0;
         let mut cuts: Vec<usize> = Vec::new();
         let mut cut = |range: [usize; 2]| {
             cuts.extend(range);
@@ -226,18 +291,34 @@ impl Template {
         let mut targets = Vec::with_capacity(prepared.len());
         for (position, message) in prepared.iter().enumerate() {
             let is_asked = mode != Mode::Blocks && message.role == Role::Assistant && position > 0;
-            let found = if is_asked { tracing.target(&row, position) } else { None };
-            targets.push(found.and_then(|found| match found {
-                Found { start: Some(start), target, stop, .. } => {
-                    Some(Slice::Shared { places: cut([start, start + target.len()]), stop })
+            let proved = if is_asked { self.proved(subject, &tracing, position) } else { None };
+            let slice = proved.as_deref().and_then(|Proved { prompt, target, stop, .. }| {
+                let rest = row.strip_prefix(prompt.as_slice());
+                if rest.is_some_and(|rest| rest.starts_with(target)) {
+                    let places = cut([prompt.len(), prompt.len() + target.len()]);
+                    return Some(Slice::Shared { places, stop: *stop });
                 }
-                Found { prompt, target, stop, .. } => (mode == Mode::Prove).then(|| {
-                    let (prompt, target) = (steps(&prompt, &[]), steps(&target, &[]));
-                    Slice::Own { prompt, target, stop }
-                }),
-            }));
+                let (prompt, target) = (numbers.steps(prompt, &[]), numbers.steps(target, &[]));
+                count += prompt.len() + target.len();
+                (mode == Mode::Prove).then_some(Slice::Own { prompt, target, stop: *stop })
+            });
+            conditions.extend(proved.iter().flat_map(|proved| proved.conditions.iter().cloned()));
+            targets.push(slice);
         }
-        let recipe = Recipe { trace: tracing.trace, row: steps(&row, &cuts), places: cuts.len(), blocks, targets };
+        let row = numbers.steps(&row, &cuts);
+        if count + row.len() > MOST_STEPS {
+            return None;
+        }
+        let mut asked: Vec<(usize, Condition)> = Vec::new();
+        for condition in conditions {
+            let condition = (numbers.index(condition.of), condition);
+            if !asked.contains(&condition) {
+                asked.push(condition);
+            }
+        }
+        let ways = |&number: &u32| (root(number) as usize - 1, self.recipes.ways.of(number));
+        let strings = numbers.0.iter().map(ways).collect();
+        let recipe = Recipe { strings, conditions: asked, row, places: cuts.len(), blocks, targets };
         let anew = self.render_anew(dialogue, mode).ok()?;
         let is_same = recipe.render(subject, dialogue, mode).is_some_and(|rendered| rendered.is_same(&anew));
         is_same.then_some(recipe)
@@ -255,27 +336,22 @@ struct Origin {
     is_reasoning: bool,
 }
 
+/// The strings of the messages that are printed, stripped or not.
+fn strings_of(printed: &[u32]) -> impl Iterator<Item = usize> {
+    printed.iter().filter_map(|symbol| Some(root(symbol.checked_sub(STRINGS)?) as usize - 1))
+}
+
 /// Runs over the messages of a record.
 struct Tracing<'t> {
     template: &'t Template,
     stage: Stage<'t>,
-    trace: Trace,
     strings: Vec<Origin>,
-}
-
-/// The target of a message.
-struct Found {
-    prompt: Printed,
-    target: Printed,
-    /// Where it begins in the row, if that begins with its prompt and goes on with it.
-    start: Option<usize>,
-    stop: usize,
 }
 
 impl Tracing<'_> {
     /// What the run over the first messages prints, and where the template's blocks lie in it.
-    fn run(&mut self, count: usize, add_generation_prompt: bool) -> Option<(Printed, Vec<[usize; 2]>)> {
-        let parts = self.trace.run(&self.template.program, self.stage, count, add_generation_prompt).ok()??;
+    fn run(&self, trace: &mut Trace, count: usize, add_generation_prompt: bool) -> Option<(Printed, Vec<[usize; 2]>)> {
+        let parts = trace.run(&self.template.program, self.stage, count, add_generation_prompt).ok()??;
         let (mut printed, mut open, mut blocks) = (Printed::new(), Vec::new(), Vec::new());
         for part in parts {
             match part {
@@ -297,17 +373,17 @@ impl Tracing<'_> {
         Some((printed, blocks))
     }
 
-    /// The strings of the messages that are printed, stripped or not.
-    fn strings_of(&self, printed: &[u32]) -> impl Iterator<Item = usize> {
-        printed.iter().filter_map(|symbol| Some(self.trace.root(symbol.checked_sub(STRINGS)?) as usize - 1))
+    /// What is true of a turn in every record whose structure begins so, if anything is; `None` where this one does not tell.
+    fn prove(&self, position: usize) -> Option<Option<Proved>> {
+        let mut trace = Trace::new(self.template.recipes.ways.clone());
+        let (prompt, _) = self.run(&mut trace, position, true)?;
+        let (newest, _) = self.run(&mut trace, position + 1, false)?;
+        Some(self.target(prompt, &newest, position, trace))
     }
 
-    /// The target of a message, if it is proved of every record of the structure.
-    fn target(&mut self, row: &[u32], position: usize) -> Option<Found> {
-        let (prompt, _) = self.run(position, true)?;
-        let (newest, _) = self.run(position + 1, false)?;
+    fn target(&self, prompt: Printed, newest: &[u32], position: usize, trace: Trace) -> Option<Proved> {
         let turn = newest.strip_prefix(prompt.as_slice())?;
-        let mut own: Vec<usize> = self.strings_of(turn).collect();
+        let mut own: Vec<usize> = strings_of(turn).collect();
         own.sort_unstable();
         if !own.into_iter().eq((0..self.strings.len()).filter(|&index| self.strings[index].message == position)) {
             return None;
@@ -327,8 +403,7 @@ impl Tracing<'_> {
             return None;
         }
         let target = turn[..end + at + stop].to_vec();
-        let is_shared = row.strip_prefix(prompt.as_slice()).is_some_and(|rest| rest.starts_with(&target));
-        Some(Found { start: is_shared.then_some(prompt.len()), prompt, target, stop })
+        Some(Proved { prompt, target, stop, conditions: trace.into_conditions() })
     }
 }
 
@@ -345,36 +420,49 @@ fn number(node: &mut Node<'_>, text: &str, range: &Range<usize>) -> usize {
     }
 }
 
-/// How to print something, and to note places in it.
-fn steps(printed: &[u32], places: &[usize]) -> Vec<Step> {
-    let mut order: Vec<usize> = (0..places.len()).collect();
-    order.sort_by_key(|&place| places[place]);
-    let mut order = order.into_iter().peekable();
-    let (mut steps, mut scaffold) = (Vec::new(), Vec::new());
-    for at in 0..=printed.len() {
-        let symbol = printed.get(at).copied();
-        let is_place = order.peek().is_some_and(|&place| places[place] == at);
-        if (is_place || symbol.is_none_or(|symbol| symbol >= STRINGS)) && !scaffold.is_empty() {
-            let text = String::from_utf8(std::mem::take(&mut scaffold)).expect("cut between characters");
-            steps.push(Step::Scaffold(text.into()));
-        }
-        while let Some(place) = order.next_if(|&place| places[place] == at) {
-            steps.push(Step::Place(place));
-        }
-        match symbol {
-            Some(symbol) if symbol >= STRINGS => steps.push(Step::String(symbol - STRINGS)),
-            Some(byte) => scaffold.push(byte as u8),
-            None => {}
-        }
+/// The numbers of strings that a recipe uses, in its own order.
+#[derive(Default)]
+struct Numbers(Vec<u32>);
+
+impl Numbers {
+    fn index(&mut self, number: u32) -> usize {
+        self.0.iter().position(|known| *known == number).unwrap_or_else(|| {
+            self.0.push(number);
+            self.0.len() - 1
+        })
     }
-    steps
+
+    /// How to print something, and to note places in it.
+    fn steps(&mut self, printed: &[u32], places: &[usize]) -> Vec<Step> {
+        let mut order: Vec<usize> = (0..places.len()).collect();
+        order.sort_by_key(|&place| places[place]);
+        let mut order = order.into_iter().peekable();
+        let (mut steps, mut scaffold) = (Vec::new(), Vec::new());
+        for at in 0..=printed.len() {
+            let symbol = printed.get(at).copied();
+            let is_place = order.peek().is_some_and(|&place| places[place] == at);
+            if (is_place || symbol.is_none_or(|symbol| symbol >= STRINGS)) && !scaffold.is_empty() {
+                let text = String::from_utf8(std::mem::take(&mut scaffold)).expect("cut between characters");
+                steps.push(Step::Scaffold(text.into()));
+            }
+            while let Some(place) = order.next_if(|&place| places[place] == at) {
+                steps.push(Step::Place(place));
+            }
+            match symbol {
+                Some(symbol) if symbol >= STRINGS => steps.push(Step::String(self.index(symbol - STRINGS))),
+                Some(byte) => scaffold.push(byte as u8),
+                None => {}
+            }
+        }
+        steps
+    }
 }
 
 /// Follows steps; the text, with the places that are noted in it.
 fn follow(steps: &[Step], strings: &[&str], places: usize) -> (String, Vec<usize>) {
     let length = |step: &Step| match step {
         Step::Scaffold(text) => text.len(),
-        Step::String(number) => strings[*number as usize - 1].len(),
+        Step::String(index) => strings[*index].len(),
         Step::Place(_) => 0,
     };
     let mut text = String::with_capacity(steps.iter().map(length).sum());
@@ -382,7 +470,7 @@ fn follow(steps: &[Step], strings: &[&str], places: usize) -> (String, Vec<usize
     for step in steps {
         match step {
             Step::Scaffold(scaffold) => text.push_str(scaffold),
-            Step::String(number) => text.push_str(strings[*number as usize - 1]),
+            Step::String(index) => text.push_str(strings[*index]),
             Step::Place(place) => noted[*place] = text.len(),
         }
     }
@@ -390,16 +478,14 @@ fn follow(steps: &[Step], strings: &[&str], places: usize) -> (String, Vec<usize
 }
 
 impl Recipe {
-    /// All strings by their numbers, from 1; `None` where one of them answers other than it must.
+    /// The strings that it uses; `None` where one of them answers other than it must.
     fn strings<'s>(&self, subject: &Subject<'s>) -> Option<Vec<&'s str>> {
-        let mut strings = subject.strings.clone();
-        for stripped in self.trace.stripped() {
-            strings.push(stripped.map_or("", |stripped| stripped.apply(strings[stripped.of as usize - 1])));
-        }
+        let stripped =
+            |(index, ways): &(usize, Vec<Way>)| ways.iter().fold(subject.strings[*index], |text, way| way.apply(text));
+        let strings: Vec<&str> = self.strings.iter().map(stripped).collect();
         // Most conditions are on tags.
-        let conditions = self.trace.conditions().iter();
-        let mut asked = conditions.filter(|condition| subject.has_brackets || !condition.is_on_brackets());
-        asked.all(|condition| condition.holds(strings[condition.of as usize - 1])).then_some(strings)
+        let mut asked = self.conditions.iter().filter(|(_, asked)| subject.has_brackets || !asked.is_on_brackets());
+        asked.all(|(index, condition)| condition.holds(strings[*index])).then_some(strings)
     }
 
     fn render(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Rendered> {
@@ -407,12 +493,14 @@ impl Recipe {
         let (text, places) = follow(&self.row, &strings, self.places);
         let range = |[start, end]: [usize; 2]| places[start]..places[end];
         let blocks: Vec<Range<usize>> = self.blocks.iter().map(|&block| range(block)).collect();
+        let states = dialogue.messages.iter().filter_map(|message| message.state.as_ref());
+        let diagnostics = states.map(messages::state_left_out).collect();
         if mode == Mode::Blocks {
             let assistants =
                 dialogue.messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant);
             let assistants: Vec<_> = assistants.map(|(index, message)| (index, message.train)).collect();
             let (blocks, turns) = by_block(&assistants, blocks, &text).ok()?;
-            return Some(Rendered { text, blocks, turns, ..Rendered::default() });
+            return Some(Rendered { text, blocks, turns, diagnostics, ..Rendered::default() });
         }
         let trained = dialogue.messages.iter().enumerate().filter(|(_, message)| message.train);
         let turns = trained.map(|(message, _)| {
@@ -430,19 +518,18 @@ impl Recipe {
             Some(Turn { message, target: Ok(target) })
         });
         let turns = turns.collect::<Option<_>>()?;
-        Some(Rendered { text, blocks, turns, ..Rendered::default() })
+        Some(Rendered { text, blocks, turns, diagnostics, ..Rendered::default() })
     }
 }
 
 impl Rendered {
-    /// Whether nothing is found of either, and both are the same.
+    /// Whether both are the same, and each has its targets.
     fn is_same(&self, other: &Self) -> bool {
         let targets = |rendered: &Self| -> Option<Vec<(usize, Target)>> {
             rendered.turns.iter().map(|turn| Some((turn.message, turn.target.clone().ok()?))).collect()
         };
-        let is_quiet = self.diagnostics.is_empty() && other.diagnostics.is_empty();
         let same = (&self.text, &self.blocks, &self.suppressed) == (&other.text, &other.blocks, &other.suppressed);
-        is_quiet && same && targets(self).is_some_and(|own| targets(other) == Some(own))
+        same && self.diagnostics == other.diagnostics && targets(self).is_some_and(|own| targets(other) == Some(own))
     }
 }
 

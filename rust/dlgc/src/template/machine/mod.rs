@@ -34,7 +34,7 @@ use trace::Tracer;
 use value::{Frame, Text, Value};
 
 pub(super) use recording::Recording;
-pub(super) use trace::{Part, Trace};
+pub(super) use trace::{Condition, Part, Trace, Way, Ways, root};
 pub(super) use value::traced;
 
 /// Work that one rendering may take: about as many steps, or 64 bytes of text each.

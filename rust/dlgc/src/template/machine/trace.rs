@@ -8,39 +8,73 @@
 //! through [`Text::as_str`], which notes that somebody looked: then there is no trace. Nothing is assumed about what
 //! templates do.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::methods::is_space;
 use super::value::{Sequence, Text, Value, look, looked};
 use super::{Arguments, Failure, Machine, Stage};
 use crate::template::program::Program;
 
-/// What the runs of a template over the messages of one structure print and ask.
+/// What runs of a template over the messages of one structure print and ask.
 #[derive(Debug, Default)]
 pub(in crate::template) struct Trace {
-    /// How many strings the messages have; they are numbered from 1.
-    strings: u32,
-    /// What is made of them, numbered on.
-    made: Vec<Made>,
+    ways: Ways,
+    /// What is made of several strings.
+    joined: Vec<Vec<Part>>,
     /// What no string may answer with yes.
     conditions: Vec<Condition>,
 }
 
-/// Something that is made of strings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Made {
-    /// One of them without the white space at its ends.
-    Stripped(Stripped),
-    Joined(Vec<Part>),
+/// A string of the messages, by its number from 1; above that, in which way it is stripped.
+pub(in crate::template) type Number = u32;
+
+/// Where the way begins in a number, and the number of what is made of several strings.
+const WAY: u32 = 16;
+const JOINED: u32 = 1 << 31;
+
+/// The number of the string of the messages that a number goes back to.
+pub(in crate::template) fn root(number: Number) -> u32 {
+    number & ((1 << WAY) - 1)
 }
 
-/// A string without white space at its ends.
+/// The ways in which a template strips strings, from 1: the same for all its traces.
+#[derive(Debug, Clone, Default)]
+pub(in crate::template) struct Ways(Arc<Mutex<Vec<Way>>>);
+
+/// What goes from the ends of a string.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::template) struct Stripped {
-    /// The number of the string.
-    pub(in crate::template) of: u32,
-    /// Whether at its beginning and at its end.
+pub(in crate::template) struct Way {
+    /// The way in which it was stripped before; 0 where it was not.
+    before: u32,
+    /// Whether from its beginning and from its end.
     sides: [bool; 2],
     /// The characters that go; `None` for all that are white space.
     set: Option<String>,
+}
+
+impl Ways {
+    fn number(&self, way: Way) -> Option<u32> {
+        // A panic elsewhere cannot have left a way half made.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known.iter().position(|known| *known == way);
+        let index = found.unwrap_or_else(|| {
+            known.push(way);
+            known.len() - 1
+        });
+        u32::try_from(index + 1).ok().filter(|number| *number < JOINED >> WAY)
+    }
+
+    /// What is done to the string that a number goes back to, in order.
+    pub(in crate::template) fn of(&self, number: Number) -> Vec<Way> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut ways, mut at) = (Vec::new(), number >> WAY);
+        while let Some(way) = at.checked_sub(1).and_then(|index| known.get(index as usize)) {
+            ways.push(way.clone());
+            at = way.before;
+        }
+        ways.reverse();
+        ways
+    }
 }
 
 /// A piece of what a run prints.
@@ -48,14 +82,13 @@ pub(in crate::template) struct Stripped {
 pub(in crate::template) enum Part {
     /// What is the same in every record.
     Scaffold(String),
-    /// A string of the messages, or one that is stripped.
-    String(u32),
+    String(Number),
 }
 
 /// What was asked of a string, and answered with no.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::template) struct Condition {
-    pub(in crate::template) of: u32,
+    pub(in crate::template) of: Number,
     question: Question,
     with: String,
 }
@@ -94,7 +127,7 @@ impl Condition {
     }
 }
 
-impl Stripped {
+impl Way {
     /// What is left of a string.
     pub(in crate::template) fn apply<'t>(&self, text: &'t str) -> &'t str {
         strip(text, self.set.as_deref(), self.sides)
@@ -108,9 +141,8 @@ fn strip<'t>(text: &'t str, set: Option<&str>, [start, end]: [bool; 2]) -> &'t s
 }
 
 impl Trace {
-    /// For messages with so many strings.
-    pub(in crate::template) fn new(strings: u32) -> Self {
-        Self { strings, ..Self::default() }
+    pub(in crate::template) fn new(ways: Ways) -> Self {
+        Self { ways, ..Self::default() }
     }
 
     /// Runs a template over the first `count` messages: what it prints, without two pieces of scaffold side by side. `None`
@@ -134,45 +166,22 @@ impl Trace {
         ran.map(|()| (!is_looked_into).then_some(parts))
     }
 
-    /// What a string is without its white space, where it is made of another.
-    pub(in crate::template) fn stripped(&self) -> impl Iterator<Item = Option<&Stripped>> {
-        self.made.iter().map(|made| match made {
-            Made::Stripped(stripped) => Some(stripped),
-            Made::Joined(_) => None,
-        })
+    /// What all runs so far asked.
+    pub(in crate::template) fn into_conditions(self) -> Vec<Condition> {
+        self.conditions
     }
 
-    pub(in crate::template) fn conditions(&self) -> &[Condition] {
-        &self.conditions
-    }
-
-    /// The number of the string of the messages that a number goes back to.
-    pub(in crate::template) fn root(&self, mut number: u32) -> u32 {
-        while let Some(Made::Stripped(stripped)) = self.made(number) {
-            number = stripped.of;
-        }
-        number
-    }
-
-    fn made(&self, number: u32) -> Option<&Made> {
-        self.made.get(number.checked_sub(self.strings + 1)? as usize)
-    }
-
-    fn number(&mut self, made: Made) -> u32 {
-        let known = self.made.iter().position(|known| *known == made);
-        let index = known.unwrap_or_else(|| {
-            self.made.push(made);
-            self.made.len() - 1
-        });
-        self.strings + 1 + index as u32
+    fn join(&mut self, parts: Vec<Part>) -> u32 {
+        self.joined.push(parts);
+        JOINED | (self.joined.len() - 1) as u32
     }
 
     /// Appends what a text is made of.
     fn append(&self, parts: &mut Vec<Part>, origin: u32, text: &str) {
-        match (origin, self.made(origin)) {
-            (0, _) => scaffold(parts, text),
-            (_, Some(Made::Joined(joined))) => {
-                for part in joined {
+        match origin {
+            0 => scaffold(parts, text),
+            JOINED.. => {
+                for part in &self.joined[(origin ^ JOINED) as usize] {
                     match part {
                         Part::Scaffold(text) => scaffold(parts, text),
                         part => parts.push(part.clone()),
@@ -222,7 +231,7 @@ impl Tracer {
         }
         let parts = self.parts(text, from);
         self.prints.truncate(first);
-        self.trace.number(Made::Joined(parts))
+        self.trace.join(parts)
     }
 }
 
@@ -243,7 +252,7 @@ impl<'a> Machine<'a> {
         if question == Question::Empty && !answer {
             return;
         }
-        if answer || matches!(trace.made(of), Some(Made::Joined(_))) {
+        if answer || of >= JOINED {
             return look();
         }
         for &with in with {
@@ -289,16 +298,18 @@ impl<'a> Machine<'a> {
         let set = set.and_then(Value::as_str).map(ToOwned::to_owned);
         let part = strip(text.unseen(), set.as_deref(), sides);
         let is_white = set.as_deref().is_none_or(|set| set.chars().all(char::is_whitespace));
-        let number = match &mut self.tracer {
-            Some(Tracer { trace, .. }) if is_white && !matches!(trace.made(text.origin()), Some(Made::Joined(_))) => {
-                trace.number(Made::Stripped(Stripped { of: text.origin(), sides, set }))
+        let origin = text.origin();
+        let way = match &mut self.tracer {
+            Some(Tracer { trace, .. }) if is_white && origin < JOINED => {
+                trace.ways.number(Way { before: origin >> WAY, sides, set })
             }
-            _ => {
-                look();
-                0
-            }
+            _ => None,
         };
-        text.clone().made_of(0).cut(part).made_of(number)
+        let number = way.map(|way| root(origin) | way << WAY);
+        if number.is_none() {
+            look();
+        }
+        text.clone().made_of(0).cut(part).made_of(number.unwrap_or_default())
     }
 
     /// What two texts joined are made of.
@@ -313,7 +324,7 @@ impl<'a> Machine<'a> {
         let mut parts = Vec::new();
         trace.append(&mut parts, left.origin(), left.unseen());
         trace.append(&mut parts, right.origin(), right.unseen());
-        trace.number(Made::Joined(parts))
+        trace.join(parts)
     }
 
     /// Notes that a text made of strings is printed.
