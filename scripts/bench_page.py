@@ -263,6 +263,8 @@ Each part was measured in one go; every run is kept in `specs/benchmark.json`.
 once before each run; contenders take turns, and the median is shown with the shortest and the longest. One thread or
 process has one processor, and everything of dlgc, its reader and writer too, runs on it; two have two. MB are of the
 input, a million bytes.
+A run of a whole pipeline by dlgc follows on one that is not measured: a virtual machine has to get back memory that was
+free for some seconds, which took 0.4 to 0.7 s of dlgc's runs, and would take some 2 s of TRL's by its peak.
 Start-up is not in the seconds: of dlgc it is the time of the same command on the first dialogue alone, of TRL what
 comes before `load_dataset`; CPU s are of the whole process with its start-up. Peak is the resident memory of the
 process; of TRL's several processes the highest sum seen, each page counted once.
