@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
@@ -26,7 +26,8 @@ use crate::panics::caught;
 
 /// What a tokenizer is made of, read without the reference. Only BPE is.
 #[derive(Deserialize, Serialize)]
-pub(super) struct File<'j> {
+#[serde(bound(deserialize = "V: Deserialize<'de>", serialize = "V: Serialize"))]
+pub(super) struct File<'j, V = Ids<'j>> {
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,11 +41,12 @@ pub(super) struct File<'j> {
     #[serde(skip_serializing_if = "Option::is_none")]
     decoder: Option<Value>,
     #[serde(borrow)]
-    pub(super) model: Model<'j>,
+    pub(super) model: Model<'j, V>,
 }
 
 #[derive(Deserialize, Serialize)]
-pub(super) struct Model<'j> {
+#[serde(bound(deserialize = "V: Deserialize<'de>", serialize = "V: Serialize"))]
+pub(super) struct Model<'j, V = Ids<'j>> {
     #[serde(skip_serializing_if = "Option::is_none")]
     r#type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,14 +63,38 @@ pub(super) struct Model<'j> {
     byte_fallback: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ignore_merges: Option<bool>,
-    #[serde(borrow)]
-    pub(super) vocab: Ids<'j>,
+    pub(super) vocab: V,
     #[serde(borrow, skip_serializing)]
     pub(super) merges: Vec<Merge<'j>>,
 }
 
 /// Ids by text.
 pub(super) type Ids<'j> = HashMap<Text<'j>, u32, RandomState>;
+
+/// The same as the reference has them.
+struct Whole(Vocab);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Whole;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("ids by text")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> std::result::Result<Self::Value, A::Error> {
+                let mut vocab = Vocab::default();
+                while let Some((text, id)) = pairs.next_entry()? {
+                    vocab.insert(text, id);
+                }
+                Ok(Whole(vocab))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}
 
 #[derive(Clone, Deserialize, Serialize, PartialEq, Eq, Hash)]
 #[serde(transparent)]
@@ -121,14 +147,13 @@ impl<'de: 'j, 'j> Deserialize<'de> for Merge<'j> {
     }
 }
 
-impl Model<'_> {
+impl Model<'_, Whole> {
     /// The same as a model of the reference, without dropout.
     fn into_reference(self) -> Result<BPE> {
         let owned = |merge: Merge<'_>| merge.sides().map(|(left, right)| (left.to_owned(), right.to_owned()));
         let merges: Option<Merges> = self.merges.into_iter().map(owned).collect();
-        let vocab: Vocab = self.vocab.into_iter().map(|(text, id)| (text.0.into_owned(), id)).collect();
         let mut builder = BPE::builder()
-            .vocab_and_merges(vocab, merges.ok_or_else(|| fail("a merge has two sides"))?)
+            .vocab_and_merges(self.vocab.0, merges.ok_or_else(|| fail("a merge has two sides"))?)
             .fuse_unk(self.fuse_unk.unwrap_or_default())
             .byte_fallback(self.byte_fallback.unwrap_or_default())
             .ignore_merges(self.ignore_merges.unwrap_or_default());
@@ -145,14 +170,16 @@ impl Model<'_> {
     }
 }
 
-impl<'j> File<'j> {
+impl<'j, V: Deserialize<'j>> File<'j, V> {
     /// `None` where it is none of a BPE.
     pub(super) fn read(json: &'j [u8]) -> Option<Self> {
         serde_json::from_slice::<Self>(json)
             .ok()
             .filter(|file| file.model.r#type.as_deref().is_none_or(|kind| kind == "BPE"))
     }
+}
 
+impl File<'_> {
     /// The file of the same tokenizer with no more of its vocabulary than added tokens, their ids, and the names of bytes.
     pub(super) fn outline(&mut self) -> Option<Vec<u8>> {
         let mut few = Ids::default();
@@ -315,7 +342,7 @@ fn is_outline_of(outline: &Reference, whole: &Reference) -> bool {
 /// The whole of which something is known to be the outline. Giving the reference's model its parts takes a fraction of the
 /// time in which it reads them, and of the memory.
 fn with_vocabulary(outline: &Reference, json: &[u8]) -> Result<Reference> {
-    let file = File::read(json).ok_or_else(|| fail("`tokenizer.json` is none of a BPE any more"))?;
+    let file = File::<Whole>::read(json).ok_or_else(|| fail("`tokenizer.json` is none of a BPE any more"))?;
     let mut whole = outline.clone();
     whole.with_model(file.model.into_reference()?);
     Ok(whole)
