@@ -8,8 +8,8 @@
 //! each.
 //!
 //! Prompt and target of a turn depend on the messages up to it only, so what is proved of them is known for every
-//! structure that begins so. What has no recipe is rendered and proved by itself (`law`). A recipe is only kept if it gives what that gives for the
-//! record that it was made of.
+//! structure that begins so. What has no recipe is rendered and proved by itself (`law`). A recipe is only kept if it
+//! gives what that gives for the record that it was made of.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -31,10 +31,34 @@ use crate::json::{Json, Node};
 /// Recipes by structure.
 #[derive(Default)]
 pub(super) struct Recipes {
-    known: Mutex<HashMap<u128, Known>>,
+    known: Mutex<Table<Known>>,
     /// What is proved of turns, by the structure up to them; `None` of those of which nothing is.
-    turns: Mutex<HashMap<u128, Option<Arc<Proved>>>>,
+    turns: Mutex<Table<Option<Arc<Proved>>>>,
     ways: Ways,
+}
+
+/// What is known by structure; it is emptied when it is full.
+struct Table<V> {
+    found: HashMap<u128, V>,
+    /// How much it holds: steps, or what is printed.
+    size: usize,
+}
+
+impl<V> Default for Table<V> {
+    fn default() -> Self {
+        Self { found: HashMap::new(), size: 0 }
+    }
+}
+
+impl<V> Table<V> {
+    fn insert(&mut self, key: u128, value: V, size: usize) {
+        if self.found.len() >= KEPT || self.size + size > MOST {
+            self.found.clear();
+            self.size = 0;
+        }
+        self.size += size;
+        self.found.insert(key, value);
+    }
 }
 
 /// What is known of a structure.
@@ -44,10 +68,14 @@ enum Known {
     Recipe(Arc<Recipe>),
 }
 
+/// What is asked of a recipe.
+type Asked = Option<Mode>; // `None` is the text alone
+
 /// The record of a structure that gives its recipe: making one takes as long as rendering a few.
 const SEEN: usize = 4;
-/// How many structures are kept, and how many turns; a table is emptied when it is full.
+/// How many structures are kept, and how many turns; and how much of both, in steps and in bytes of what is printed.
 const KEPT: usize = 1 << 14;
+const MOST: usize = 1 << 20;
 /// Longer dialogues have none: proving each of their turns takes work that grows with the square of their length.
 const LONGEST: usize = 256;
 /// How many steps a recipe may have: each row of its own has those of its prompt.
@@ -69,6 +97,8 @@ struct Recipe {
     blocks: Vec<[usize; 2]>,
     /// For each message, its target, if it has one that is proved.
     targets: Vec<Option<Slice>>,
+    /// How many steps there are in all.
+    size: usize,
 }
 
 /// Something to be copied, or a place to be noted.
@@ -124,7 +154,7 @@ fn is_plain(text: &str) -> bool {
 
 impl<'d> Subject<'d> {
     /// `None` where the record has no recipe.
-    fn of(dialogue: &'d Dialogue<'_>, template: &Template, mode: Mode) -> Option<Self> {
+    fn of(dialogue: &'d Dialogue<'_>, template: &Template, asked: Asked) -> Option<Self> {
         let Dialogue { messages, tools, documents, template_kwargs, running, .. } = dialogue;
         let around = [tools, documents, template_kwargs];
         let has_state = running.is_some() || messages.iter().any(|message| message.state.is_some());
@@ -135,7 +165,7 @@ impl<'d> Subject<'d> {
             return None;
         }
         let mut structure = Vec::with_capacity(20 * messages.len() + 1);
-        structure.push(mode as u8);
+        structure.push(asked.map_or(u8::MAX, |mode| mode as u8));
         let mut ends = Vec::with_capacity(messages.len());
         let mut strings = Vec::with_capacity(messages.len() + 4);
         let mut before = None;
@@ -181,8 +211,8 @@ impl<'d> Subject<'d> {
 impl Template {
     /// A dialogue rendered by a recipe, if it has one.
     pub(super) fn by_recipe(&self, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Rendered> {
-        let subject = Subject::of(dialogue, self, mode)?;
-        let rendered = self.recipe(&subject, dialogue, mode)?.render(&subject, dialogue, mode)?;
+        let subject = Subject::of(dialogue, self, Some(mode))?;
+        let rendered = self.recipe(&subject, dialogue, Some(mode))?.render(&subject, dialogue, mode)?;
         debug_assert!(
             self.render_anew(dialogue, mode).is_ok_and(|anew| rendered.is_same(&anew)),
             "a recipe gives what comes of rendering"
@@ -192,16 +222,20 @@ impl Template {
 
     /// The text of a dialogue by a recipe.
     pub(super) fn text_by_recipe(&self, dialogue: &Dialogue<'_>) -> Option<String> {
-        let subject = Subject::of(dialogue, self, Mode::Blocks)?;
-        let recipe = self.recipe(&subject, dialogue, Mode::Blocks)?;
-        Some(follow(&recipe.row, &recipe.strings(&subject)?, recipe.places).0)
+        let subject = Subject::of(dialogue, self, None)?;
+        let text = self.recipe(&subject, dialogue, None)?.text(&subject)?;
+        debug_assert!(
+            self.unproved(dialogue, 0, false).is_ok_and(|(anew, suppressed)| anew == text && suppressed.is_empty()),
+            "a recipe gives what comes of rendering"
+        );
+        Some(text)
     }
 
     /// The recipe of a structure; made when it has paid to.
-    fn recipe(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Arc<Recipe>> {
+    fn recipe(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>, asked: Asked) -> Option<Arc<Recipe>> {
         // A panic elsewhere cannot have left a recipe half made.
         let lock = || self.recipes.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen_and_tried = match lock().entry(subject.key).or_insert(Known::Seen(0, 0)) {
+        let seen_and_tried = match lock().found.entry(subject.key).or_insert(Known::Seen(0, 0)) {
             Known::Recipe(recipe) => return Some(Arc::clone(recipe)),
             Known::Seen(seen, tried) => {
                 *seen += 1;
@@ -209,7 +243,7 @@ impl Template {
                     return None;
                 }
                 // Where targets are proved it takes two runs for each of them that is not known.
-                let unknown = if mode == Mode::Blocks { 0 } else { self.unknown_turns(subject, dialogue) };
+                let unknown = if proves(asked) { self.unknown_turns(subject, dialogue) } else { 0 };
                 if *seen < (SEEN + unknown / 4) << (2 * *tried) {
                     return None;
                 }
@@ -217,13 +251,10 @@ impl Template {
                 Known::Seen(*seen, *tried)
             }
         };
-        let made = self.make_recipe(subject, dialogue, mode).map(Arc::new);
-        let mut known = lock();
-        if known.len() >= KEPT {
-            known.clear();
-        }
+        let made = self.make_recipe(subject, dialogue, asked).map(Arc::new);
         let recipe = made.as_ref().map(|recipe| Known::Recipe(Arc::clone(recipe)));
-        known.insert(subject.key, recipe.unwrap_or(seen_and_tried));
+        let size = made.as_ref().map_or(1, |recipe| recipe.size);
+        lock().insert(subject.key, recipe.unwrap_or(seen_and_tried), size);
         made
     }
 
@@ -231,26 +262,23 @@ impl Template {
     fn unknown_turns(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>) -> usize {
         let known = self.recipes.turns.lock().unwrap_or_else(PoisonError::into_inner);
         let turns = (1..dialogue.messages.len()).filter(|&turn| dialogue.messages[turn].role == Role::Assistant);
-        turns.filter(|&turn| !known.contains_key(&subject.key_upto(turn))).count()
+        turns.filter(|&turn| !known.found.contains_key(&subject.key_upto(turn))).count()
     }
 
     /// What is true of a turn in every record whose structure begins as one's does.
     fn proved(&self, subject: &Subject<'_>, tracing: &Tracing<'_>, position: usize) -> Option<Arc<Proved>> {
         let key = subject.key_upto(position);
         let lock = || self.recipes.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = lock().get(&key) {
+        if let Some(known) = lock().found.get(&key) {
             return known.clone();
         }
         let proved = tracing.prove(position)?.map(Arc::new);
-        let mut turns = lock();
-        if turns.len() >= KEPT {
-            turns.clear();
-        }
-        turns.insert(key, proved.clone());
+        let size = proved.as_ref().map_or(1, |proved| proved.prompt.len() + proved.target.len());
+        lock().insert(key, proved.clone(), size);
         proved
     }
 
-    fn make_recipe(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Recipe> {
+    fn make_recipe(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>, asked: Asked) -> Option<Recipe> {
         let mut prepared = messages::prepare(dialogue, &self.abilities, self.state, &mut Vec::new()).ok()?;
         let mut strings = Vec::with_capacity(subject.strings.len());
         for (index, (message, said)) in prepared.iter_mut().zip(&dialogue.messages).enumerate() {
@@ -275,13 +303,13 @@ impl Template {
         let mut conditions = trace.into_conditions();
         // Reasoning may be left out of what is history.
         let is_shown = |(index, origin): (usize, &Origin)| {
-            origin.is_reasoning && mode != Mode::Blocks || strings_of(&row).any(|shown| shown == index)
+            origin.is_reasoning && proves(asked) || strings_of(&row).any(|shown| shown == index)
         };
-        if !tracing.strings.iter().enumerate().all(is_shown) {
+        if asked.is_some() && !tracing.strings.iter().enumerate().all(is_shown) {
             return None;
         }
         let mut numbers = Numbers::default();
-        let mut count = 0;
+        let mut size = 0;
         let mut cuts: Vec<usize> = Vec::new();
         let mut cut = |range: [usize; 2]| {
             cuts.extend(range);
@@ -290,7 +318,7 @@ impl Template {
         let blocks = blocks.into_iter().map(&mut cut).collect();
         let mut targets = Vec::with_capacity(prepared.len());
         for (position, message) in prepared.iter().enumerate() {
-            let is_asked = mode != Mode::Blocks && message.role == Role::Assistant && position > 0;
+            let is_asked = proves(asked) && message.role == Role::Assistant && position > 0;
             let proved = if is_asked { self.proved(subject, &tracing, position) } else { None };
             let slice = proved.as_deref().and_then(|Proved { prompt, target, stop, .. }| {
                 let rest = row.strip_prefix(prompt.as_slice());
@@ -299,30 +327,41 @@ impl Template {
                     return Some(Slice::Shared { places, stop: *stop });
                 }
                 let (prompt, target) = (numbers.steps(prompt, &[]), numbers.steps(target, &[]));
-                count += prompt.len() + target.len();
-                (mode == Mode::Prove).then_some(Slice::Own { prompt, target, stop: *stop })
+                size += prompt.len() + target.len();
+                (asked == Some(Mode::Prove)).then_some(Slice::Own { prompt, target, stop: *stop })
             });
             conditions.extend(proved.iter().flat_map(|proved| proved.conditions.iter().cloned()));
             targets.push(slice);
         }
         let row = numbers.steps(&row, &cuts);
-        if count + row.len() > MOST_STEPS {
+        size += row.len();
+        if size > MOST_STEPS {
             return None;
         }
-        let mut asked: Vec<(usize, Condition)> = Vec::new();
+        let mut kept: Vec<(usize, Condition)> = Vec::new();
         for condition in conditions {
             let condition = (numbers.index(condition.of), condition);
-            if !asked.contains(&condition) {
-                asked.push(condition);
+            if !kept.contains(&condition) {
+                kept.push(condition);
             }
         }
         let ways = |&number: &u32| (root(number) as usize - 1, self.recipes.ways.of(number));
         let strings = numbers.0.iter().map(ways).collect();
-        let recipe = Recipe { strings, conditions: asked, row, places: cuts.len(), blocks, targets };
-        let anew = self.render_anew(dialogue, mode).ok()?;
-        let is_same = recipe.render(subject, dialogue, mode).is_some_and(|rendered| rendered.is_same(&anew));
+        let recipe = Recipe { strings, conditions: kept, row, places: cuts.len(), blocks, targets, size };
+        let is_same = if let Some(mode) = asked {
+            let anew = self.render_anew(dialogue, mode).ok()?;
+            recipe.render(subject, dialogue, mode).is_some_and(|rendered| rendered.is_same(&anew))
+        } else {
+            let (anew, _) = self.unproved(dialogue, 0, false).ok()?;
+            recipe.text(subject).is_some_and(|text| text == anew)
+        };
         is_same.then_some(recipe)
     }
+}
+
+/// Whether targets are proved.
+fn proves(asked: Asked) -> bool {
+    matches!(asked, Some(Mode::Prove | Mode::Whole))
 }
 
 /// What a run prints: bytes of scaffold, and strings by their numbers from [`STRINGS`] on.
@@ -488,6 +527,10 @@ impl Recipe {
         asked.all(|(index, condition)| condition.holds(strings[*index])).then_some(strings)
     }
 
+    fn text(&self, subject: &Subject<'_>) -> Option<String> {
+        Some(follow(&self.row, &self.strings(subject)?, self.places).0)
+    }
+
     fn render(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Rendered> {
         let strings = self.strings(subject)?;
         let (text, places) = follow(&self.row, &strings, self.places);
@@ -567,6 +610,10 @@ mod tests {
         let record = Record { location, bytes: &bytes };
         let validated = validate(&record, &Importers::default(), &Severities::default());
         let dialogue = validated.dialogues[0].dialogue.as_ref().expect("a dialogue");
+        if let Some(text) = template.text_by_recipe(dialogue) {
+            let (anew, suppressed) = template.unproved(dialogue, 0, false).expect("what has a recipe can be rendered");
+            assert!(text == anew && suppressed.is_empty(), "{messages}\n{text}\n{anew}");
+        }
         let Some(found) = template.by_recipe(dialogue, mode) else { return false };
         let anew = template.render_anew(dialogue, mode).expect("what has a recipe can be rendered");
         assert!(found.is_same(&anew), "{mode:?} {messages}\n{found:?}\n{anew:?}");
@@ -675,6 +722,17 @@ mod tests {
             let found = MODES.map(|mode| count(&template, mode));
             assert!(found[0] > 20, "{ask}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_table_that_is_full_is_emptied() {
+        let mut table = Table::default();
+        for key in 0..3 {
+            table.insert(key, (), MOST / 2);
+        }
+        assert_eq!((table.found.len(), table.size), (1, MOST / 2));
+        (0..=KEPT).for_each(|key| table.insert(key as u128 + 3, (), 1));
+        assert!(table.found.len() <= KEPT && table.size <= MOST);
     }
 
     #[test]
