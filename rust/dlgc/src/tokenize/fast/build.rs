@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use thread_local::ThreadLocal;
-use tokenizers::Tokenizer as Reference;
+use tokenizers::{AddedToken, Tokenizer as Reference};
 
 use super::super::reference::File;
 use super::cache::{Beginning, GROUP};
@@ -176,6 +176,11 @@ impl Fast {
             self.said.extend(found);
         }
         self.starts.push(self.said.len() as u32);
+        if self.kind == (Kind::Characters { prepend: false }) {
+            // Each `▁` becomes a space, and what looks like a byte becomes one: neither may be anything else.
+            let is_byte = |token: &AddedToken| token.content.starts_with("<0x");
+            self.says = decoder == parts::decoder_of_characters() && !self.lacks_bytes && !added.values().any(is_byte);
+        }
         Ok(())
     }
 

@@ -71,7 +71,7 @@ pub(super) struct Fast {
     lengths: Vec<u32>,
     /// What each id is decoded to, if bytes are what tokens are decoded to; where each begins.
     decodes: bool,
-    /// Whether the ids of every text that it encodes itself decode to that text.
+    /// Whether the ids of every text that it encodes itself decode to that text, if it holds no `▁`.
     says: bool,
     starts: Vec<u32>,
     said: Vec<u8>,
@@ -238,7 +238,8 @@ impl Fast {
     pub(super) fn encode(&self, text: &str, slow: Slow<'_>) -> Result<Encoded> {
         let room = text.len() / 4 + 16;
         let (ids, offsets) = (Vec::with_capacity(room), Vec::with_capacity(room));
-        let mut out = Encoded { ids, offsets, is_said: self.says };
+        let is_lost = matches!(self.kind, Kind::Characters { .. }) && text.contains(SPACE_SIGN);
+        let mut out = Encoded { ids, offsets, is_said: self.says && !is_lost };
         if self.write(text, slow, &mut out)? == Done::Yes { Ok(out) } else { slow(text) }
     }
 

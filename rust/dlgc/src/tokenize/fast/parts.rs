@@ -3,7 +3,7 @@
 //! In: what the reference made of its file, but for the vocabulary. Out: [`Parts`], or why the reference has to do the
 //! work.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokenizers::{AddedToken, ModelWrapper, NormalizedString, Normalizer, Tokenizer as Reference};
 
 use super::added::{Finder, Token};
@@ -68,6 +68,12 @@ impl Parts {
 
 pub(super) fn as_json(part: Option<&impl serde::Serialize>) -> Result<Value, Why> {
     serde_json::to_value(part).map_err(|error| error.to_string())
+}
+
+/// The decoder that gives the text again where spaces are written `▁` and no `▁` is put before the text.
+pub(super) fn decoder_of_characters() -> Value {
+    let spaces = json!({"type": "Replace", "pattern": {"String": SPACE_SIGN.to_string()}, "content": " "});
+    json!({"type": "Sequence", "decoders": [spaces, {"type": "ByteFallback"}, {"type": "Fuse"}]})
 }
 
 /// The steps of a normaliser.
