@@ -51,11 +51,23 @@ impl<V> Default for Table<V> {
 }
 
 impl<V> Table<V> {
-    fn insert(&mut self, key: u128, value: V, size: usize) {
+    fn make_room(&mut self, size: usize) {
         if self.found.len() >= KEPT || self.size + size > MOST {
             self.found.clear();
             self.size = 0;
         }
+    }
+
+    /// What is known of a structure, or what is if nothing was.
+    fn or_insert(&mut self, key: u128, value: V) -> &mut V {
+        if !self.found.contains_key(&key) {
+            self.make_room(0);
+        }
+        self.found.entry(key).or_insert(value)
+    }
+
+    fn insert(&mut self, key: u128, value: V, size: usize) {
+        self.make_room(size);
         self.size += size;
         self.found.insert(key, value);
     }
@@ -137,7 +149,7 @@ struct Subject<'d> {
     has_brackets: bool,
 }
 
-/// What both kinds of marks begin with.
+/// What all marks begin with.
 static MARKS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\xef\xb7"));
 
 fn has_marks(text: &str) -> bool {
@@ -235,7 +247,7 @@ impl Template {
     fn recipe(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>, asked: Asked) -> Option<Arc<Recipe>> {
         // A panic elsewhere cannot have left a recipe half made.
         let lock = || self.recipes.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen_and_tried = match lock().found.entry(subject.key).or_insert(Known::Seen(0, 0)) {
+        let seen_and_tried = match lock().or_insert(subject.key, Known::Seen(0, 0)) {
             Known::Recipe(recipe) => return Some(Arc::clone(recipe)),
             Known::Seen(seen, tried) => {
                 *seen += 1;
@@ -733,6 +745,8 @@ mod tests {
         assert_eq!((table.found.len(), table.size), (1, MOST / 2));
         (0..=KEPT).for_each(|key| table.insert(key as u128 + 3, (), 1));
         assert!(table.found.len() <= KEPT && table.size <= MOST);
+        (0..=KEPT).for_each(|key| *table.or_insert(key as u128 + (1 << 64), ()) = ());
+        assert!(table.found.len() <= KEPT);
     }
 
     #[test]
