@@ -243,7 +243,7 @@ pub fn object<'a>(range: &Range<usize>, members: Vec<(&'static str, Node<'a>)>) 
 /// # Errors
 /// [`JsonError`] with the offset of the first byte that does not fit.
 pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>, JsonError> {
-    let text = std::str::from_utf8(bytes)
+    let text = simdutf8::compat::from_utf8(bytes)
         .map_err(|error| JsonError { kind: JsonErrorKind::Utf8, offset: error.valid_up_to() })?;
     let reserved = memchr::memmem::find_iter(bytes, b"\xef\xb7")
         .find(|&at| bytes.get(at + 2).is_some_and(|byte| (0x90..=0x92).contains(byte)));

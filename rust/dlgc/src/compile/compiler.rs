@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::answers::Sides;
 use super::options::{CompileOptions, MaskOption, MaxLength, MaxLengthName, TargetOption, TrainOn};
 use super::outcome::{Compiled, Outcome, raised};
+use super::script;
 use super::templates::Templates;
 use super::windows::WindowOptions;
 use crate::diagnostic::{Code, Diagnostic, Severities};
@@ -403,85 +404,6 @@ fn row(origin: &Provenance, window: usize, example: Example) -> Row {
     Row { input_ids: example.input_ids, labels: example.labels, provenance: vec![provenance], preference: None }
 }
 
-/// The same as `is_alphabetic`, which takes longer than all the rest where it must look for what Chinese is written with.
-fn is_letter(letter: char) -> bool {
-    match letter {
-        '\u{4e00}'..='\u{9fff}' => true,
-        '\u{2000}'..='\u{206f}' | '\u{3000}'..='\u{3004}' | '\u{3008}'..='\u{3020}' | '\u{ff00}'..='\u{ff20}' => false,
-        _ => letter.is_alphabetic(),
-    }
-}
-
-/// The script that most letters of a dialogue are of, as far as a few thousand of them tell; `None` without letters.
-/// Names are those of ISO 15924: a language is not told by its script, but what is missing often is.
-fn script(dialogue: &Dialogue<'_>) -> Option<&'static str> {
-    const LOOK: usize = 4096;
-    const SCRIPTS: [(&str, &[(char, char)]); 11] = [
-        ("Jpan", &[('\u{3040}', '\u{30ff}')]), // before Hani: Japanese has both
-        ("Hani", &[('\u{3400}', '\u{9fff}'), ('\u{20000}', '\u{3ffff}')]),
-        ("Kore", &[('\u{ac00}', '\u{d7af}'), ('\u{1100}', '\u{11ff}')]),
-        ("Latn", &[('A', 'Z'), ('a', 'z'), ('\u{c0}', '\u{24f}')]),
-        ("Cyrl", &[('\u{400}', '\u{52f}')]),
-        ("Arab", &[('\u{600}', '\u{6ff}'), ('\u{750}', '\u{77f}')]),
-        ("Grek", &[('\u{370}', '\u{3ff}')]),
-        ("Hebr", &[('\u{590}', '\u{5ff}')]),
-        ("Deva", &[('\u{900}', '\u{97f}')]),
-        ("Beng", &[('\u{980}', '\u{9ff}')]),
-        ("Thai", &[('\u{e00}', '\u{e7f}')]),
-    ];
-    let mut counts = [0_usize; SCRIPTS.len()];
-    let of = |wanted: &str| SCRIPTS.iter().position(|(name, _)| *name == wanted).expect("it is one of them");
-    let (latin, han) = (of("Latn"), of("Hani"));
-    let said = dialogue.messages.iter().filter(|message| message.role != Role::System);
-    let mut looked = 0;
-    for text in said.filter_map(|message| message.content.as_deref()) {
-        if looked >= LOOK {
-            break;
-        }
-        if text.is_ascii() {
-            let letters = ascii_letters(text.as_bytes()).min(LOOK - looked);
-            counts[latin] += letters;
-            looked += letters;
-            continue;
-        }
-        let mut rest = text;
-        while looked < LOOK {
-            // Most of what Chinese is written with: three bytes, of which the first begins nothing else.
-            if let [0xE5..=0xE9, ..] = rest.as_bytes() {
-                (counts[han], looked, rest) = (counts[han] + 1, looked + 1, &rest[3..]);
-                continue;
-            }
-            let mut characters = rest.chars();
-            let Some(letter) = characters.next() else { break };
-            rest = characters.as_str();
-            if !is_letter(letter) {
-                continue;
-            }
-            looked += 1;
-            if letter.is_ascii() {
-                counts[latin] += 1;
-                continue;
-            }
-            let is_of = |ranges: &[(char, char)]| ranges.iter().any(|&(first, last)| (first..=last).contains(&letter));
-            if let Some(index) = SCRIPTS.iter().position(|(_, ranges)| is_of(ranges)) {
-                counts[index] += 1;
-            }
-        }
-    }
-    if counts[0] * 20 > counts[1] {
-        counts[0] += counts[1]; // a little kana is enough
-        counts[1] = 0;
-    }
-    let (index, count) = counts.iter().enumerate().max_by_key(|(index, count)| (**count, std::cmp::Reverse(*index)))?;
-    (*count > 0).then_some(SCRIPTS[index].0)
-}
-
-/// How many bytes are letters, in steps in which a byte can count them.
-fn ascii_letters(bytes: &[u8]) -> usize {
-    let in_step = |step: &[u8]| step.iter().map(|byte| u8::from(byte.is_ascii_alphabetic())).sum::<u8>();
-    bytes.chunks(usize::from(u8::MAX)).map(|step| usize::from(in_step(step))).sum()
-}
-
 fn about(dialogue: &Dialogue<'_>, location: &Location, format: &Arc<str>, fold: i32) -> DialogueRow {
     let mut intents: Vec<String> = Vec::new();
     let mut slots: Vec<String> = Vec::new();
@@ -514,7 +436,7 @@ fn about(dialogue: &Dialogue<'_>, location: &Location, format: &Arc<str>, fold: 
         id: dialogue.id.clone().into_owned(),
         kind: dialogue.kind.name(),
         language,
-        script: script(dialogue),
+        script: script::of(dialogue),
         file: location.file.to_string(),
         line: location.position.number(),
         format: Arc::clone(format),
@@ -528,15 +450,5 @@ fn about(dialogue: &Dialogue<'_>, location: &Location, format: &Arc<str>, fold: 
         tools,
         codes: Vec::new(),
         counts: [dialogue.messages.len() as i64, turns, 0, 0, 0, 0],
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn letters_are_what_is_alphabetic() {
-        assert!(('\0'..=char::MAX).all(|letter| is_letter(letter) == letter.is_alphabetic()));
     }
 }

@@ -16,6 +16,7 @@ mod outcome;
 mod repack;
 mod report;
 mod resume;
+mod script;
 mod shown;
 mod templates;
 mod windows;

@@ -46,26 +46,15 @@ pub(super) struct Siblings {
     places: HashMap<Arc<str>, PathBuf>,
 }
 
-/// The folder of one record's file.
+/// What lies beside one record's file.
 pub(super) struct Beside<'s> {
     siblings: &'s Siblings,
-    /// Where it lies, and what it is called.
-    folder: Option<(PathBuf, PathBuf)>,
-    /// The file's own name, without the ending of its compression.
-    pub(super) file: String,
+    location: &'s Location,
 }
 
 impl Siblings {
-    pub(super) fn of(&self, location: &Location) -> Beside<'_> {
-        // Of a member of an archive, what lies beside the archive.
-        let file = location.file.split('!').next().unwrap_or_default();
-        let path = Path::new(file);
-        let lies = self.places.get(file).map_or(path, PathBuf::as_path);
-        let folder = |path: &Path| path.parent().unwrap_or(Path::new("")).to_owned();
-        let is_file = file != "-" && !file.starts_with('<');
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let bare = [".gz", ".zst", ".zstd"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
-        Beside { siblings: self, folder: is_file.then(|| (folder(lies), folder(path))), file: bare.to_owned() }
+    pub(super) fn of<'s>(&'s self, location: &'s Location) -> Beside<'s> {
+        Beside { siblings: self, location }
     }
 
     /// Says where inputs lie that are called otherwise than their path.
@@ -86,9 +75,29 @@ impl Siblings {
 }
 
 impl Beside<'_> {
+    /// The record's file; of a member of an archive, the archive.
+    fn path(&self) -> &str {
+        self.location.file.split('!').next().unwrap_or_default()
+    }
+
+    /// The folder in which it lies, and what that is called.
+    fn folder(&self) -> Option<(PathBuf, PathBuf)> {
+        let path = self.path();
+        let lies = self.siblings.places.get(path).map_or(Path::new(path), PathBuf::as_path);
+        let folder = |path: &Path| path.parent().unwrap_or(Path::new("")).to_owned();
+        let is_file = path != "-" && !path.starts_with('<');
+        is_file.then(|| (folder(lies), folder(Path::new(path))))
+    }
+
+    /// The file's own name, without the ending of its compression.
+    pub(super) fn file(&self) -> String {
+        let name = Path::new(self.path()).file_name().unwrap_or_default().to_string_lossy();
+        [".gz", ".zst", ".zstd"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name).to_owned()
+    }
+
     /// The records of a file beside by their field `key`; `name` may lead into a folder, compression is found.
     pub(super) fn table(&self, name: &str, key: &'static str) -> Option<Arc<Table>> {
-        let (folder, called) = self.folder.as_ref()?;
+        let (folder, called) = self.folder()?;
         let mut tables = self.siblings.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let known = tables.entry((folder.join(name), key)).or_insert_with(|| {
             let forms = ["", ".gz", ".zst"].map(|ending| format!("{name}{ending}"));
@@ -102,8 +111,8 @@ impl Beside<'_> {
 
     /// Names of files beside that the test wants, without the endings of compression, in order.
     pub(super) fn names(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
-        let Some((folder, _)) = &self.folder else { return Vec::new() };
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let Some((folder, _)) = self.folder() else { return Vec::new() };
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
         let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
         let mut names: Vec<String> = entries
             .flatten()

@@ -39,7 +39,7 @@ fn import<'a>(record: Node<'a>, context: &mut Context<'_>) -> Result<Vec<Node<'a
     };
     let functions: Vec<Node<'a>> = functions.into_iter().map(json_schema).collect();
     let id = record.take("id");
-    let answers = context.beside.table(&format!("possible_answer/{}", context.beside.file), "id");
+    let answers = context.beside.table(&format!("possible_answer/{}", context.beside.file()), "id");
     let truth = answers.as_ref().and_then(|answers| answers.find(id.as_ref()?.as_str()?)?.get("ground_truth"));
     let turns = record.list("question");
     let is_by_turn = turns.len() > 1 || truth.and_then(|truth| truth.as_array()?.first()?.as_array()).is_some();

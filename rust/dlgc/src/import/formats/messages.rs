@@ -86,15 +86,13 @@ fn list_mut<'n, 'a>(record: &'n mut Node<'a>) -> Option<&'n mut Vec<Node<'a>>> {
 }
 
 fn has_other_roles(record: &Node<'_>) -> bool {
-    let role = |message: &Node<'_>| message.get("role").and_then(Node::as_str).map(str::to_owned);
-    let Some(roles) = list(record).and_then(|list| list.iter().map(role).collect::<Option<Vec<_>>>()) else {
-        return false;
-    };
-    let is_native = |name: &String| Role::ALL.iter().any(|role| role.name() == name);
+    let roles = || list(record).unwrap_or_default().iter().map(|message| message.get("role").and_then(Node::as_str));
+    let is_native = |name: &str| Role::ALL.iter().any(|role| role.name() == name);
+    let is_common = |name: &str| [Role::User, Role::Assistant].iter().any(|role| role.name() == name);
     // Beside a native `user` or `assistant` another name is a mistake.
-    roles.iter().any(|role| !is_native(role) && role != "function")
-        && !roles.iter().any(|role| [Role::User, Role::Assistant].iter().any(|native| native.name() == role))
-        && roles.iter().all(|role| speakers::role_of(role).is_some())
+    !roles().flatten().any(is_common)
+        && roles().flatten().any(|role| !is_native(role) && role != "function")
+        && roles().all(|role| role.is_some_and(|role| speakers::role_of(role).is_some()))
 }
 
 fn roles<'a>(mut record: Node<'a>, _: &mut Context<'_>) -> Result<Vec<Node<'a>>, Diagnostic> {

@@ -35,15 +35,15 @@ const ANSWERS: [&str; 8] = ["output", "completion", "response", "answer", "answe
 /// The field that holds the text: one of those, or the only text of the record.
 fn field<'n>(record: &'n Node<'_>, template: Template) -> Option<&'n str> {
     let members = record.as_object()?;
-    let has_list = names::lists(record).iter().any(|key| record.get(key).is_some_and(|list| list.as_array().is_some()));
-    if has_list || ANSWERS.iter().any(|key| record.get_some(key).is_some()) {
-        return None;
-    }
     let mut texts = members.iter().filter(|member| member.node.as_str().is_some());
     let only = texts.next().filter(|_| texts.next().is_none()).map(|member| &*member.key);
     let turns = |key: &str| template(record.get(key)?.as_str()?.trim_start());
     let holds = |key: &&str| turns(key).is_some_and(|turns| !turns.is_empty());
-    FIELDS.into_iter().find(holds).or(only.filter(holds))
+    let found = FIELDS.into_iter().find(holds).or(only.filter(holds))?;
+    let is_list = |key: &&str| record.get(key).is_some_and(|list| list.as_array().is_some());
+    let has_other =
+        names::lists(record).iter().any(is_list) || ANSWERS.iter().any(|key| record.get_some(key).is_some());
+    (!has_other).then_some(found)
 }
 
 fn is(record: &Node<'_>, template: Template) -> bool {

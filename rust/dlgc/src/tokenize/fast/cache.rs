@@ -242,12 +242,15 @@ impl Cache {
             unmet[size % GROUP] = index as u8;
             size += usize::from(1 - is_met);
         }
-        // What is looked up next comes from memory, all at once.
+        // What is looked up next comes from memory, all at once: a short loop asks for more than a long one.
+        let mut found = [NO_KEY; GROUP];
+        for (entry, &index) in found.iter_mut().zip(&unmet[..size.min(GROUP)]) {
+            *entry = beginning.first_slot(keys[usize::from(index)]);
+        }
         let mut kept = 0;
         for at in 0..size.min(GROUP) {
-            let index = unmet[at];
+            let (index, entry) = (unmet[at], found[at]);
             let key = keys[usize::from(index)];
-            let entry = beginning.first_slot(key);
             let is_known = is_of(entry, key);
             let hot = &mut self.hot[hash(key) as usize % HOT];
             *hot = if is_known { entry } else { *hot };

@@ -35,7 +35,7 @@ use cache::{Beginning, Cache, GROUP, Group, Key};
 use joins::{Joins, THREE_BYTES};
 use merge::{Few, Merges, SOME, Scratch};
 use parts::{Kind, SPACE_SIGN};
-use unicode::{UNICODE, decode};
+use unicode::{UNICODE, decode, is_lead_of_three, three};
 
 pub(super) use tables::Tables;
 
@@ -383,17 +383,45 @@ impl Fast {
 
     /// Cuts a piece where no merge crosses.
     fn cut(&self, text: &[u8], piece: Range<usize>, words: &mut Vec<u32>) {
-        let (mut left, mut at) = decode(text, piece.start);
-        let mut parted = 0;
-        while at < piece.end {
-            let (right, next) = decode(text, at);
-            if THREE_BYTES.contains(&right) && THREE_BYTES.contains(&left) && !self.joins.may_join_bytes(left, right) {
-                words.push(at as u32 | PART);
-                parted = PART;
+        let before = words.len();
+        if let (threes, []) = text[piece.clone()].as_chunks::<3>()
+            && threes.iter().all(|three| is_lead_of_three(three[0]))
+        {
+            self.cut_threes(threes, piece.start, words);
+        } else {
+            let (mut left, mut at) = decode(text, piece.start);
+            while at < piece.end {
+                let (right, next) = decode(text, at);
+                if THREE_BYTES.contains(&right)
+                    && THREE_BYTES.contains(&left)
+                    && !self.joins.may_join_bytes(left, right)
+                {
+                    words.push(at as u32 | PART);
+                }
+                (left, at) = (right, next);
             }
-            (left, at) = (right, next);
         }
+        let parted = if words.len() > before { PART } else { 0 };
         words.push(piece.end as u32 | parted);
+    }
+
+    /// The same for characters of three bytes each, which is how Chinese comes.
+    fn cut_threes(&self, threes: &[[u8; 3]], start: usize, words: &mut Vec<u32>) {
+        const SOME: usize = 64;
+        let mut left = three(threes[0]);
+        // Every place is written down, and kept only where a word ends: of guesses whether it does, every third is wrong.
+        let (mut ends, mut count) = ([0; SOME], 0);
+        for (index, &right) in threes.iter().enumerate().skip(1) {
+            let right = three(right);
+            ends[count] = (start + 3 * index) as u32 | PART;
+            count += usize::from(!self.joins.may_join_bytes(left, right));
+            if count == SOME {
+                words.extend_from_slice(&ends);
+                count = 0;
+            }
+            left = right;
+        }
+        words.extend_from_slice(&ends[..count]);
     }
 
     /// A text of characters, in words between which no merge happens.

@@ -216,9 +216,16 @@ impl Scan<'_> {
         at
     }
 
-    /// The end of a run of letters, most of which are ASCII; with `MARKS` also of marks.
+    /// The end of a run of letters, most of which are ASCII or Chinese; with `MARKS` also of marks.
     #[inline]
     fn letters<const MARKS: bool>(&self, mut at: usize) -> usize {
+        while let Some(&[first, second, _]) = self.text[at..].first_chunk::<3>() {
+            // U+4E00 to U+9FFF, letters all of them.
+            if !(0xE4B8..=0xE9BF).contains(&u16::from_be_bytes([first, second])) {
+                break;
+            }
+            at += 3;
+        }
         while let Some(bytes) = self.text.get(at..at + 8) {
             let word = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
             let others = not_letters(word);
@@ -310,6 +317,12 @@ impl Scan<'_> {
     ) -> usize {
         while at < self.text.len() && ends.len() < limit {
             let base = at;
+            // A block tells nothing of what begins with another character than ASCII.
+            if self.text[base] >= 0x80 {
+                at = self.cl100k::<DIGITS, MARKS>(base);
+                ends.push(at as u32);
+                continue;
+            }
             for start in blocks::ones(Block::of(self.text, base).cl100k::<DIGITS>(self.text, base)) {
                 at = base + start as usize;
                 ends.push(at as u32);
