@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from blake3 import blake3
 
 import dlgc
 from dlgc import _dlgc
@@ -314,7 +314,7 @@ def test_files_beside_the_inputs_stand_in_the_manifest(tmp_path: Path) -> None:
     dlgc.compile(raw / "dialogue.jsonl", tmp_path / "shards")
     (sibling,) = json.loads((tmp_path / "shards" / "manifest.json").read_text())["siblings"]
     assert sibling["file"] == str(raw / "all_apis.csv")
-    assert sibling["sha256"] == hashlib.sha256((raw / "all_apis.csv").read_bytes()).hexdigest()
+    assert sibling["blake3"] == blake3((raw / "all_apis.csv").read_bytes()).hexdigest()
 
     moved = raw.rename(tmp_path / "moved")
     same = dlgc.verify(tmp_path / "shards", source=moved / "dialogue.jsonl").confirmation

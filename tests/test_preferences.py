@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pyarrow as pa
 import pytest
+from blake3 import blake3
 
 import dlgc
 from dlgc import _dlgc
@@ -567,7 +568,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
         writer.write_table(pa.Table.from_pylist(changed, schema=table.schema))
     manifest = json.loads((folder / "manifest.json").read_text())
     shard = manifest["shards"][0]
-    shard["bytes"], shard["sha256"] = path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+    shard["bytes"], shard["blake3"] = path.stat().st_size, blake3(path.read_bytes()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -163,7 +163,7 @@ def test_each_method_has_the_options_of_trls_and_the_defaults_of_the_guide_or_of
 @pytest.mark.parametrize(("rows", "method"), [("sft", "sft"), ("preference", "dpo"), ("kto", "kto"), (None, "sft")])
 def test_the_method_is_that_for_what_the_shards_hold(rows: str | None, method: str, tmp_path: Path) -> None:
     options = {} if rows is None else {"rows": rows}
-    manifest = {"format": "dlgc-shards", "format_version": 1, "options": options}
+    manifest = {"format": "dlgc-shards", "format_version": 2, "options": options}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert Options.of(from_command_line([str(tmp_path)])).method == method
     (tmp_path / "x.yaml").write_text(f"data_path: {tmp_path}\nmethod: simpo\nbeta: 2\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 import tokenizers
+from blake3 import blake3
 
 import dlgc
 
@@ -337,8 +337,8 @@ def test_what_changed_in_the_sources_is_named(raw: Path, tmp_path: Path) -> None
     path.write_text("".join(lines))
     found = confirmed(tmp_path / "shards", raw)
     changed, row = problems(found)
-    assert changed.startswith(f"{path}: has changed: expected SHA-256 ")
-    assert changed.endswith(f"found {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    assert changed.startswith(f"{path}: has changed: expected BLAKE3 ")
+    assert changed.endswith(f"found {blake3(path.read_bytes()).hexdigest()}")
     assert row.startswith(f"{path}:4: train/data-00000.arrow row 2: token ")
     assert not found.confirmed
     assert (found.files, found.rows) == (2, rows - 1)
@@ -382,7 +382,7 @@ def rewrite(shards: Path, edit: Callable[[list[dict[str, Any]]], None]) -> None:
         writer.write_table(pa.Table.from_pylist(rows, schema=table.schema), max_chunksize=1000)
 
     def agree(manifest: dict[str, Any]) -> None:
-        found = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        found = {"bytes": path.stat().st_size, "blake3": blake3(path.read_bytes()).hexdigest()}
         trained = sum(label != -100 for row in rows for label in row["labels"])
         size = {"rows": len(rows), "tokens": sum(len(row["labels"]) for row in rows), "trained_tokens": trained}
         manifest["shards"][0].update(found, **size)

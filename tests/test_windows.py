@@ -540,7 +540,7 @@ def test_a_callable_writes_each_summary_once(words: int, tmp_path: Path) -> None
     other = dlgc.compile(raw, tmp_path / "two", summary=again, threads=3, **options)
     assert not again.batches
     alone = dlgc.compile(raw, tmp_path / "three", summary="cache", **options)
-    digests = {tuple(shard["sha256"] for shard in found.manifest["shards"]) for found in (report, other, alone)}
+    digests = {tuple(shard["blake3"] for shard in found.manifest["shards"]) for found in (report, other, alone)}
     assert len(digests) == 1
     assert dlgc.verify(tmp_path / "one", source=raw).sound
 
@@ -615,5 +615,5 @@ def test_windows_are_the_same_at_any_number_of_threads(tmp_path: Path) -> None:
         report = dlgc.compile(raw, tmp_path / str(threads), max_length=400, threads=threads, summary="extract")
         assert report.windows["windows"] > report.windows["dialogues"] > 0
         assert report.manifest is not None
-        digests.add(tuple(shard["sha256"] for shard in report.manifest["shards"]))
+        digests.add(tuple(shard["blake3"] for shard in report.manifest["shards"]))
     assert len(digests) == 1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dlgc.options import StrPath
 
 FORMAT = "dlgc-shards"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def manifest(shards: StrPath) -> dict[str, Any]:

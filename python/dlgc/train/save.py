@@ -120,7 +120,7 @@ def provenance(options: Options, shards: Shards, base: Base, trained: Trained) -
             "manifest_sha256": manifest_digest(shards),
             "rows": shards.kind,
             **{name: manifest[name] for name in data if name in manifest},
-            "inputs": [{name: source[name] for name in ("sha256", "records")} for source in manifest["inputs"]],
+            "inputs": [{name: source[name] for name in ("blake3", "records")} for source in manifest["inputs"]],
         },
     }
 

@@ -104,8 +104,8 @@ pub struct InputDigest {
     pub file: String,
     /// Its size as stored, in bytes.
     pub bytes: u64,
-    /// SHA-256 of its stored bytes, in hexadecimal.
-    pub sha256: String,
+    /// BLAKE3 hash of its stored bytes, in hexadecimal.
+    pub blake3: String,
     /// Records that it held.
     pub records: u64,
 }

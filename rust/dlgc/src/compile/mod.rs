@@ -734,7 +734,7 @@ mod tests {
         };
         let shards = |report: &CompileReport| {
             let shards = report.manifest.iter().flat_map(|manifest| &manifest.shards);
-            shards.map(|shard| shard.file.sha256.clone()).collect::<Vec<_>>()
+            shards.map(|shard| shard.file.blake3.clone()).collect::<Vec<_>>()
         };
         assert!(encoding(&whole).fast.is_some());
         assert_eq!(shards(&whole), shards(&spoiled), "the rows are the reference's");

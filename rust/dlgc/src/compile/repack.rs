@@ -74,7 +74,7 @@ pub fn repack(options: &RepackOptions, monitor: &mut dyn Monitor) -> Result<Mani
     options.packing.room(manifest.max_length)?;
     refuse_overlap(&options.shards, &options.output)?;
     let mut run = Sha256::new();
-    manifest.shards.iter().for_each(|shard| run.update(shard.file.sha256.as_bytes()));
+    manifest.shards.iter().for_each(|shard| run.update(shard.file.blake3.as_bytes()));
     run.update(options.packing.name().as_bytes());
     let plan = WritePlan {
         root: options.output.clone(),

@@ -44,7 +44,7 @@ impl Start {
     /// Whether they still hold what they held.
     pub(super) fn siblings_are_the_same(&self) -> bool {
         let is_same = |sibling: &InputDigest| {
-            source::digest(Path::new(&*sibling.file)).is_ok_and(|(_, sha256)| sha256 == sibling.sha256)
+            source::digest(Path::new(&*sibling.file)).is_ok_and(|(_, blake3)| blake3 == sibling.blake3)
         };
         self.siblings.iter().all(is_same)
     }

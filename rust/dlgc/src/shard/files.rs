@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
-use sha2::{Digest, Sha256};
+use blake3::Hasher;
 
 use super::manifest::FileEntry;
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ pub(crate) struct AtomicFile {
     root: PathBuf,
     name: String,
     writer: BufWriter<File>,
-    hash: Sha256,
+    hash: Hasher,
     bytes: u64,
     /// How much of it a thread was asked to bring to the disk, and the last one that was.
     ahead: u64,
@@ -39,7 +39,7 @@ impl AtomicFile {
             fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
         }
         let file = File::create(&partial).map_err(|error| Error::io(&partial, error))?;
-        Ok(Self::of(root, name, file, Sha256::new(), 0))
+        Ok(Self::of(root, name, file, Hasher::new(), 0))
     }
 
     /// Goes on with a file that an interrupted run left, behind its first `bytes`; muted, until [`AtomicFile::unmute`].
@@ -52,7 +52,7 @@ impl AtomicFile {
         }
         let mut file = File::options().read(true).write(true).open(&partial).map_err(fail)?;
         file.set_len(bytes.min(file.metadata().map_err(fail)?.len())).map_err(fail)?;
-        let mut hash = Sha256::new();
+        let mut hash = Hasher::new();
         let mut buffer = vec![0; 1 << 18];
         let mut length = 0;
         loop {
@@ -70,7 +70,7 @@ impl AtomicFile {
         Ok(Self { muted: true, ..Self::of(root, name, file, hash, bytes) })
     }
 
-    fn of(root: &Path, name: &str, file: File, hash: Sha256, bytes: u64) -> Self {
+    fn of(root: &Path, name: &str, file: File, hash: Hasher, bytes: u64) -> Self {
         let writer = BufWriter::with_capacity(1 << 18, file);
         let (root, name) = (root.to_owned(), name.to_owned());
         Self { root, name, writer, hash, bytes, ahead: bytes, syncing: None, muted: false }
@@ -131,7 +131,7 @@ impl AtomicFile {
         let path = self.root.join(&self.name);
         fs::rename(&partial, &path).map_err(fail)?;
         sync_folder(path.parent().unwrap_or(&self.root))?;
-        Ok(FileEntry { path: self.name, bytes: self.bytes, sha256: crate::hex(&self.hash.finalize()) })
+        Ok(FileEntry { path: self.name, bytes: self.bytes, blake3: self.hash.finalize().to_hex().to_string() })
     }
 }
 

@@ -16,7 +16,7 @@ pub const MANIFEST: &str = "manifest.json";
 /// What `format` says.
 pub const FORMAT: &str = "dlgc-shards";
 /// The version that this build writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The whole manifest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -98,8 +98,8 @@ pub struct FileEntry {
     pub path: String,
     /// Size.
     pub bytes: u64,
-    /// SHA-256.
-    pub sha256: String,
+    /// BLAKE3 hash, in hexadecimal.
+    pub blake3: String,
 }
 
 /// A shard: one Arrow file of rows.

@@ -461,7 +461,7 @@ pub(crate) fn complete(
     let is_of_split = |entry: &&FileEntry| SPLITS.iter().any(|split| entry.path.starts_with(&format!("{split}/")));
     for entry in files.iter().filter(|entry| !is_of_split(entry)) {
         let copy = files::copy(from, &plan.root, &entry.path)?;
-        if copy.sha256 != entry.sha256 {
+        if copy.blake3 != entry.blake3 {
             let message = format!("`{}` is not what was written with the dataset", from.join(&entry.path).display());
             return Err(Error::new(ErrorKind::Shard, message).hint("`dlgc verify` lists what changed"));
         }

@@ -288,7 +288,7 @@ impl SplitWriter {
             .map(|shard| json!({"filename": shard.file.path.rsplit('/').next().unwrap_or_default()}))
             .collect();
         // `datasets` only compares fingerprints; the digests of the shards make one that tells content.
-        let digests: String = self.shards.iter().map(|shard| shard.file.sha256.as_str()).collect();
+        let digests: String = self.shards.iter().map(|shard| shard.file.blake3.as_str()).collect();
         let fingerprint = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(digests.as_bytes()));
         let state = json!({
             "_data_files": names, "_fingerprint": fingerprint, "_format_columns": null, "_format_kwargs": {},

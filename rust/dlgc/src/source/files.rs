@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use blake3::Hasher;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -26,16 +26,16 @@ pub struct Skipped {
     pub reason: &'static str,
 }
 
-/// Size and SHA-256 of a file.
+/// Size and BLAKE3 hash of a file.
 pub(crate) fn digest(path: &Path) -> std::io::Result<(u64, String)> {
     let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
+    let mut hash = Hasher::new();
     let mut buffer = vec![0; 1 << 18];
     let mut bytes = 0;
     loop {
         let count = file.read(&mut buffer)?;
         if count == 0 {
-            return Ok((bytes, crate::hex(&hash.finalize())));
+            return Ok((bytes, hash.finalize().to_hex().to_string()));
         }
         bytes += count as u64;
         hash.update(&buffer[..count]);

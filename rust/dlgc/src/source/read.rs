@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use sha2::{Digest, Sha256};
+use blake3::Hasher;
 
 use super::container::{self, Flow, HEAD, Joining, Kind, Origin, Sink};
 use super::{InputDigest, Take, parquet_rows};
@@ -104,7 +104,7 @@ impl Reader {
         let digest = InputDigest {
             file: name.to_string(),
             bytes: stored.bytes,
-            sha256: crate::hex(&stored.hash.finalize()),
+            blake3: stored.hash.finalize().to_hex().to_string(),
             records: sink.records,
         };
         (Some(digest), flow)
@@ -120,14 +120,14 @@ struct Stored {
     again: Option<Again>,
     kind: Kind,
     bytes: u64,
-    hash: Sha256,
+    hash: Hasher,
     bytes_read: Arc<AtomicU64>,
     failed: Arc<AtomicBool>,
 }
 
 impl Stored {
     fn open(path: &Path, bytes_read: Arc<AtomicU64>, failed: Arc<AtomicBool>) -> io::Result<Self> {
-        let (bytes, hash) = (0, Sha256::new());
+        let (bytes, hash) = (0, Hasher::new());
         if path.as_os_str() == "-" {
             let input = Box::new(io::stdin());
             return Ok(Self { input, file: None, again: None, kind: Kind::Text, bytes, hash, bytes_read, failed });

@@ -127,8 +127,8 @@ pub fn drift(folder: &Path, tokenizer: Option<&str>, chat_template: Option<&str>
 fn untouched(folder: &Path, manifest: &Manifest) -> Result<()> {
     for entry in manifest.files.iter().filter(|entry| entry.path.starts_with("tokenizer/")) {
         let path = folder.join(&entry.path);
-        let (_, sha256) = digest(&path).map_err(|error| Error::io(&path, error))?;
-        if sha256 != entry.sha256 {
+        let (_, blake3) = digest(&path).map_err(|error| Error::io(&path, error))?;
+        if blake3 != entry.blake3 {
             let message = format!("`{}` is not what was written with the dataset", path.display());
             return Err(Error::new(ErrorKind::Shard, message).hint("`dlgc verify` without options lists what changed"));
         }

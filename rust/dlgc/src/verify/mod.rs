@@ -194,8 +194,8 @@ impl Verdict {
                 self.problem(&entry.path, format!("expected {} bytes, found {bytes}", entry.bytes));
                 false
             }
-            Ok((_, sha256)) if sha256 != entry.sha256 => {
-                self.problem(&entry.path, format!("expected SHA-256 {}, found {sha256}", entry.sha256));
+            Ok((_, blake3)) if blake3 != entry.blake3 => {
+                self.problem(&entry.path, format!("expected BLAKE3 {}, found {blake3}", entry.blake3));
                 false
             }
             Ok(_) => true,

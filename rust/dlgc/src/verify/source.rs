@@ -96,8 +96,8 @@ fn siblings(read: &[InputDigest], manifest: &Manifest, problems: &mut Problems) 
     for sibling in &manifest.siblings {
         match read.iter().find(|other| other.file == sibling.file) {
             None => problems.add(&sibling.file, "is not beside the sources, or cannot be read"),
-            Some(other) if other.sha256 != sibling.sha256 => {
-                let message = format!("has changed: expected SHA-256 {}, found {}", sibling.sha256, other.sha256);
+            Some(other) if other.blake3 != sibling.blake3 => {
+                let message = format!("has changed: expected BLAKE3 {}, found {}", sibling.blake3, other.blake3);
                 problems.add(&sibling.file, message);
             }
             Some(_) => {}
@@ -128,19 +128,19 @@ fn inputs(
             let message = "standard input can be read only once, and it has to be hashed first";
             return Err(Error::new(ErrorKind::Options, message).hint("name the file itself"));
         }
-        let (_, sha256) = digest(&path).map_err(|error| Error::io(&path, error))?;
-        files.push((path, sha256, false));
+        let (_, blake3) = digest(&path).map_err(|error| Error::io(&path, error))?;
+        files.push((path, blake3, false));
     }
     let (mut found, mut same) = (Vec::new(), 0);
     for input in &manifest.inputs {
         match find(&files, input) {
             Some(index) => {
-                let (path, sha256, used) = &mut files[index];
+                let (path, blake3, used) = &mut files[index];
                 *used = true;
-                if *sha256 == input.sha256 {
+                if *blake3 == input.blake3 {
                     same += 1;
                 } else {
-                    let message = format!("has changed: expected SHA-256 {}, found {sha256}", input.sha256);
+                    let message = format!("has changed: expected BLAKE3 {}, found {blake3}", input.blake3);
                     problems.add(&path.to_string_lossy(), message);
                 }
                 found.push((path.clone(), Arc::from(input.file.as_str())));
@@ -158,7 +158,7 @@ fn find(files: &[(PathBuf, String, bool)], input: &InputDigest) -> Option<usize>
     let whole = |path: &Path| path.to_string_lossy() == input.file;
     let name = |path: &Path| path.file_name() == Path::new(&input.file).file_name();
     let pick = |test: &dyn Fn(&(PathBuf, String, bool)) -> bool| files.iter().position(test);
-    let same = |file: &(PathBuf, String, bool)| file.1 == input.sha256;
+    let same = |file: &(PathBuf, String, bool)| file.1 == input.blake3;
     pick(&|file| same(file) && !file.2 && whole(&file.0))
         .or_else(|| pick(&|file| same(file) && !file.2 && name(&file.0)))
         .or_else(|| pick(&|file| same(file) && !file.2))
