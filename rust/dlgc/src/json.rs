@@ -279,18 +279,22 @@ fn end_of_plain(bytes: &[u8]) -> Option<usize> {
     const HIGHS: u64 = ONES << 7;
     // The high bit of each byte that is below `limit`, up to the first one; above it a borrow may set others.
     let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
-    let is_end = |byte: &u8| *byte == b'"' || *byte == b'\\' || *byte < 0x20;
-    let (words, rest) = bytes.as_chunks::<8>();
+    let is_end = |byte: &u8| (*byte == b'"') | (*byte == b'\\') | (*byte < 0x20);
+    // What is long goes by blocks.
+    const BLOCK: usize = 64;
+    let is_plain = |block: &&[u8; BLOCK]| !block.iter().fold(false, |found, byte| found | is_end(byte));
+    let start = BLOCK * bytes.as_chunks().0.iter().take_while(is_plain).count();
+    let (words, rest) = bytes[start..].as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
         let quotes = below(word ^ (ONES * u64::from(b'"')), 1);
         let backslashes = below(word ^ (ONES * u64::from(b'\\')), 1);
         let found = quotes | backslashes | below(word, 0x20);
         if found != 0 {
-            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+            return Some(start + index * 8 + found.trailing_zeros() as usize / 8);
         }
     }
-    rest.iter().position(is_end).map(|at| words.len() * 8 + at)
+    rest.iter().position(is_end).map(|at| start + words.len() * 8 + at)
 }
 
 impl<'a> Parser<'a> {

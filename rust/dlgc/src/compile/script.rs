@@ -3,7 +3,7 @@
 use crate::dialogue::{Dialogue, Role};
 
 /// So many bytes of what is said tell it.
-const LOOK: usize = 8192;
+const LOOK: usize = 4096;
 /// Bytes that are looked at together.
 const BLOCK: usize = 64;
 
@@ -54,6 +54,12 @@ fn add(text: &str, counts: &mut [usize; SCRIPTS.len()]) {
         // By blocks of bytes, as long as they hold nothing but what is written most.
         if let Some(block) = text.as_bytes()[at..].first_chunk::<{ BLOCK + 1 }>() {
             let pair = |place: usize| (block[place], block[place + 1]);
+            if block.is_ascii() {
+                let latin = (0..BLOCK).fold(0, |sum, place| sum + u8::from(block[place].is_ascii_alphabetic()));
+                counts[LATIN] += usize::from(latin);
+                at = end;
+                continue;
+            }
             if (0..BLOCK).fold(0, |found, place| found | u8::from(is_rare(pair(place)))) == 0 {
                 let latin = (0..BLOCK).fold(0, |sum, place| sum + u8::from(block[place].is_ascii_alphabetic()));
                 let han = (0..BLOCK).fold(0, |sum, place| sum + u8::from(is_han(pair(place))));

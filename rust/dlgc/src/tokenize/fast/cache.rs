@@ -93,7 +93,9 @@ impl Beginning {
 pub(super) struct Entry {
     key: u128,
     tokens: [u32; 3],
-    count: u32,
+    count: u8,
+    /// How many bytes each of up to three tokens stands for.
+    lengths: [u8; 3],
 }
 
 /// A piece by value: its bytes, and its length in the last one. Never zero.
@@ -162,6 +164,13 @@ const MASKS: [Key; SHORT + 1] = {
     masks
 };
 
+/// Whether the piece of a key is ASCII.
+#[inline]
+pub(super) fn is_ascii(key: Key) -> bool {
+    const HIGHS: Key = (Key::MAX >> 8) / 255 * 128;
+    key & HIGHS == 0
+}
+
 #[inline]
 fn hash(key: Key) -> u64 {
     let low = key as u64 ^ 0x9E37_79B9_7F4A_7C15;
@@ -197,7 +206,7 @@ impl Hasher for Xxh3 {
     fn write_usize(&mut self, _length: usize) {}
 }
 
-const EMPTY: Entry = Entry { key: 0, tokens: [0; 3], count: 0 };
+const EMPTY: Entry = Entry { key: 0, tokens: [0; 3], count: 0, lengths: [0; 3] };
 
 impl Default for Cache {
     fn default() -> Self {
@@ -296,10 +305,17 @@ impl Cache {
         Some(entry)
     }
 
+    /// Tokens of an entry that has up to three of them, each with how many bytes it stands for.
+    #[inline]
+    pub(super) fn few(entry: &Entry) -> Option<impl Iterator<Item = (u32, u8)>> {
+        let count = usize::from(entry.count);
+        (count <= entry.tokens.len()).then(|| entry.tokens.into_iter().zip(entry.lengths).take(count))
+    }
+
     /// The tokens of an entry.
     #[inline]
     pub(super) fn tokens<'c>(&'c self, entry: &'c Entry) -> &'c [u32] {
-        let count = entry.count as usize;
+        let count = usize::from(entry.count);
         if count <= entry.tokens.len() {
             return &entry.tokens[..count];
         }
@@ -307,14 +323,18 @@ impl Cache {
         &self.arena[start..start + count]
     }
 
-    pub(super) fn insert(&mut self, key: Key, tokens: &[u32]) {
+    /// Keeps the tokens of a short piece; `lengths` says of every token how many bytes it stands for.
+    pub(super) fn insert(&mut self, key: Key, tokens: &[u32], lengths: &[u32]) {
         self.heat(key, tokens);
         if self.used * 4 >= self.short.len() * 3 {
             self.grow();
         }
-        let mut entry = Entry { key, tokens: [0; 3], count: tokens.len() as u32 };
+        let mut entry = Entry { key, count: tokens.len() as u8, ..EMPTY };
         if let Some(places) = entry.tokens.get_mut(..tokens.len()) {
             places.copy_from_slice(tokens);
+            for (length, &token) in entry.lengths.iter_mut().zip(tokens) {
+                *length = lengths[token as usize] as u8;
+            }
         } else {
             entry.tokens[0] = self.arena.len() as u32;
             self.arena.extend_from_slice(tokens);

@@ -499,7 +499,7 @@ impl Fast {
                 continue;
             }
             if let Some(token) = self.beginning.find(key) {
-                worker.cache.insert(key, &[token]);
+                worker.cache.insert(key, &[token], &self.lengths);
                 continue;
             }
             let from = index.checked_sub(1).map_or(start, |before| end_of(words[before]));
@@ -521,14 +521,14 @@ impl Fast {
         for (key, piece) in worker.learnt.drain(..) {
             worker.symbols.clear();
             piece.append_to(&mut worker.symbols);
-            worker.cache.insert(key, &worker.symbols);
+            worker.cache.insert(key, &worker.symbols, &self.lengths);
         }
     }
 
     /// Appends the tokens of a word that is not one token, or was not met lately.
     #[inline(never)]
     #[expect(clippy::too_many_arguments, reason = "all of what is known of a word")]
-    fn not_one(
+    fn not_one<S: Sink>(
         &self,
         text: &[u8],
         word: Range<usize>,
@@ -536,16 +536,29 @@ impl Fast {
         is_part: bool,
         first: bool,
         worker: &mut Worker,
-        out: &mut impl Sink,
+        out: &mut S,
     ) {
         if key == 0 {
             return self.long(text, word, is_part, first, worker, out);
         }
         if let Some(entry) = worker.cache.find(key) {
+            if S::HAS_OFFSETS
+                && !first
+                && cache::is_ascii(key)
+                && let Some(few) = Cache::few(&entry)
+            {
+                // Of ASCII each token is whole characters.
+                let mut start = word.start;
+                few.for_each(|(token, length)| {
+                    let end = start + usize::from(length);
+                    out.push(token, (std::mem::replace(&mut start, end), end));
+                });
+                return;
+            }
             return self.push(text, word.start, first, worker.cache.tokens(&entry), out);
         }
         self.tokens(&text[word.clone()], is_part, first, worker);
-        worker.cache.insert(key, &worker.symbols);
+        worker.cache.insert(key, &worker.symbols, &self.lengths);
         self.push(text, word.start, first, &worker.symbols, out);
     }
 
