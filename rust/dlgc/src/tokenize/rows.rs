@@ -31,9 +31,13 @@ impl Tokenizer {
     /// # Errors
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
     pub fn examples(&self, rendered: &mut Rendered, mask: Mask, memory: Option<&Memory>) -> Run<Vec<Example>> {
-        let encoded = self.encode_with(&rendered.text, &rendered.suppressed, memory)?;
+        let mut encoded = self.encode_with(&rendered.text, &rendered.suppressed, memory)?;
         rendered.tokens = encoded.ids.len();
-        let mut shared = Example::bare(&encoded.ids);
+        let mut shared = match mask {
+            Mask::Exact | Mask::Whole => Example::bare(encoded.ids.clone()),
+            // Marks of the template are places in the text: the ids are not looked at again.
+            Mask::Template | Mask::HfCompat => Example::bare(std::mem::take(&mut encoded.ids)),
+        };
         let mut apart = Vec::new();
         let mut turns = std::mem::take(&mut rendered.turns);
         match mask {
@@ -48,7 +52,7 @@ impl Tokenizer {
                         Ok(Placed { own: None, tokens, ending }) => shared.train(turn.message, &tokens, ending),
                         Ok(Placed { own: Some(row), tokens, ending }) => {
                             target.own_row = true;
-                            let mut example = Example::bare(&row.encoded.ids);
+                            let mut example = Example::bare(row.encoded.ids.clone());
                             example.train(turn.message, &tokens, ending);
                             apart.push(self.finished(example, row.text, row.encoded)?);
                         }
@@ -64,8 +68,9 @@ impl Tokenizer {
                     _ => None,
                 };
                 let seen = trimmed.as_ref().unwrap_or(&encoded);
-                // A normaliser that moves characters moves their offsets.
-                let is_sorted = mask == Mask::HfCompat && seen.offsets.is_sorted_by_key(|&(_, end)| end);
+                // A normaliser that moves characters moves their offsets; then ids do not say the text.
+                let is_sorted =
+                    mask == Mask::HfCompat && (seen.is_said || seen.offsets.is_sorted_by_key(|&(_, end)| end));
                 for block in &rendered.blocks {
                     let tokens = match mask {
                         Mask::HfCompat => hf_compat(seen, is_sorted, &rendered.text, block),
@@ -378,13 +383,13 @@ struct OwnRow {
 
 impl Example {
     /// Ids of which none is trained yet, without their text.
-    fn bare(ids: &[u32]) -> Self {
+    fn bare(ids: Vec<u32>) -> Self {
         let labels = vec![UNTRAINED; ids.len()];
-        Self { input_ids: ids.iter().map(|&id| id.cast_signed()).collect(), labels, ..Self::default() }
+        Self { input_ids: ids.into_iter().map(u32::cast_signed).collect(), labels, ..Self::default() }
     }
 
     pub(super) fn of(text: &str, encoded: Encoded) -> Self {
-        Self { text: text.to_owned(), offsets: encoded.offsets, ..Self::bare(&encoded.ids) }
+        Self { text: text.to_owned(), offsets: encoded.offsets, ..Self::bare(encoded.ids) }
     }
 
     /// Cuts the row after so many tokens. Messages of which that leaves nothing to train are given back; where only
@@ -479,11 +484,17 @@ impl Example {
 
     /// Runs of trained tokens.
     pub(super) fn runs(&self) -> Vec<Range<usize>> {
+        const BLOCK: usize = 32;
         let (labels, mut runs, mut at) = (&self.labels, Vec::new(), 0);
-        while let Some(untrained) = labels[at..].iter().position(|&label| label != UNTRAINED) {
-            let start = at + untrained;
-            let trained = labels[start..].iter().position(|&label| label == UNTRAINED);
-            at = trained.map_or(labels.len(), |trained| start + trained);
+        // The next place from here on that is trained, or not; by blocks, of which most are wholly either.
+        let next = |at: usize, is_trained: bool| {
+            let is_other = |label: &i32| (*label != UNTRAINED) != is_trained;
+            let is_passed = |block: &&[i32; BLOCK]| block.iter().fold(true, |all, label| all & is_other(label));
+            let at = at + BLOCK * labels[at..].as_chunks().0.iter().take_while(is_passed).count();
+            labels[at..].iter().position(|label| !is_other(label)).map(|more| at + more)
+        };
+        while let Some(start) = next(at, true) {
+            at = next(start, false).unwrap_or(labels.len());
             runs.push(start..at);
         }
         runs
@@ -530,7 +541,7 @@ fn hf_compat(encoded: &Encoded, is_sorted: bool, text: &str, block: &Range<usize
     };
     let last_character = text[..block.end].char_indices().next_back().map_or(0, |(at, _)| at);
     match token_at(last_character) {
-        None | Some(0) => first..encoded.ids.len(),
+        None | Some(0) => first..encoded.offsets.len(),
         Some(last) => first..(last + 1).max(first),
     }
 }

@@ -171,6 +171,39 @@ impl<S: Sink> Writer<'_, S> {
     }
 }
 
+/// Places where words may end, on their way to where ends are kept.
+///
+/// Each is written down, and written over by the next one unless a word ends there: of guesses whether one does, every
+/// third would be wrong.
+struct Borders {
+    ends: [u32; Self::ROOM],
+    count: usize,
+}
+
+impl Default for Borders {
+    fn default() -> Self {
+        Self { ends: [0; Self::ROOM], count: 0 }
+    }
+}
+
+impl Borders {
+    const ROOM: usize = 64;
+
+    #[inline]
+    fn note(&mut self, end: u32, is_end: bool, words: &mut Vec<u32>) {
+        self.ends[self.count % Self::ROOM] = end;
+        self.count += usize::from(is_end);
+        if self.count == Self::ROOM {
+            self.append_to(words);
+        }
+    }
+
+    fn append_to(&mut self, words: &mut Vec<u32>) {
+        words.extend_from_slice(&self.ends[..self.count]);
+        self.count = 0;
+    }
+}
+
 /// Where a word ends.
 #[inline]
 fn end_of(word: u32) -> usize {
@@ -407,21 +440,14 @@ impl Fast {
 
     /// The same for characters of three bytes each, which is how Chinese comes.
     fn cut_threes(&self, threes: &[[u8; 3]], start: usize, words: &mut Vec<u32>) {
-        const SOME: usize = 64;
         let mut left = three(threes[0]);
-        // Every place is written down, and kept only where a word ends: of guesses whether it does, every third is wrong.
-        let (mut ends, mut count) = ([0; SOME], 0);
+        let mut borders = Borders::default();
         for (index, &right) in threes.iter().enumerate().skip(1) {
             let right = three(right);
-            ends[count] = (start + 3 * index) as u32 | PART;
-            count += usize::from(!self.joins.may_join_bytes(left, right));
-            if count == SOME {
-                words.extend_from_slice(&ends);
-                count = 0;
-            }
+            borders.note((start + 3 * index) as u32 | PART, !self.joins.may_join_bytes(left, right), words);
             left = right;
         }
-        words.extend_from_slice(&ends[..count]);
+        borders.append_to(words);
     }
 
     /// A text of characters, in words between which no merge happens.
@@ -429,13 +455,13 @@ impl Fast {
         let (mut start, mut first) = (segment.start, prepend);
         let (mut left, mut at) = decode(text, start);
         loop {
+            let mut borders = Borders::default();
             while at < segment.end && worker.words.len() < BATCH {
                 let (right, next) = decode(text, at);
-                if !self.joins.may_join(left, right) {
-                    worker.words.push(at as u32);
-                }
+                borders.note(at as u32, !self.joins.may_join(left, right), &mut worker.words);
                 (left, at) = (right, next);
             }
+            borders.append_to(&mut worker.words);
             if at == segment.end {
                 worker.words.push(at as u32);
             }
