@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::options::CompileOptions;
 use super::outcome::{Compiled, Outcome};
+use super::pipeline::{Destination, Pass, Ran, run};
 use super::report::CompileReport;
 use super::resume::Start;
-use super::{Destination, Monitor, Pass, Ran, is_piece, run, total_bytes};
+use super::{Monitor, is_piece, total_bytes};
 use crate::diagnostic::{Code, Diagnostic, Located, Severities};
 use crate::dialogue::{Dialogue, Role, ToolCall};
 use crate::error::{Error, ErrorKind, Result};

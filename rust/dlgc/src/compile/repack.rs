@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{Monitor, Progress, interrupted};
+use super::pipeline::interrupted;
+use super::{Monitor, Progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pack::{Packing, fewest_rows};
 use crate::shard::{

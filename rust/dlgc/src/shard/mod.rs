@@ -149,9 +149,9 @@ pub struct Provenance {
 impl Row {
     /// What it adds to a shard.
     pub(crate) fn size(&self, is_packed: bool) -> Size {
-        let trained = self.labels.iter().filter(|&&label| label != UNTRAINED).count();
+        let trained: u32 = self.labels.iter().map(|&label| u32::from(label != UNTRAINED)).sum();
         let examples = if is_packed { self.provenance.len() as u64 } else { 0 };
-        Size { rows: 1, tokens: self.input_ids.len() as u64, trained_tokens: trained as u64, examples }
+        Size { rows: 1, tokens: self.input_ids.len() as u64, trained_tokens: trained.into(), examples }
     }
 
     /// Examples as one row.
