@@ -352,7 +352,7 @@ def test_a_dataset_that_is_not_there_is_refused(model: Path, tmp_path: Path) -> 
         ({"diagnostics": {"stop-not-a-token": 2}}, ["2 times `stop-not-a-token`", "hint: compile"]),
         ({"demo": True}, ["is a demo", "hint: compile again with `tokenizer="]),
         ({"vocabulary_size": 7000}, ["6144 embeddings", "go up to 6999"]),
-        ({"format_version": 1}, ["expected format `dlgc-shards` version 2"]),
+        ({"format_version": 1}, ["expected format `dlgc-shards` version 2", "hint: compile again"]),
     ],
 )
 def test_a_dataset_that_must_not_be_trained_is_refused(

@@ -37,7 +37,8 @@ def manifest(shards: StrPath) -> dict[str, Any]:
     if found.get("format") != FORMAT or found.get("format_version") != FORMAT_VERSION:
         raise ShardError(
             f"`{path}`: expected format `{FORMAT}` version {FORMAT_VERSION}, "
-            f"found `{found.get('format')}` version {found.get('format_version')}"
+            f"found `{found.get('format')}` version {found.get('format_version')}\n"
+            "hint: compile again, or read it with the dlgc that wrote it"
         )
     return cast("dict[str, Any]", found)
 

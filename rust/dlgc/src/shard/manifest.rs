@@ -485,7 +485,8 @@ impl Manifest {
             return Err(fail(format!(
                 "expected format `{FORMAT}` version {FORMAT_VERSION}, found {} version {}",
                 value["format"], value["format_version"]
-            )));
+            ))
+            .hint("compile again, or read it with the dlgc that wrote it"));
         }
         serde_json::from_value(value).map_err(|error| fail(error.to_string()))
     }
