@@ -156,12 +156,11 @@ impl Row {
 
     /// Examples as one row.
     pub(crate) fn join(examples: Vec<Self>) -> Self {
-        let (ids, labels) = (|row: &Self| row.input_ids.len(), |row: &Self| row.labels.len());
-        let room: [usize; 2] = [examples.iter().skip(1).map(ids).sum(), examples.iter().skip(1).map(labels).sum()];
+        let more = examples.iter().skip(1).map(|example| example.input_ids.len()).sum();
         let mut examples = examples.into_iter();
         let mut row = examples.next().unwrap_or_default();
-        row.input_ids.reserve(room[0]);
-        row.labels.reserve(room[1]);
+        row.input_ids.reserve(more);
+        row.labels.reserve(more); // as many as ids
         for example in examples {
             row.input_ids.extend(example.input_ids);
             row.labels.extend(example.labels);
