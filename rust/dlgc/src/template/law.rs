@@ -22,7 +22,7 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::machine::{Recording, Stage};
+use super::machine::{Branch, Recording, Stage};
 use super::marks::{self, Unmarked};
 use super::messages::{self, Prepared};
 use super::program::Program;
@@ -97,9 +97,12 @@ pub(super) struct Opening<'h> {
 
 impl<'a> History<'a> {
     pub(super) fn new(program: &'a Program, stage: Stage<'a>) -> Found<Self> {
-        let recording = Recording::new(program, stage).map_err(refused)?;
+        Ok(Self::of(Recording::new(program, stage).map_err(refused)?))
+    }
+
+    pub(super) fn of(recording: Recording<'a>) -> Self {
         let row = marks::strip(recording.text());
-        Ok(Self { recording, row })
+        Self { recording, row }
     }
 
     pub(super) fn into_row(self) -> Unmarked {
@@ -108,14 +111,34 @@ impl<'a> History<'a> {
 
     /// The rendering of the first `count` messages.
     pub(super) fn first(&self, count: usize, add_generation_prompt: bool) -> Found<Opening<'_>> {
-        let branch = self.recording.first(count, add_generation_prompt).map_err(refused)?;
-        Ok(Opening { row: &self.row, shared: self.row.place_of(branch.shared), rest: marks::strip(&branch.rest) })
+        let branch = self.branch(count, add_generation_prompt)?;
+        Ok(self.opening(branch.shared, &branch.rest))
+    }
+
+    /// The same with its marks.
+    pub(super) fn branch(&self, count: usize, add_generation_prompt: bool) -> Found<Branch> {
+        self.recording.first(count, add_generation_prompt).map_err(refused)
+    }
+
+    /// What begins with so much of the recorded text and goes on by itself, without marks.
+    pub(super) fn opening(&self, shared: usize, rest: &str) -> Opening<'_> {
+        Opening { row: &self.row, shared: self.row.place_of(shared), rest: marks::strip(rest) }
     }
 }
 
 impl Opening<'_> {
     pub(super) fn len(&self) -> usize {
         self.shared + self.rest.text.len()
+    }
+
+    /// How much of it is how the row begins.
+    pub(super) fn shared(&self) -> usize {
+        self.shared
+    }
+
+    /// Where a place lies that is one of its own text, with marks.
+    pub(super) fn place_in_rest(&self, marked: usize) -> usize {
+        self.shared + self.rest.place_of(marked)
     }
 
     /// Its text from a place on.
@@ -147,7 +170,7 @@ impl Opening<'_> {
     }
 
     /// Whether the row begins with it.
-    fn begins_row(&self) -> bool {
+    pub(super) fn begins_row(&self) -> bool {
         self.row.text[self.shared..].starts_with(&self.rest.text)
     }
 

@@ -13,6 +13,7 @@ mod law;
 mod machine;
 mod marks;
 mod messages;
+mod numbers;
 mod probe;
 mod program;
 mod recipe;
@@ -36,6 +37,7 @@ use law::History;
 use machine::{Failure, Stage};
 use marks::Unmarked;
 use program::Program;
+use recipe::Subject;
 use skeleton::Skeleton;
 
 pub use date::Date;
@@ -67,6 +69,7 @@ pub struct Template {
     outlines: law::Outlines,
     traces: traces::Traces,
     recipes: recipe::Recipes,
+    trust: numbers::Trust,
     state: StateMode,
 }
 
@@ -220,6 +223,7 @@ impl Template {
             outlines: law::Outlines::default(),
             traces: traces::Traces::default(),
             recipes: recipe::Recipes::default(),
+            trust: numbers::Trust::default(),
             state: options.state,
         };
         template.probe()?;
@@ -251,7 +255,13 @@ impl Template {
     /// # Errors
     /// A diagnostic where the template refuses the dialogue, or a field of it leaves no trace in the text.
     pub fn render(&self, dialogue: &Dialogue<'_>, mode: Mode) -> std::result::Result<Rendered, Diagnostic> {
-        self.by_recipe(dialogue, mode).map_or_else(|| self.render_anew(dialogue, mode), Ok)
+        if let Some(subject) = Subject::of(dialogue, self, Some(mode))
+            && let Some(rendered) =
+                self.by_recipe(&subject, dialogue, mode).or_else(|| self.by_numbers(&subject, dialogue, mode))
+        {
+            return Ok(rendered);
+        }
+        self.render_anew(dialogue, mode)
     }
 
     /// Without a recipe.
@@ -264,7 +274,7 @@ impl Template {
         let shown: Vec<&Node<'_>> = aliased.iter().map(|node| &**node).collect();
         let stage = self.stage(&shown, &marked_around);
         let rendering = match mode {
-            Mode::Prove | Mode::Whole => Rendering::Recorded(History::new(&self.program, stage)?),
+            Mode::Prove | Mode::Whole => Rendering::Recorded(Box::new(History::new(&self.program, stage)?)),
             Mode::Blocks => Rendering::Plain(self.run(stage, shown.len(), false)?),
         };
         let row = rendering.row();
@@ -315,7 +325,11 @@ impl Template {
     /// # Errors
     /// A diagnostic where the template refuses it.
     pub fn prompt(&self, dialogue: &Dialogue<'_>) -> std::result::Result<(String, Vec<usize>), Diagnostic> {
-        self.unproved(dialogue, 1, true)
+        let subject = Subject::of(dialogue, self, None);
+        match subject.and_then(|subject| self.text_by_numbers(&subject, dialogue, 1, true)) {
+            Some(text) => Ok((text, Vec::new())),
+            None => self.unproved(dialogue, 1, true),
+        }
     }
 
     /// The messages of a dialogue as the template gets them.
@@ -336,7 +350,11 @@ impl Template {
     /// # Errors
     /// A diagnostic where the template refuses it.
     pub fn text(&self, dialogue: &Dialogue<'_>) -> std::result::Result<(String, Vec<usize>), Diagnostic> {
-        match self.text_by_recipe(dialogue) {
+        let text = Subject::of(dialogue, self, None).and_then(|subject| {
+            let by_recipe = self.text_by_recipe(&subject, dialogue);
+            by_recipe.or_else(|| self.text_by_numbers(&subject, dialogue, 0, false))
+        });
+        match text {
             Some(text) => Ok((text, Vec::new())),
             None => self.unproved(dialogue, 0, false),
         }
@@ -368,6 +386,7 @@ impl Template {
             defaults: self.kwargs.as_ref().and_then(Node::as_object).unwrap_or_default(),
             arguments: arguments.as_ref().and_then(Node::as_object).unwrap_or_default(),
             date: self.date,
+            numbered: None,
         }
     }
 
@@ -386,7 +405,7 @@ impl Template {
 /// The rendering of all messages.
 enum Rendering<'a> {
     /// Recorded, so that prompts can be had from it.
-    Recorded(History<'a>),
+    Recorded(Box<History<'a>>),
     /// By itself, for who asks for no prompts.
     Plain(Unmarked),
 }

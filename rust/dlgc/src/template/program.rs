@@ -5,6 +5,7 @@
 //! Constructs that transformers' environment does not have (`do`, inheritance, imports) are refused here.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use minijinja::machinery::ast;
 use minijinja::syntax::SyntaxConfig;
@@ -18,6 +19,8 @@ pub(super) type Name = u32;
 /// A template, ready to run.
 #[derive(Debug, Default)]
 pub(super) struct Program {
+    /// Its number among all programs of the process.
+    pub(super) id: u64,
     pub(super) body: Vec<Statement>,
     pub(super) macros: Vec<Macro>,
     /// Names by number.
@@ -193,7 +196,8 @@ impl Program {
             let detail = error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned);
             error.line().map_or_else(|| detail.clone(), |line| format!("{detail} (line {line} of the chat template)"))
         })?;
-        let mut program = Self::default();
+        static READ: AtomicU64 = AtomicU64::new(0);
+        let mut program = Self { id: READ.fetch_add(1, Ordering::Relaxed), ..Self::default() };
         let ast::Stmt::Template(template) = parsed else { return Err("no template".to_owned()) };
         program.body = program.statements(&template.children)?;
         program.loop_name = program.number_of("loop");
@@ -549,6 +553,19 @@ impl Comparison {
             Self::Greater => Self::Less,
             Self::GreaterOrEqual => Self::LessOrEqual,
             other => other,
+        }
+    }
+
+    /// What comes of it for two numbers.
+    pub(super) fn of_numbers(self, left: i128, right: i128) -> bool {
+        match self {
+            Self::Equal => left == right,
+            Self::Unequal => left != right,
+            Self::Less => left < right,
+            Self::LessOrEqual => left <= right,
+            Self::Greater => left > right,
+            Self::GreaterOrEqual => left >= right,
+            Self::In | Self::NotIn => false,
         }
     }
 }

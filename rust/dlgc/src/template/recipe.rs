@@ -11,7 +11,7 @@
 //! structure that begins so. What has no recipe is rendered and proved by itself (`law`). A recipe is only kept if it
 //! gives what that gives for the record that it was made of.
 
-mod making;
+pub(super) mod making;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -33,7 +33,7 @@ pub(super) struct Recipes {
     known: Mutex<Table<Known>>,
     /// What is proved of turns, by the structure up to them; `None` of those of which nothing is.
     turns: Mutex<Table<Option<Arc<Proved>>>>,
-    ways: Ways,
+    pub(super) ways: Ways,
 }
 
 /// What is known by structure; it is emptied when it is full.
@@ -80,7 +80,7 @@ enum Known {
 }
 
 /// What is asked of a recipe.
-type Asked = Option<Mode>; // `None` is the text alone
+pub(super) type Asked = Option<Mode>; // `None` is the text alone
 
 /// The record of a structure that gives its recipe: making one takes as long as rendering a few.
 const SEEN: usize = 4;
@@ -137,13 +137,13 @@ enum Slice {
 }
 
 /// A record that may have a recipe.
-struct Subject<'d> {
+pub(super) struct Subject<'d> {
     /// What of it a recipe depends on, and where that ends for each message.
     structure: Vec<u8>,
     ends: Vec<usize>,
     key: u128,
     /// What it says, in order.
-    strings: Vec<&'d str>,
+    pub(super) strings: Vec<&'d str>,
     /// Whether something of that holds a `<`.
     has_brackets: bool,
 }
@@ -165,7 +165,7 @@ fn is_plain(text: &str) -> bool {
 
 impl<'d> Subject<'d> {
     /// `None` where the record has no recipe.
-    fn of(dialogue: &'d Dialogue<'_>, template: &Template, asked: Asked) -> Option<Self> {
+    pub(super) fn of(dialogue: &'d Dialogue<'_>, template: &Template, asked: Asked) -> Option<Self> {
         let Dialogue { messages, tools, documents, template_kwargs, running, .. } = dialogue;
         let around = [tools, documents, template_kwargs];
         let has_state = running.is_some() || messages.iter().any(|message| message.state.is_some());
@@ -221,9 +221,8 @@ impl<'d> Subject<'d> {
 
 impl Template {
     /// A dialogue rendered by a recipe, if it has one.
-    pub(super) fn by_recipe(&self, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Rendered> {
-        let subject = Subject::of(dialogue, self, Some(mode))?;
-        let rendered = self.recipe(&subject, dialogue, Some(mode))?.render(&subject, dialogue, mode)?;
+    pub(super) fn by_recipe(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Rendered> {
+        let rendered = self.recipe(subject, dialogue, Some(mode))?.render(subject, dialogue, mode)?;
         debug_assert!(
             self.render_anew(dialogue, mode).is_ok_and(|anew| rendered.is_same(&anew)),
             "a recipe gives what comes of rendering"
@@ -232,9 +231,8 @@ impl Template {
     }
 
     /// The text of a dialogue by a recipe.
-    pub(super) fn text_by_recipe(&self, dialogue: &Dialogue<'_>) -> Option<String> {
-        let subject = Subject::of(dialogue, self, None)?;
-        let text = self.recipe(&subject, dialogue, None)?.text(&subject)?;
+    pub(super) fn text_by_recipe(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>) -> Option<String> {
+        let text = self.recipe(subject, dialogue, None)?.text(subject)?;
         debug_assert!(
             self.unproved(dialogue, 0, false).is_ok_and(|(anew, suppressed)| anew == text && suppressed.is_empty()),
             "a recipe gives what comes of rendering"
@@ -352,7 +350,7 @@ impl Recipe {
 
 impl Rendered {
     /// Whether both are the same, and each has its targets.
-    fn is_same(&self, other: &Self) -> bool {
+    pub(super) fn is_same(&self, other: &Self) -> bool {
         let targets = |rendered: &Self| -> Option<Vec<(usize, Target)>> {
             rendered.turns.iter().map(|turn| Some((turn.message, turn.target.clone().ok()?))).collect()
         };
@@ -362,7 +360,7 @@ impl Rendered {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fmt::Write;
     use std::path::Path;
 
@@ -380,7 +378,7 @@ mod tests {
     const PLAIN: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m['content'] | trim }}<|end|>\n{% endfor %}\
         {% if add_generation_prompt %}<|assistant|>{% endif %}";
 
-    fn load(source: &str) -> Option<Template> {
+    pub(in crate::template) fn load(source: &str) -> Option<Template> {
         let tokens = [("bos_token", "<s>"), ("eos_token", "</s>"), ("pad_token", "<pad>")];
         let special_tokens = tokens.map(|(name, text)| (name.to_owned(), text.to_owned())).to_vec();
         let stops = vec!["<|end|>".to_owned(), "</s>".to_owned()];
@@ -388,25 +386,38 @@ mod tests {
         Template::load(source, &TemplateOptions { special_tokens, stops, date, ..TemplateOptions::default() }).ok()
     }
 
-    /// Renders a dialogue, by its recipe if it has one, and anew; whether it had one.
-    fn is_by_recipe(template: &Template, messages: &serde_json::Value, mode: Mode) -> bool {
+    /// Hands over a dialogue.
+    pub(in crate::template) fn with_dialogue<T>(
+        messages: &serde_json::Value,
+        run: impl FnOnce(&Dialogue<'_>) -> T,
+    ) -> T {
         let bytes = serde_json::json!({ "messages": messages }).to_string().into_bytes();
         let location = Location::new("a.jsonl", Position::Line(1));
         let record = Record { location, bytes: &bytes };
         let validated = validate(&record, &Importers::default(), &Severities::default());
-        let dialogue = validated.dialogues[0].dialogue.as_ref().expect("a dialogue");
-        if let Some(text) = template.text_by_recipe(dialogue) {
+        run(validated.dialogues[0].dialogue.as_ref().expect("a dialogue"))
+    }
+
+    /// Renders a dialogue, by its recipe if it has one, and anew; whether it had one.
+    fn is_by_recipe(template: &Template, messages: &serde_json::Value, mode: Mode) -> bool {
+        with_dialogue(messages, |dialogue| has_recipe(template, messages, dialogue, mode))
+    }
+
+    fn has_recipe(template: &Template, messages: &serde_json::Value, dialogue: &Dialogue<'_>, mode: Mode) -> bool {
+        let subject = |asked| Subject::of(dialogue, template, asked);
+        if let Some(text) = subject(None).and_then(|subject| template.text_by_recipe(&subject, dialogue)) {
             let (anew, suppressed) = template.unproved(dialogue, 0, false).expect("what has a recipe can be rendered");
             assert!(text == anew && suppressed.is_empty(), "{messages}\n{text}\n{anew}");
         }
-        let Some(found) = template.by_recipe(dialogue, mode) else { return false };
+        let found = subject(Some(mode)).and_then(|subject| template.by_recipe(&subject, dialogue, mode));
+        let Some(found) = found else { return false };
         let anew = template.render_anew(dialogue, mode).expect("what has a recipe can be rendered");
         assert!(found.is_same(&anew), "{mode:?} {messages}\n{found:?}\n{anew:?}");
         true
     }
 
     /// Dialogues of one structure, told by its letters, that say different things.
-    fn dialogues(roles: &str) -> Vec<serde_json::Value> {
+    pub(in crate::template) fn dialogues(roles: &str) -> Vec<serde_json::Value> {
         let texts = [
             "a",
             "Why?",
@@ -522,28 +533,32 @@ mod tests {
         assert!(table.found.len() <= KEPT);
     }
 
+    /// Real templates by name, if they are at hand.
+    pub(in crate::template) fn real_templates() -> Option<Vec<(String, Template)>> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/templates");
+        let read =
+            |name| std::fs::read_dir(folder.join(name)).expect("a folder").map(|entry| entry.expect("it").path());
+        let load = |path: std::path::PathBuf| {
+            let is_template = path.extension().is_some_and(|extension| extension == "jinja");
+            let template = is_template.then(|| load(&std::fs::read_to_string(&path).expect("text"))).flatten()?;
+            Some((path.file_name()?.to_string_lossy().into_owned(), template))
+        };
+        folder.exists().then(|| ["trl", "llama.cpp"].into_iter().flat_map(read).filter_map(load).collect())
+    }
+
     #[test]
     #[expect(clippy::print_stdout, reason = "says what was skipped, and how much was compared")]
     fn real_templates_render_by_recipe_what_they_render_anew() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/templates");
-        if !folder.exists() {
-            println!("skipped: no real templates at hand");
-            return;
-        }
         let mut told = String::new();
         let mut sum = [0; 3];
-        for entry in
-            ["trl", "llama.cpp"].iter().flat_map(|name| std::fs::read_dir(folder.join(name)).expect("a folder"))
-        {
-            let path = entry.expect("an entry").path();
-            if path.extension().is_none_or(|extension| extension != "jinja") {
-                continue;
-            }
-            let Some(template) = load(&std::fs::read_to_string(&path).expect("text")) else { continue };
+        let Some(templates) = real_templates() else {
+            println!("skipped: no real templates at hand");
+            return;
+        };
+        for (name, template) in templates {
             let found = MODES
                 .map(|mode| if mode == Mode::Blocks && !template.is_tagged() { 0 } else { count(&template, mode) });
             sum.iter_mut().zip(found).for_each(|(sum, found)| *sum += found);
-            let name = path.file_name().expect("a name").to_string_lossy();
             writeln!(told, "{name}: {found:?}").expect("written");
         }
         println!("{told}{sum:?} of dialogues had a recipe");

@@ -36,6 +36,7 @@ impl<'a> Machine<'a> {
             "documents" => return stage.documents.map_or(Value::None, Value::of),
             "add_generation_prompt" => {
                 self.asks();
+                self.asked();
                 return Value::Bool(self.add_generation_prompt);
             }
             _ => {}

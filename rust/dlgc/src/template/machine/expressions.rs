@@ -24,6 +24,11 @@ impl<'a> Machine<'a> {
                 self.attribute(&value, name)?
             }
             Expression::Item(pair) => {
+                if self.lesson.is_some()
+                    && let Some(found) = self.neighbour(&pair[0], &pair[1])?
+                {
+                    return Ok(found);
+                }
                 let value = self.deep(&pair[0])?;
                 let key = self.deep(&pair[1])?;
                 self.item(&value, &key)?
@@ -31,6 +36,12 @@ impl<'a> Machine<'a> {
             Expression::Compare(first, chain) => {
                 if let [(comparison, second)] = chain.as_slice()
                     && let Some(holds) = self.remembered(first, *comparison, second)?
+                {
+                    return Ok(Value::Bool(holds));
+                }
+                if self.lesson.is_some()
+                    && let [(comparison, second)] = chain.as_slice()
+                    && let Some(holds) = self.place_compared(first, *comparison, second)
                 {
                     return Ok(Value::Bool(holds));
                 }
@@ -61,6 +72,11 @@ impl<'a> Machine<'a> {
                 self.negate(&value)?
             }
             Expression::Arithmetic(operation, pair) => {
+                if self.lesson.is_some()
+                    && let Some(remains) = self.place_divided(*operation, pair)
+                {
+                    return Ok(Value::Int(remains));
+                }
                 let left = self.deep(&pair[0])?;
                 let right = self.deep(&pair[1])?;
                 self.sum(*operation, pair, &left, &right)?

@@ -332,9 +332,15 @@ impl<'a> Machine<'a> {
             Value::Dict(pairs) => Value::integer(pairs.len()),
             Value::Messages(start) | Value::Reversed(start) if *start <= self.count => {
                 self.need(*start);
+                if *start > 0 {
+                    self.forget();
+                }
                 Value::Count(-(*start as i128))
             }
-            Value::Messages(_) | Value::Reversed(_) => Value::Int(0),
+            Value::Messages(_) | Value::Reversed(_) => {
+                self.forget();
+                Value::Int(0)
+            }
             other => return refuse(format!("object of type '{}' has no len()", other.kind())),
         })
     }

@@ -55,11 +55,24 @@ impl<'a> Machine<'a> {
         mut previous: Option<usize>,
     ) -> Done<Flow> {
         let statement = course.statement;
+        let known = self.known_turns(&course);
         loop {
             if self.is_outermost() {
                 self.point(Some(Step::Turn(Rc::clone(&course), number, at, previous)));
             }
+            if let Some(flow) = known.as_ref().map(|known| self.repeat(known, &course, number)).transpose()?.flatten() {
+                previous = Some(at);
+                number += 1;
+                at += 1;
+                if flow == Flow::Break {
+                    return Ok(Flow::Next);
+                }
+                continue;
+            }
             let Some((found, item)) = self.advance(&course, at)? else { break };
+            if let Some(known) = &known {
+                self.begin_lesson(known, &course, number);
+            }
             self.push();
             self.inner += 1;
             self.assign(&statement.target, item)?;
@@ -72,6 +85,9 @@ impl<'a> Machine<'a> {
             let flow = self.deeper(|machine| machine.block(&statement.body, &[]))?;
             self.inner -= 1;
             self.pop();
+            if let Some(known) = &known {
+                self.end_lesson(known, flow);
+            }
             let idle = self.watch.as_ref().is_some_and(|watch| !watch.looked && !watch.remembered);
             if let Some(outer) = outer {
                 self.watch = outer;
@@ -123,6 +139,7 @@ impl<'a> Machine<'a> {
 
     pub(super) fn item_of(&mut self, course: &Course<'a>, at: usize) -> Option<Value<'a>> {
         match &course.items {
+            Items::Messages(start) if self.is_lesson(course) => self.message_near(start + at),
             Items::Messages(start) => self.message(start + at),
             Items::Reversed(start) => {
                 self.need_all();
@@ -136,6 +153,12 @@ impl<'a> Machine<'a> {
 
     /// A message by number, if as many are shown.
     pub(super) fn message(&mut self, number: usize) -> Option<Value<'a>> {
+        self.reads_message(number);
+        self.message_unnoted(number)
+    }
+
+    /// A message by number; what a lesson learns of it is noted already.
+    pub(super) fn message_unnoted(&mut self, number: usize) -> Option<Value<'a>> {
         if number < self.count {
             self.need(number + 1);
             return Some(Value::of(self.stage.messages[number]));
@@ -146,6 +169,12 @@ impl<'a> Machine<'a> {
 
     pub(super) fn loop_attribute(&mut self, turn: &Rc<Turn<'a>>, name: &str) -> Done<Value<'a>> {
         let course = Rc::clone(&turn.course);
+        if self.is_lesson(&course) && !self.asks_place(turn.number, name) {
+            self.forget();
+        }
+        if name == "last" && self.is_lesson(&course) {
+            return Ok(Value::Bool(!self.is_there(1)));
+        }
         Ok(match name {
             "index" => Value::integer(turn.number + 1),
             "index0" => Value::integer(turn.number),

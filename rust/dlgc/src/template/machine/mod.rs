@@ -14,6 +14,7 @@
 mod calls;
 mod expressions;
 mod filters;
+mod lessons;
 mod loops;
 mod methods;
 mod operations;
@@ -28,14 +29,16 @@ use super::marks;
 use super::program::{Arithmetic, Expression, Kind, Program, Statement, Target};
 use crate::json::{Member, Node};
 
+use lessons::Lesson;
 use loops::Watch;
 use recording::{Differences, Recorder, Step, Tape};
 use trace::Tracer;
 use value::{Frame, Text, Value};
 
-pub(super) use recording::Recording;
-pub(super) use trace::{Condition, Part, Trace, Way, Ways, root};
-pub(super) use value::traced;
+pub(super) use lessons::Numbered;
+pub(super) use recording::{Branch, Recording};
+pub(super) use trace::{Condition, Part, Print, Trace, Way, Ways, root};
+pub(super) use value::{looked, traced};
 
 /// Work that one rendering may take: about as many steps, or 64 bytes of text each.
 const FUEL: u64 = 20_000_000;
@@ -59,6 +62,8 @@ pub(super) struct Stage<'a> {
     /// Template arguments of the record.
     pub(super) arguments: &'a [Member<'a>],
     pub(super) date: Option<Date>,
+    /// What is known of the messages where their strings are numbered.
+    pub(super) numbered: Option<&'a Numbered<'a>>,
 }
 
 impl Stage<'_> {
@@ -115,6 +120,7 @@ struct Machine<'a> {
     inner: usize,
     recorder: Option<Recorder<'a>>,
     tracer: Option<Tracer>,
+    lesson: Option<Lesson>,
     watch: Option<Watch>,
     /// The recording to which a branch goes back where it can.
     tape: Option<Rc<Tape<'a>>>,
@@ -146,6 +152,22 @@ pub(super) fn run(
     Ok(machine.out)
 }
 
+/// The same over numbered strings.
+pub(super) fn run_traced(
+    program: &Program,
+    stage: Stage<'_>,
+    count: usize,
+    add_generation_prompt: bool,
+    trace: Trace,
+) -> Result<String, Failure> {
+    let mut machine = Machine::new(program, stage, count, add_generation_prompt);
+    machine.out.reserve(stage.room());
+    machine.tracer = Some(Tracer::new(trace));
+    let ran = machine.block(&program.body, &[]);
+    machine.located(ran)?;
+    Ok(machine.out)
+}
+
 impl<'a> Machine<'a> {
     fn new(program: &'a Program, stage: Stage<'a>, count: usize, add_generation_prompt: bool) -> Self {
         Self {
@@ -165,6 +187,7 @@ impl<'a> Machine<'a> {
             inner: 0,
             recorder: None,
             tracer: None,
+            lesson: None,
             watch: None,
             tape: None,
             begun: 0,
@@ -420,7 +443,8 @@ impl<'a> Machine<'a> {
         if let Some(watch) = &mut self.watch {
             watch.remembered = true;
         }
-        self.reads(number, attribute);
+        self.touches(number, attribute);
+        self.sets(number, attribute);
         let namespace = &mut self.namespaces[number];
         match namespace.iter_mut().find(|(known, _)| known == attribute) {
             Some((_, old)) => *old = value,
@@ -440,7 +464,16 @@ mod tests {
     }
 
     pub(super) fn stage<'a>(messages: &'a [&'a Node<'a>]) -> Stage<'a> {
-        Stage { messages, tools: None, documents: None, tokens: &[], defaults: &[], arguments: &[], date: None }
+        Stage {
+            messages,
+            tools: None,
+            documents: None,
+            tokens: &[],
+            defaults: &[],
+            arguments: &[],
+            date: None,
+            numbered: None,
+        }
     }
 
     fn show(source: &str) -> Result<String, Failure> {

@@ -31,6 +31,12 @@ impl<'a> Machine<'a> {
 
     /// Compares the number of messages, plus an offset, with a number, and notes how far that holds.
     fn compare_count(&mut self, comparison: Comparison, offset: i128, with: i128) -> bool {
+        self.forget();
+        self.compare_count_unnoted(comparison, offset, with)
+    }
+
+    /// The same, where what a lesson learns is noted already.
+    pub(super) fn compare_count_unnoted(&mut self, comparison: Comparison, offset: i128, with: i128) -> bool {
         let length = (self.count as i128).saturating_add(offset);
         let (holds, least) = match comparison {
             // With fewer messages it stays less; it is greater down to a certain number.
@@ -347,7 +353,10 @@ impl<'a> Machine<'a> {
                 Ok(found.map_or(Value::Undefined, |(_, value)| value.clone()))
             }
             Value::Loop(turn) => match name {
-                "cycle" | "changed" => Ok(Value::Method(Rc::new((value.clone(), name)))),
+                "cycle" | "changed" => {
+                    self.forget();
+                    Ok(Value::Method(Rc::new((value.clone(), name))))
+                }
                 _ => self.loop_attribute(&turn.clone(), name),
             },
             Value::Macro(number, _) if name == "name" => {
@@ -453,6 +462,7 @@ impl<'a> Machine<'a> {
             && start.saturating_add(from) <= self.count
         {
             self.need(start + from);
+            self.forget();
             return Ok(Value::Messages(start + from));
         }
         if let (Value::Messages(start), [None, None, step @ (None | Some(Value::Int(-1)))]) = (&value, bounds) {

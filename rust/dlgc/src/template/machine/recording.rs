@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::trace::{Print, Trace, Tracer};
 use super::value::{Course, Frame, Items, Value};
 use super::{Done, Failure, Machine, Stage};
 use crate::template::program::{Comparison, Expression, Program};
@@ -13,6 +14,9 @@ pub(in crate::template) struct Recording<'a> {
     program: &'a Program,
     stage: Stage<'a>,
     tape: Rc<Tape<'a>>,
+    /// What is traced, where the strings are numbered, and the strings that were printed.
+    trace: RefCell<Option<Trace>>,
+    prints: Vec<Print>,
 }
 
 /// What was recorded.
@@ -34,6 +38,8 @@ pub(in crate::template) struct Branch {
     pub(in crate::template) shared: usize,
     /// What comes after it, with marks.
     pub(in crate::template) rest: String,
+    /// The strings in that, where they are numbered; places count from its beginning.
+    pub(in crate::template) prints: Vec<Print>,
 }
 
 /// Where a run can be taken up again.
@@ -119,9 +125,19 @@ pub(super) struct Recorder<'a> {
 impl<'a> Recording<'a> {
     /// Runs a template over all messages, without a generation prompt.
     pub(in crate::template) fn new(program: &'a Program, stage: Stage<'a>) -> Result<Self, Failure> {
+        Self::traced(program, stage, None)
+    }
+
+    /// The same over numbered strings, if it is traced.
+    pub(in crate::template) fn traced(
+        program: &'a Program,
+        stage: Stage<'a>,
+        trace: Option<Trace>,
+    ) -> Result<Self, Failure> {
         let mut machine = Machine::new(program, stage, stage.messages.len(), false);
         machine.out.reserve(stage.room());
         machine.recorder = Some(Recorder::default());
+        machine.tracer = trace.map(Tracer::new);
         machine.point(None);
         let ran = machine.block(&program.body, &[]);
         machine.located(ran)?;
@@ -132,8 +148,10 @@ impl<'a> Recording<'a> {
             sum
         });
         let upto = upto.collect();
+        let prints = machine.printed();
+        let trace = RefCell::new(machine.tracer.take().map(Tracer::into_trace));
         let tape = Tape { text: machine.out, points, upto, hints: RefCell::default() };
-        Ok(Self { program, stage, tape: Rc::new(tape) })
+        Ok(Self { program, stage, tape: Rc::new(tape), trace, prints })
     }
 
     /// The text, with its marks.
@@ -141,27 +159,37 @@ impl<'a> Recording<'a> {
         &self.tape.text
     }
 
+    /// The strings in the text, where they are numbered.
+    pub(in crate::template) fn prints(&self) -> &[Print] {
+        &self.prints
+    }
+
     /// The run over the first `count` messages.
     pub(in crate::template) fn first(&self, count: usize, add_generation_prompt: bool) -> Result<Branch, Failure> {
         if count == self.stage.messages.len() && !add_generation_prompt {
-            return Ok(Branch { shared: self.tape.text.len(), rest: String::new() });
+            return Ok(Branch { shared: self.tape.text.len(), rest: String::new(), prints: Vec::new() });
         }
         let same = |&(needs, asked): &(usize, bool)| needs <= count && !(add_generation_prompt && asked);
         let index = self.tape.upto.partition_point(same).min(self.tape.points.len() - 1);
         let mut machine = self.take_up(index, count, add_generation_prompt);
         machine.tape = Some(Rc::clone(&self.tape));
+        machine.tracer = self.trace.take().map(Tracer::new);
         let mut ran = machine.block(&self.program.body, &self.tape.points[index].path);
         let mut shared = self.tape.points[index].text;
         if let (Err(Failure::Rejoined), Some((index, differences))) = (&ran, machine.rejoined.take()) {
+            let trace = machine.tracer.take().map(Tracer::into_trace);
             machine = self.take_up(index, count, add_generation_prompt);
+            machine.tracer = trace.map(Tracer::new);
             for (namespace, name, value) in differences {
                 machine.set_in_namespace(namespace, &name, value)?;
             }
             shared = self.tape.points[index].text;
             ran = machine.block(&self.program.body, &self.tape.points[index].path);
         }
+        let prints = machine.printed();
+        self.trace.replace(machine.tracer.take().map(Tracer::into_trace));
         machine.located(ran)?;
-        Ok(Branch { shared, rest: machine.out })
+        Ok(Branch { shared, rest: machine.out, prints })
     }
 
     /// A machine that stands at a point of the recording.
@@ -187,6 +215,7 @@ impl<'a> Machine<'a> {
 
     /// Something was read that another number of messages changes.
     pub(super) fn need_all(&mut self) {
+        self.forget();
         self.need(self.count);
     }
 
@@ -197,8 +226,14 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// The strings that were printed, where they are numbered.
+    fn printed(&self) -> Vec<Print> {
+        let (Some(tracer), Some(numbered)) = (&self.tracer, self.stage.numbered) else { return Vec::new() };
+        tracer.printed(&self.out, |number| numbered.length(number, &tracer.ways(number)))
+    }
+
     /// An attribute of a namespace was read or set.
-    pub(super) fn reads(&mut self, namespace: usize, attribute: &str) {
+    pub(super) fn touches(&mut self, namespace: usize, attribute: &str) {
         if let Some(point) = self.recorder.as_mut().and_then(|recorder| recorder.points.last_mut()) {
             point.note(namespace, attribute, None);
         }
@@ -213,7 +248,8 @@ impl<'a> Machine<'a> {
         comparison: Comparison,
         right: &'a Expression,
     ) -> Done<Option<bool>> {
-        if self.recorder.is_none() || matches!(comparison, Comparison::In | Comparison::NotIn) {
+        let is_asked = self.recorder.is_some() || self.lesson.is_some();
+        if !is_asked || matches!(comparison, Comparison::In | Comparison::NotIn) {
             return Ok(None);
         }
         let attribute = |machine: &mut Self, expression: &'a Expression| {
@@ -232,10 +268,27 @@ impl<'a> Machine<'a> {
             return Ok(None);
         }
         let (namespace, name, value) = own;
-        let other = self.deep(other)?;
-        let Value::Int(with) = other else { return Ok(None) };
-        let holds = self.compare(comparison, &value, &other)?;
-        let known = self.number_now(&value).expect("it is a number");
+        let from_turn = self.turn_plus(other).is_some();
+        let Value::Int(with) = self.noting(from_turn, |machine| machine.deep(other))? else { return Ok(None) };
+        let holds = self.compare_held(namespace, name, &value, comparison, with);
+        self.compares(namespace, name, comparison, with, from_turn, holds);
+        Ok(Some(holds))
+    }
+
+    /// Compares a number that a namespace holds, and notes with which others the outcome would be the same.
+    pub(super) fn compare_held(
+        &mut self,
+        namespace: usize,
+        name: &str,
+        value: &Value<'a>,
+        comparison: Comparison,
+        with: i128,
+    ) -> bool {
+        let holds = match value {
+            Value::Count(offset) => self.compare_count_unnoted(comparison, *offset, with),
+            _ => comparison.of_numbers(self.number_now(value).unwrap_or_default(), with),
+        };
+        let known = self.number_now(value).expect("it is a number");
         let below = (i128::MIN, with.saturating_sub(1));
         let above = (with.saturating_add(1), i128::MAX);
         let between = match (comparison, holds) {
@@ -250,11 +303,11 @@ impl<'a> Machine<'a> {
         if let Some(point) = self.recorder.as_mut().and_then(|recorder| recorder.points.last_mut()) {
             point.note(namespace, name, Some(between));
         }
-        Ok(Some(holds))
+        holds
     }
 
     /// What a number is with as many messages as are shown; nothing is noted.
-    fn number_now(&self, value: &Value<'a>) -> Option<i128> {
+    pub(super) fn number_now(&self, value: &Value<'a>) -> Option<i128> {
         match value {
             Value::Int(value) => Some(*value),
             Value::Count(offset) => Some((self.count as i128).saturating_add(*offset)),

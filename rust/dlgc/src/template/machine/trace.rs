@@ -28,6 +28,25 @@ pub(in crate::template) struct Trace {
 /// A string of the messages, by its number from 1; above that, in which way it is stripped.
 pub(in crate::template) type Number = u32;
 
+/// The way in which a string is stripped, and what it adds to the string's number.
+pub(super) fn way(number: Number) -> u32 {
+    number >> WAY
+}
+
+pub(super) fn by(way: u32) -> Number {
+    way << WAY
+}
+
+/// A string that was printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::template) struct Print {
+    /// Where it begins, in bytes.
+    pub(in crate::template) start: usize,
+    pub(in crate::template) length: usize,
+    /// Its number, or that of what several were joined to.
+    pub(in crate::template) of: Number,
+}
+
 /// Where the way begins in a number, and the number of what is made of several strings.
 const WAY: u32 = 16;
 const JOINED: u32 = 1 << 31;
@@ -155,7 +174,7 @@ impl Trace {
         add_generation_prompt: bool,
     ) -> Result<Option<Vec<Part>>, Failure> {
         let mut machine = Machine::new(program, stage, count, add_generation_prompt);
-        machine.tracer = Some(Tracer { trace: std::mem::take(self), prints: Vec::new() });
+        machine.tracer = Some(Tracer::new(std::mem::take(self)));
         looked();
         let ran = machine.block(&program.body, &[]);
         let is_looked_into = looked();
@@ -206,26 +225,78 @@ fn scaffold(parts: &mut Vec<Part>, text: &str) {
 #[derive(Debug, Default)]
 pub(super) struct Tracer {
     trace: Trace,
-    /// Where what was printed is made of strings: its place, its length, and of what.
-    prints: Vec<(usize, usize, u32)>,
+    /// Where what was printed is made of strings.
+    prints: Vec<Print>,
 }
 
 impl Tracer {
+    pub(super) fn new(trace: Trace) -> Self {
+        Self { trace, prints: Vec::new() }
+    }
+
+    pub(super) fn into_trace(self) -> Trace {
+        self.trace
+    }
+
+    /// How many strings were printed so far, as far as they are text by now.
+    pub(super) fn count(&self) -> usize {
+        self.prints.len()
+    }
+
+    pub(super) fn print(&mut self, print: Print) {
+        self.prints.push(print);
+    }
+
+    pub(super) fn ways(&self, number: Number) -> Vec<Way> {
+        if way(number) == 0 { Vec::new() } else { self.trace.ways.of(number) }
+    }
+
     /// What was printed from a place on.
     fn parts(&self, text: &str, from: usize) -> Vec<Part> {
+        self.parts_from(text, from, self.prints.partition_point(|print| print.start < from))
+    }
+
+    /// What was printed from a place on, and from the string on that was printed first after it.
+    pub(super) fn parts_from(&self, text: &str, from: usize, first: usize) -> Vec<Part> {
         let (mut parts, mut at) = (Vec::new(), from);
-        for &(start, length, origin) in self.prints.iter().filter(|(start, ..)| *start >= from) {
+        for &Print { start, length, of } in &self.prints[first..] {
             scaffold(&mut parts, &text[at..start]);
-            self.trace.append(&mut parts, origin, &text[start..start + length]);
+            self.trace.append(&mut parts, of, &text[start..start + length]);
             at = start + length;
         }
         scaffold(&mut parts, &text[at..]);
         parts
     }
 
+    /// All strings that were printed, none of them joined.
+    pub(super) fn printed(&self, text: &str, length: impl Fn(Number) -> usize) -> Vec<Print> {
+        let mut printed = Vec::with_capacity(self.prints.len());
+        for print in &self.prints {
+            if print.of < JOINED {
+                printed.push(*print);
+                continue;
+            }
+            let mut parts = Vec::new();
+            self.trace.append(&mut parts, print.of, &text[print.start..print.start + print.length]);
+            let mut start = print.start;
+            for part in parts {
+                let length = match part {
+                    Part::Scaffold(text) => text.len(),
+                    Part::String(of) => {
+                        let length = length(of);
+                        printed.push(Print { start, length, of });
+                        length
+                    }
+                };
+                start += length;
+            }
+        }
+        printed
+    }
+
     /// What a text is made of that was printed from a place on; it counts as printed no more.
     fn take(&mut self, text: &str, from: usize) -> u32 {
-        let first = self.prints.partition_point(|(start, ..)| *start < from);
+        let first = self.prints.partition_point(|print| print.start < from);
         if first == self.prints.len() {
             return 0;
         }
@@ -258,7 +329,10 @@ impl<'a> Machine<'a> {
         for &with in with {
             let condition = Condition { of, question, with: with.to_owned() };
             if !trace.conditions.contains(&condition) {
-                trace.conditions.push(condition);
+                trace.conditions.push(condition.clone());
+            }
+            if let Some(lesson) = &mut self.lesson {
+                lesson.answers(condition);
             }
         }
     }
@@ -332,7 +406,7 @@ impl<'a> Machine<'a> {
     pub(super) fn prints(&mut self, text: &Text<'a>) {
         let at = self.out.len();
         match &mut self.tracer {
-            Some(tracer) => tracer.prints.push((at, text.unseen().len(), text.origin())),
+            Some(tracer) => tracer.print(Print { start: at, length: text.unseen().len(), of: text.origin() }),
             None => look(),
         }
     }
@@ -344,12 +418,12 @@ impl<'a> Machine<'a> {
     }
 
     /// Begins to print into a text of its own; what was printed so far.
-    pub(super) fn prints_apart(&mut self) -> Vec<(usize, usize, u32)> {
+    pub(super) fn prints_apart(&mut self) -> Vec<Print> {
         self.tracer.as_mut().map(|tracer| std::mem::take(&mut tracer.prints)).unwrap_or_default()
     }
 
     /// A text that was printed apart, and goes on with what was printed before.
-    pub(super) fn captured(&mut self, text: String, printed: Vec<(usize, usize, u32)>) -> Text<'a> {
+    pub(super) fn captured(&mut self, text: String, printed: Vec<Print>) -> Text<'a> {
         let mut origin = 0;
         if let Some(tracer) = &mut self.tracer {
             origin = tracer.take(&text, 0);

@@ -77,8 +77,13 @@ thread_local! {
 }
 
 /// Whether somebody has looked into such a text since this was last asked.
-pub(super) fn looked() -> bool {
+pub(in crate::template) fn looked() -> bool {
     LOOKED.take()
+}
+
+/// The same, without forgetting it.
+pub(super) fn has_looked() -> bool {
+    LOOKED.get()
 }
 
 /// Notes that somebody looks into such a text.
@@ -92,6 +97,11 @@ const TRACED: usize = usize::MAX;
 /// The range by which a node says that it is the traced string of a number.
 pub(in crate::template) fn traced(number: u32) -> Range<usize> {
     number as usize..TRACED
+}
+
+/// The number of the traced string that a node says it is.
+pub(super) fn numbered(node: &Node<'_>) -> Option<u32> {
+    (node.range.end == TRACED).then_some(node.range.start as u32)
 }
 
 #[derive(Debug, Clone)]
@@ -254,10 +264,7 @@ impl<'a> Value<'a> {
             Json::Null => Self::None,
             Json::Bool(value) => Self::Bool(*value),
             Json::Number(lexeme) => number(lexeme),
-            Json::String(text) => {
-                let origin = if node.range.end == TRACED { node.range.start as u32 } else { 0 };
-                Self::Text(Text::from(&**text).made_of(origin))
-            }
+            Json::String(text) => Self::Text(Text::from(&**text).made_of(numbered(node).unwrap_or_default())),
             Json::Array(elements) => Self::Array(elements),
             Json::Object(members) => Self::Object(members),
         }
@@ -296,7 +303,9 @@ impl<'a> Value<'a> {
             (Self::Undefined, Self::Undefined) | (Self::None, Self::None) => true,
             (Self::Bool(one), Self::Bool(other)) => one == other,
             (Self::Int(one), Self::Int(other)) | (Self::Count(one), Self::Count(other)) => one == other,
-            (Self::Text(one), Self::Text(other)) => one.safe == other.safe && one.as_str() == other.as_str(),
+            (Self::Text(one), Self::Text(other)) => {
+                one.safe == other.safe && one.origin == other.origin && one.unseen() == other.unseen()
+            }
             (Self::Messages(one), Self::Messages(other))
             | (Self::Reversed(one), Self::Reversed(other))
             | (Self::Namespace(one), Self::Namespace(other)) => one == other,

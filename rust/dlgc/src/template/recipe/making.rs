@@ -10,6 +10,7 @@ use crate::dialogue::{Dialogue, Role};
 use crate::json::{Json, Node};
 use crate::template::machine::{Condition, Part, Stage, Trace, root, traced};
 use crate::template::marks::{BEGIN, END};
+use crate::template::messages::Prepared;
 use crate::template::{Mode, Template, messages};
 
 /// What a run prints: bytes of scaffold, and strings by their numbers from [`STRINGS`] on.
@@ -18,9 +19,9 @@ pub(super) type Printed = Vec<u32>;
 const STRINGS: u32 = 1 << 8;
 
 /// Whose a string is.
-struct Origin {
-    message: usize,
-    is_reasoning: bool,
+pub(in crate::template) struct Origin {
+    pub(in crate::template) message: usize,
+    pub(in crate::template) is_reasoning: bool,
 }
 
 impl Template {
@@ -37,8 +38,26 @@ impl Template {
         proved
     }
 
-    /// The recipe that a record gives to its structure, if what it gives is what comes of rendering.
-    pub(super) fn make_recipe(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>, asked: Asked) -> Option<Recipe> {
+    /// Where the stop of a turn begins in what is printed after its last string, and how long it is; `None` where nothing
+    /// is proved of that.
+    pub(in crate::template) fn stop_in(&self, after: &str) -> Option<(usize, usize)> {
+        let Self { stops, after_stop, .. } = self;
+        // White space at the end of what is said must not be the beginning of a stop.
+        if stops.iter().any(|stop| stop.is_empty() || stop.starts_with(char::is_whitespace)) {
+            return None;
+        }
+        let found = stops.iter().filter_map(|stop| after.find(stop.as_str()).map(|at| (at, Reverse(stop.len()))));
+        let (at, Reverse(stop)) = found.min()?;
+        let rest = after[at + stop..].trim();
+        (rest.is_empty() || rest == after_stop.trim()).then_some((at, stop))
+    }
+
+    /// The messages with their strings numbered, and whose those are.
+    pub(in crate::template) fn with_numbers<'d>(
+        &self,
+        subject: &Subject<'_>,
+        dialogue: &'d Dialogue<'_>,
+    ) -> Option<(Vec<Prepared<'d>>, Vec<Origin>)> {
         let mut prepared = messages::prepare(dialogue, &self.abilities, self.state, &mut Vec::new()).ok()?;
         let mut strings = Vec::with_capacity(subject.strings.len());
         for (index, (message, said)) in prepared.iter_mut().zip(&dialogue.messages).enumerate() {
@@ -50,9 +69,12 @@ impl Template {
                 }
             }
         }
-        if strings.len() != subject.strings.len() {
-            return None;
-        }
+        (strings.len() == subject.strings.len()).then_some((prepared, strings))
+    }
+
+    /// The recipe that a record gives to its structure, if what it gives is what comes of rendering.
+    pub(super) fn make_recipe(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>, asked: Asked) -> Option<Recipe> {
+        let (prepared, strings) = self.with_numbers(subject, dialogue)?;
         let aliased: Vec<Cow<'_, Node<'_>>> = prepared.iter().map(|message| messages::aliased(&message.node)).collect();
         let shown: Vec<&Node<'_>> = aliased.iter().map(|node| &**node).collect();
         let around = [None, None, None];
@@ -173,18 +195,7 @@ impl Tracing<'_> {
         }
         let end = turn.iter().rposition(|&symbol| symbol >= STRINGS)? + 1;
         let after: Vec<u8> = turn[end..].iter().map(|&byte| byte as u8).collect();
-        let after = String::from_utf8(after).ok()?;
-        // White space at the end of what is said must not be the beginning of a stop.
-        let Template { stops, after_stop, .. } = self.template;
-        if stops.iter().any(|stop| stop.is_empty() || stop.starts_with(char::is_whitespace)) {
-            return None;
-        }
-        let found = stops.iter().filter_map(|stop| after.find(stop.as_str()).map(|at| (at, Reverse(stop.len()))));
-        let (at, Reverse(stop)) = found.min()?;
-        let rest = after[at + stop..].trim();
-        if !rest.is_empty() && rest != after_stop.trim() {
-            return None;
-        }
+        let (at, stop) = self.template.stop_in(&String::from_utf8(after).ok()?)?;
         let target = turn[..end + at + stop].to_vec();
         Some(Proved { prompt, target, stop, conditions: trace.into_conditions() })
     }
