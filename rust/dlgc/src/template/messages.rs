@@ -47,7 +47,7 @@ pub(super) fn prepare<'m>(
 ) -> Result<Vec<Prepared<'m>>, Diagnostic> {
     let mut prepared: Vec<Prepared<'_>> = Vec::with_capacity(dialogue.messages.len());
     let mut running: Option<Node<'m>> = dialogue.running.as_ref().map(Node::lent);
-    let mut pending: Vec<(usize, Message<'m>)> = Vec::new();
+    let mut pending: Vec<(usize, Message<'m>)> = Vec::with_capacity(dialogue.messages.len());
     for (index, message) in dialogue.messages.iter().enumerate() {
         let mut message = message.lent();
         apply_state(&mut message, state, &mut running, findings);
@@ -133,7 +133,8 @@ fn block(state: &Node<'_>) -> String {
 /// A message in the form of OpenAI's, which is what chat templates read.
 fn node<'m>(message: Message<'m>, abilities: &Abilities) -> Result<Node<'m>, Diagnostic> {
     let place = 0..0;
-    let mut members = vec![("role", string(&place, message.role.name()))];
+    let mut members = Vec::with_capacity(4);
+    members.push(("role", string(&place, message.role.name())));
     let content = match message.content {
         None if message.role != Role::Assistant => Some(Cow::Borrowed("")),
         None if message.tool_calls.is_empty() && abilities.needs_content => Some(Cow::Borrowed("")),

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use foldhash::fast::RandomState;
 use serde_json::{Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -44,6 +44,12 @@ impl PartialEq for Encoded {
     }
 }
 
+/// How many ids a text may have more than one that begins like it, without asking for more memory.
+const ROOM: usize = 64;
+
+/// Bytes of added tokens that are few.
+const FEW: usize = 1 << 12;
+
 /// Pieces of text that were encoded before. Windows of one dialogue say most things several times.
 #[derive(Debug, Default)]
 pub struct Memory(RefCell<HashMap<Box<str>, Rc<Encoded>, RandomState>>);
@@ -54,6 +60,9 @@ struct Borders {
     finder: AhoCorasick,
     /// Which of them leave what is around them alone.
     is_border: Vec<bool>,
+    /// The ids of those, and the length of the longest of all, in bytes.
+    ids: HashSet<u32, RandomState>,
+    longest: usize,
 }
 
 /// A tokenizer, and what must be known about it. It is the same for every run.
@@ -317,6 +326,35 @@ impl Encoder {
         Ok(out)
     }
 
+    /// The same of a text that begins as another does which was encoded: so far as both are certainly encoded the same
+    /// way, its ids are those.
+    pub(super) fn encode_like(&self, text: &str, known: (&str, &Encoded), memory: &Memory) -> Result<Encoded> {
+        let (known_text, known) = known;
+        let common = common_prefix(text.as_bytes(), known_text.as_bytes());
+        let Some(borders) = &self.loaded.borders else { return self.encode_again(text, memory) };
+        // What a token is that stands in both texts is decided by so many bytes from its beginning on.
+        let inside = known.offsets.partition_point(|&(start, _)| start + borders.longest <= common);
+        let is_border = |&index: &usize| {
+            borders.ids.contains(&known.ids[index]) && self.added_at(known, index, known_text).is_some()
+        };
+        let Some(border) = (0..inside).rev().find(is_border) else { return self.encode_again(text, memory) };
+        let mut at = known.offsets[border].0;
+        let mut out = Encoded {
+            ids: Vec::with_capacity(known.ids.len() + ROOM),
+            offsets: Vec::with_capacity(known.ids.len() + ROOM),
+            is_said: known.is_said,
+        };
+        out.ids.extend_from_slice(&known.ids[..border]);
+        out.offsets.extend_from_slice(&known.offsets[..border]);
+        for piece in self.pieces(&text[at..]) {
+            let encoded = self.remembered(piece, memory)?;
+            out.append(&encoded, at);
+            at += piece.len();
+        }
+        debug_assert_eq!(out, self.encode_again(text, memory)?, "ids of a text that begins like another");
+        Ok(out)
+    }
+
     /// How many ids a text has in which nothing is suppressed.
     pub(super) fn count(&self, text: &str, memory: &Memory) -> Result<usize> {
         self.pieces(text).map(|piece| Ok(self.remembered(piece, memory)?.ids.len())).sum()
@@ -455,9 +493,10 @@ fn without_control(json: &[u8], control: &[String]) -> Result<Vec<u8>> {
 impl Borders {
     /// `None` where there are none.
     fn of(added: &HashMap<u32, AddedToken>) -> Option<Self> {
-        let mut tokens: Vec<&AddedToken> =
-            added.values().filter(|token| !token.normalized && !token.content.is_empty()).collect();
-        tokens.sort_by_key(|token| &token.content);
+        let found = added.iter().filter(|(_, token)| !token.normalized && !token.content.is_empty());
+        let mut tokens: Vec<(&u32, &AddedToken)> = found.collect();
+        tokens.sort_by_key(|(_, token)| &token.content);
+        let (numbers, tokens): (Vec<u32>, Vec<&AddedToken>) = tokens.into_iter().unzip();
         // A token that takes white space with it may reach into one that is made of white space.
         let takes = |token: &AddedToken| token.lstrip || token.rstrip;
         let is_taken = tokens.iter().any(|token| takes(token));
@@ -465,9 +504,22 @@ impl Borders {
         let is_border = |token: &&AddedToken| !(takes(token) || token.single_word || is_taken && is_blank(token));
         let is_border: Vec<bool> = tokens.iter().map(is_border).collect();
         let contents = tokens.iter().map(|token| token.content.as_bytes());
-        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(contents).ok()?;
-        is_border.contains(&true).then_some(Self { finder, is_border })
+        let longest = contents.clone().map(<[u8]>::len).max()?;
+        // Few tokens make a small table, which is looked up faster.
+        let kind = (contents.clone().map(<[u8]>::len).sum::<usize>() < FEW).then_some(AhoCorasickKind::DFA);
+        let builder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).kind(kind).clone();
+        let finder = builder.build(contents).ok()?;
+        let ids = numbers.into_iter().zip(&is_border).filter(|(_, is_border)| **is_border).map(|(id, _)| id).collect();
+        is_border.contains(&true).then_some(Self { finder, is_border, ids, longest })
     }
+}
+
+/// How many bytes two texts have in common at their beginning.
+fn common_prefix(one: &[u8], other: &[u8]) -> usize {
+    const BLOCK: usize = 64;
+    let blocks = one.chunks_exact(BLOCK).zip(other.chunks_exact(BLOCK)).take_while(|(one, other)| one == other).count();
+    let rest = one[blocks * BLOCK..].iter().zip(&other[blocks * BLOCK..]);
+    blocks * BLOCK + rest.take_while(|(one, other)| one == other).count()
 }
 
 /// Whether a tokenizer is made of parts that are known to lose nothing, and has a token for every byte.

@@ -122,7 +122,7 @@ impl Tokenizer {
         let (own, tokens, range) = match shared.filter(is_apart) {
             Some((tokens, range)) => (None, tokens, range),
             None => {
-                let Some(row) = self.own_row(rendered, target, memory)? else {
+                let Some(row) = self.own_row(rendered, encoded, target, memory)? else {
                     return Ok(Err(unproved("encoded after its prompt the turn does not decode to what it says")));
                 };
                 let (tokens, range) = (row.tokens.clone(), row.target.clone());
@@ -212,7 +212,13 @@ impl Tokenizer {
     /// Where the ids of both together begin with those of the prompt, it is they. Where not, it is the ids of the
     /// prompt, then those of the target, encoded alone; where the tokenizer puts a space before every text, as they
     /// are without it, or after a line break. `None` if these do not decode to what both say.
-    fn own_row(&self, rendered: &Rendered, target: &Target, memory: Option<&Memory>) -> Run<Option<OwnRow>> {
+    fn own_row(
+        &self,
+        rendered: &Rendered,
+        encoded: &Encoded,
+        target: &Target,
+        memory: Option<&Memory>,
+    ) -> Run<Option<OwnRow>> {
         let (prompt, mut suppressed) = match (&target.prompt, target.shared) {
             (Some((prompt, suppressed)), _) => (prompt.as_str(), suppressed.clone()),
             (None, start) => {
@@ -225,7 +231,11 @@ impl Tokenizer {
         suppressed.extend(target.suppressed.iter().map(|at| at + prompt.len()));
         let text = format!("{prompt}{}", target.text);
         let range = prompt.len()..text.len();
-        let whole = self.encode_with(&text, &suppressed, memory)?;
+        let is_plain = suppressed.is_empty() && rendered.suppressed.is_empty();
+        let whole = match memory.filter(|_| is_plain) {
+            Some(memory) => self.encoder.encode_like(&text, (&rendered.text, encoded), memory)?,
+            None => self.encode_with(&text, &suppressed, memory)?,
+        };
         if let Some(tokens) = self.trained_tokens(&whole, &text, &suppressed, &range)? {
             return Ok(Some(OwnRow { text, target: range, encoded: whole, tokens }));
         }

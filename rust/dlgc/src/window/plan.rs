@@ -82,16 +82,21 @@ pub fn next(first: usize, turns: usize, lengths: &mut dyn Lengths, limits: Limit
     let too_little = partition(0..last_cut + 1, fits, |cut| lengths.prompt(cut, first) >= context);
     let mut latest = too_little.saturating_sub(1);
     let mut is_short = false;
-    if lengths.row(latest, first) > budget {
+    // As many turns as fit; that the first one does is known where a later one does.
+    let reach = |lengths: &mut dyn Lengths, latest: usize| {
+        let guess = lengths.guess_turn(latest, budget).saturating_sub(1);
+        partition(first..turns, guess, |turn| lengths.row(latest, turn) <= budget)
+    };
+    let mut end = reach(lengths, latest);
+    if end == first {
         let guess = lengths.guess_cut(first, budget);
         latest = partition(latest..last_cut + 1, guess, |cut| lengths.row(cut, first) > budget);
         if latest > last_cut {
             return None;
         }
         is_short = lengths.prompt(latest, first) < context;
+        end = reach(lengths, latest).max(first + 1);
     }
-    let guess = lengths.guess_turn(latest, budget).saturating_sub(1);
-    let end = partition(first + 1..turns, guess, |turn| lengths.row(latest, turn) <= budget);
     let guess = lengths.guess_cut(end - 1, budget);
     let cut = partition(0..latest, guess, |cut| lengths.row(cut, end - 1) > budget);
     Some(Window { cut, turns: first..end, is_short })
