@@ -151,9 +151,11 @@ impl<'c> Case<'c> {
             return None;
         }
         let trained = dialogue.messages.iter().enumerate().filter(|(_, message)| message.train);
+        let mut before = None;
         let turns = trained.map(|(message, _)| {
             // Where whole dialogues are wanted, what does not nest is trained as it shows.
-            let target = self.target(message).filter(|target| mode != Mode::Whole || target.shared.is_some())?;
+            let target = self.target(message, &mut before);
+            let target = target.filter(|target| mode != Mode::Whole || target.shared.is_some())?;
             Some(Turn { message, target: Ok(target) })
         });
         let turns = turns.collect::<Option<Vec<_>>>()?;
@@ -163,14 +165,21 @@ impl<'c> Case<'c> {
         Some(Rendered { text: row.text, blocks: row.blocks, turns, diagnostics, ..Rendered::default() })
     }
 
-    fn target(&self, position: usize) -> Option<Target> {
+    /// The target of a message; `before` is the last rendering of a newest turn, which may be the history of this one.
+    fn target<'n>(&'n self, position: usize, before: &mut Option<(usize, Numbers<'n>)>) -> Option<Target> {
         if position == 0 {
             return None;
         }
         let prompt = self.first(position, true)?;
         let newest = self.first(position + 1, false)?;
         let nests = self.begins(&prompt, &newest);
-        let start = if nests { prompt.opening.len() } else { self.after_header(&prompt, &newest, position)? };
+        let start = if nests {
+            prompt.opening.len()
+        } else {
+            let known = before.take().filter(|(count, _)| *count == position).map(|(_, known)| known);
+            let history = known.map_or_else(|| self.first(position, false), Some)?;
+            self.after_header(&history, &prompt, &newest, position)?
+        };
         let own: Vec<Print> = self.prints_of(&newest, start, usize::MAX).collect();
         let mut numbers: Vec<usize> = own.iter().map(|print| root(print.of) as usize - 1).collect();
         numbers.sort_unstable();
@@ -186,17 +195,24 @@ impl<'c> Case<'c> {
         let is_shared = nests && prompt.opening.begins_row() && self.history.row.text[start..].starts_with(&text);
         let prompt = (!is_shared).then(|| (prompt.opening.from(0).into_owned(), Vec::new()));
         let shared = is_shared.then_some(start);
+        drop(turn);
+        *before = Some((position + 1, newest));
         Some(Target { text, stop, shared, own_row: !is_shared, prompt, ..Target::default() })
     }
 
     /// Where the turn begins where not even the history is the same once it is there: after the last header, which the
     /// generation prompt supplies, before the first string of the turn.
-    fn after_header(&self, prompt: &Numbers<'_>, newest: &Numbers<'_>, position: usize) -> Option<usize> {
-        let before = self.first(position, false)?;
-        if !self.begins(&before, prompt) || self.begins(&before, newest) {
+    fn after_header(
+        &self,
+        history: &Numbers<'_>,
+        prompt: &Numbers<'_>,
+        newest: &Numbers<'_>,
+        position: usize,
+    ) -> Option<usize> {
+        if !self.begins(history, prompt) || self.begins(history, newest) {
             return None;
         }
-        let header = prompt.opening.from(before.opening.len());
+        let header = prompt.opening.from(history.opening.len());
         let is_own = |print: &Print| self.strings[root(print.of) as usize - 1].message == position;
         let (mut scaffold, mut first) = (0, None);
         for print in self.prints_of(newest, 0, usize::MAX) {
@@ -340,14 +356,39 @@ mod tests {
             "{{ loop.changed(m.role) if false }}{{ m.content }}{{ loop.length }}{{ loop.depth }}",
             "{% set c %}({{ m.content }}{% endset %}{{ c }}{% set ns.held = c %}{{ '' if ns.held }}",
         ] {
-            let source = "{% set ns = namespace(k=0, last=messages|length - 3, held='') %}{% for m in messages %}<|{{ m.role }}|>"
-                .to_owned()
-                + look
-                + "<|end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
-            let template = load(&source).expect("a template");
-            // Twice: first it is learnt, then repeated.
-            let (rendered, all) = count(&template, &structures);
-            assert_eq!(count(&template, &structures), (rendered, all), "{look}");
+            assert_repeated("", look, &structures);
         }
+        let look = "{{ m.content }}{% if loop.index0 > ns.last %}!{% endif %}{% if ns.k %}{{ ns.k }}{% endif %}";
+        for back in [
+            "{% if m.role == 'user' and not ns.held %}{% set ns.held = '1' %}{% set ns.last = i %}{% endif %}",
+            "{% if m.role == 'user' %}{% set ns.k = ns.k ~ i %}{% endif %}",
+            "{% if i == 2 %}{% set ns.k = 9 %}{% endif %}",
+            "{% set ns.last = i %}{% if ns.last > 3 %}{% set ns.k = 1 %}{% endif %}",
+            "{% set ns.last = i %}{% set ns.k = ns.last %}",
+            "{% set ns.last = i %}{% set ns.last = 2 %}",
+            "{% if loop.last %}{% set ns.k = 7 %}{% endif %}",
+            "{% if loop.first and m.role == 'assistant' %}{% set ns.k = 7 %}{% endif %}",
+            "{% if loop.nextitem is defined and loop.nextitem.role == m.role %}{% set ns.k = 5 %}{% endif %}",
+            "{% if messages[loop.index0].role == m.role %}{% set ns.k = 5 %}{% endif %}",
+            "{% if messages[i].role == 'user' %}{% set ns.k = i %}{% endif %}",
+            "{% set j = i %}{% if m.role == 'user' %}{% set ns.last = j %}{% endif %}",
+            "{% if loop.index0 % 2 %}{% set ns.k = 3 %}{% set ns.last = i %}{% endif %}",
+        ] {
+            assert_repeated(back, look, &structures);
+        }
+    }
+
+    /// Asserts that what is learnt of a template's loops is repeated where it may be: one runs back and remembers, one
+    /// prints.
+    fn assert_repeated(back: &str, look: &str, structures: &[String]) {
+        let source = format!(
+            "{{% set ns = namespace(k=0, last=messages|length - 3, held='') %}}{{% for m in messages[::-1] %}}\
+             {{% set i = (messages|length - 1) - loop.index0 %}}{back}{{% endfor %}}{{% for m in messages %}}\
+             <|{{{{ m.role }}}}|>{look}<|end|>\n{{% endfor %}}{{% if add_generation_prompt %}}<|assistant|>{{% endif %}}"
+        );
+        let template = load(&source).expect("a template");
+        // Twice: first it is learnt, then repeated.
+        let found = count(&template, structures);
+        assert_eq!(count(&template, structures), found, "{back} {look}");
     }
 }

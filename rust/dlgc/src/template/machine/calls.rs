@@ -14,6 +14,9 @@ impl<'a> Machine<'a> {
         loop {
             let found = &self.frames[frame];
             if let Some((_, value)) = found.variables.iter().find(|(known, _)| *known == name) {
+                if let Some(lesson) = &mut self.lesson {
+                    lesson.reads_name(name);
+                }
                 if let Some(watch) = self.watch.as_mut().filter(|watch| frame >= watch.frame) {
                     watch.looked = true;
                 }

@@ -20,7 +20,7 @@ use super::trace::{Condition, Part, Print, Way, root, way};
 use super::value::{Course, Frame, Items, Text, Value};
 use super::{Done, Flow, Machine};
 use crate::json::{Json, Node};
-use crate::template::program::{Arithmetic, Comparison, Expression};
+use crate::template::program::{Arithmetic, Comparison, Expression, Name, Target};
 
 /// The messages of a run whose strings are numbered, from 1.
 #[derive(Debug)]
@@ -62,8 +62,10 @@ pub(super) struct OfShape {
 struct Known {
     guards: Vec<Guard>,
     printed: Vec<Printed>,
-    set: Vec<(usize, String, Kept)>,
+    set: Vec<(usize, String, Set)>,
     flow: Flow,
+    /// Whether all turns after it do nothing either: see [`super::loops::Watch`].
+    is_idle: bool,
     fuel: u64,
 }
 
@@ -164,6 +166,14 @@ impl Kept {
     }
 }
 
+/// What an attribute is set to.
+#[derive(Debug)]
+enum Set {
+    Kept(Kept),
+    /// The number of messages, plus this, less the place of the turn.
+    Back(i128),
+}
+
 /// A turn that is being learnt.
 #[derive(Debug)]
 pub(super) struct Lesson {
@@ -175,6 +185,10 @@ pub(super) struct Lesson {
     guards: Vec<Guard>,
     conditions: Vec<Condition>,
     set: Vec<(usize, String)>,
+    /// Names that say how far the turn is from the end, and attributes that were set to such a name.
+    names: Vec<(Name, i128)>,
+    back: Vec<(usize, String, i128)>,
+    is_reversed: bool,
     /// Whether it asked for what no guard can say.
     is_lost: bool,
     /// Whether the place of the turn is asked for by who notes himself what he makes of it.
@@ -361,6 +375,7 @@ impl<'a> Machine<'a> {
     /// Whether a guard can say what `loop` is asked for.
     pub(super) fn asks_place(&mut self, number: usize, name: &str) -> bool {
         match name {
+            "last" | "nextitem" | "previtem" if self.lesson.as_ref().is_some_and(|lesson| lesson.is_reversed) => false,
             "first" | "previtem" => {
                 self.learns(|_| Guard::First(number == 0));
                 true
@@ -380,7 +395,11 @@ impl<'a> Machine<'a> {
     /// A namespace was read.
     pub(super) fn reads(&mut self, namespace: usize, attribute: &str) {
         self.touches(namespace, attribute);
-        if self.lesson.as_ref().is_none_or(|lesson| lesson.has_set(namespace, attribute)) {
+        let Some(lesson) = &self.lesson else { return };
+        if lesson.has_set(namespace, attribute) {
+            if lesson.has_set_back(namespace, attribute) {
+                self.forget();
+            }
             return;
         }
         match Kept::of(self.held(namespace, attribute)) {
@@ -396,11 +415,54 @@ impl<'a> Machine<'a> {
 
     /// An attribute of a namespace is set.
     pub(super) fn sets(&mut self, namespace: usize, attribute: &str) {
-        if let Some(lesson) = &mut self.lesson
-            && !lesson.has_set(namespace, attribute)
-        {
+        let Some(lesson) = &mut self.lesson else { return };
+        if !lesson.has_set(namespace, attribute) {
             lesson.set.push((namespace, attribute.to_owned()));
         }
+        lesson.back.retain(|(number, known, _)| *number != namespace || known != attribute);
+    }
+
+    /// `{% set index = messages|length - 1 - loop.index0 %}`, and `{% set ns.last = index %}`: how far the turn which is
+    /// learnt is from the end. Whether it is such a thing, and was set.
+    pub(super) fn sets_back(&mut self, target: &'a Target, value: &'a Expression) -> Done<bool> {
+        let looked = self.watch.as_ref().is_some_and(|watch| watch.looked);
+        let is_set = self.sets_back_unwatched(target, value);
+        // A name of the turn's own: whoever reads it looks.
+        self.watch.iter_mut().for_each(|watch| watch.looked = looked);
+        is_set
+    }
+
+    fn sets_back_unwatched(&mut self, target: &'a Target, value: &'a Expression) -> Done<bool> {
+        let names = [None, self.program.messages_name];
+        let back = match (target, value) {
+            (Target::Name(_), Expression::Arithmetic(Arithmetic::Subtract, pair)) if pair[0].only_counts(names) => {
+                let Some(by) = self.turn_plus(&pair[1]) else { return Ok(false) };
+                let Value::Count(offset) = self.deep(&pair[0])? else { return Ok(false) };
+                offset.saturating_sub(by)
+            }
+            (Target::Attribute(..), Expression::Name(name)) => {
+                let known =
+                    |lesson: &Lesson| lesson.names.iter().find(|(known, _)| known == name).map(|(_, back)| *back);
+                let Some(back) = self.lesson.as_ref().and_then(known) else { return Ok(false) };
+                back
+            }
+            _ => return Ok(false),
+        };
+        let Some(number) = self.lesson.as_ref().map(|lesson| lesson.number) else { return Ok(false) };
+        let value = Value::Count(back.saturating_sub(number as i128));
+        match target {
+            Target::Name(name) => {
+                self.assign(target, value)?;
+                self.lesson.iter_mut().for_each(|lesson| lesson.names.push((*name, back)));
+            }
+            Target::Attribute(name, attribute) => {
+                let Value::Namespace(namespace) = self.lookup(*name) else { return Ok(false) };
+                self.set_in_namespace(namespace, attribute, value)?;
+                self.lesson.iter_mut().for_each(|lesson| lesson.back.push((namespace, attribute.clone(), back)));
+            }
+            Target::Tuple(_) => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// An attribute of a namespace is compared with a number.
@@ -416,7 +478,7 @@ impl<'a> Machine<'a> {
         let Some(lesson) = &self.lesson else { return };
         if lesson.has_set(namespace, attribute) {
             // What was set in this turn is the same in every turn like it; its place is not.
-            if from_turn {
+            if from_turn || lesson.has_set_back(namespace, attribute) {
                 self.forget();
             }
             return;
@@ -499,6 +561,9 @@ impl<'a> Machine<'a> {
         let Some(by) = self.turn_plus(index) else { return Ok(None) };
         let Value::Messages(start) = self.deep(list)? else { return Ok(None) };
         let lesson = self.lesson.as_ref().expect("it says how far from its turn");
+        if lesson.is_reversed {
+            return Ok(None);
+        }
         let number = start as i128 + lesson.number as i128 + by;
         // Before the first one, Python counts from the end.
         match usize::try_from(number) {
@@ -516,12 +581,21 @@ impl Lesson {
         }
     }
 
+    /// A name is read.
+    pub(super) fn reads_name(&mut self, name: Name) {
+        self.is_lost |= self.names.iter().any(|(known, _)| *known == name);
+    }
+
     fn to(&self, message: usize) -> isize {
         message.cast_signed() - self.message.cast_signed()
     }
 
     fn has_set(&self, namespace: usize, attribute: &str) -> bool {
         self.set.iter().any(|(number, known)| *number == namespace && known == attribute)
+    }
+
+    fn has_set_back(&self, namespace: usize, attribute: &str) -> bool {
+        self.back.iter().any(|(number, known, _)| *number == namespace && known == attribute)
     }
 
     /// Where a string's message stands; `None` where it may have been had in two ways.
@@ -546,11 +620,12 @@ fn address(course: &Course<'_>) -> usize {
 impl<'a> Machine<'a> {
     /// What is known of the turns of a loop, if they can be learnt.
     pub(super) fn known_turns(&self, course: &Course<'a>) -> Option<Rc<Turns>> {
-        let (statement, Items::Messages(_)) = (course.statement, &course.items) else { return None };
+        let (statement, Items::Messages(_) | Items::Reversed(_)) = (course.statement, &course.items) else {
+            return None;
+        };
         let can_be = self.stage.numbered.is_some()
             && self.tracer.is_some()
             && self.inner == 0
-            && !statement.is_quiet
             && !statement.recursive
             && statement.condition.is_none()
             && self.generators.is_empty();
@@ -570,11 +645,11 @@ impl<'a> Machine<'a> {
     }
 
     pub(super) fn begin_lesson(&mut self, known: &Turns, course: &Course<'a>, number: usize) {
-        let (Items::Messages(start), Some(numbered), Some(tracer)) = (&course.items, self.stage.numbered, &self.tracer)
+        let (Some(message), Some(numbered), Some(tracer)) =
+            (self.message_of(course, number), self.stage.numbered, &self.tracer)
         else {
             return;
         };
-        let message = start + number;
         let shape = numbered.shapes[message];
         let is_worth = match known.borrow().get(&shape) {
             Some(of) => of.failed < TRIED && of.known.len() < TURNS_KEPT,
@@ -588,6 +663,9 @@ impl<'a> Machine<'a> {
                 guards: vec![Guard::Shape(Place::Near(0), shape)],
                 conditions: Vec::new(),
                 set: Vec::new(),
+                names: Vec::new(),
+                back: Vec::new(),
+                is_reversed: matches!(course.items, Items::Reversed(_)),
                 is_lost: false,
                 is_noted: false,
                 printed_from: self.out.len(),
@@ -598,11 +676,20 @@ impl<'a> Machine<'a> {
         }
     }
 
-    pub(super) fn end_lesson(&mut self, known: &Turns, flow: Flow) {
+    /// The message of a turn, if there is one.
+    fn message_of(&self, course: &Course<'a>, number: usize) -> Option<usize> {
+        match course.items {
+            Items::Messages(start) => Some(start + number).filter(|message| *message < self.count),
+            Items::Reversed(start) => self.count.checked_sub(number + 1).filter(|message| *message >= start),
+            _ => None,
+        }
+    }
+
+    pub(super) fn end_lesson(&mut self, known: &Turns, flow: Flow, is_idle: bool) {
         let Some(lesson) = self.lesson.take() else { return };
         let numbered = self.stage.numbered.expect("a lesson is on numbered strings");
         let shape = numbered.shapes[lesson.message];
-        let learnt = self.learnt(lesson, flow, numbered);
+        let learnt = self.learnt(lesson, flow, is_idle, numbered);
         let mut known = known.borrow_mut();
         let of = known.entry(shape).or_default();
         match learnt {
@@ -611,7 +698,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn learnt(&self, mut lesson: Lesson, flow: Flow, numbered: &Numbered<'_>) -> Option<Known> {
+    fn learnt(&self, mut lesson: Lesson, flow: Flow, is_idle: bool, numbered: &Numbered<'_>) -> Option<Known> {
         let is_lost = lesson.is_lost
             || super::value::has_looked()
             || !self.generators.is_empty()
@@ -638,19 +725,22 @@ impl<'a> Machine<'a> {
         }
         let mut set = Vec::with_capacity(lesson.set.len());
         for (namespace, attribute) in lesson.set {
-            let kept = Kept::of(self.held(namespace, &attribute))?;
-            set.push((namespace, attribute, kept));
+            let is_it = |(number, known, _): &&(usize, String, i128)| *number == namespace && *known == attribute;
+            let to = match lesson.back.iter().find(is_it) {
+                Some((_, _, back)) => Set::Back(*back),
+                None => Set::Kept(Kept::of(self.held(namespace, &attribute))?),
+            };
+            set.push((namespace, attribute, to));
         }
-        Some(Known { guards: lesson.guards, printed, set, flow, fuel: lesson.fuel.saturating_sub(self.fuel) })
+        let fuel = lesson.fuel.saturating_sub(self.fuel);
+        Some(Known { guards: lesson.guards, printed, set, flow, is_idle, fuel })
     }
 
-    /// Repeats a turn that is known; how it ends, or `None` where none is.
-    pub(super) fn repeat(&mut self, known: &Turns, course: &Course<'a>, number: usize) -> Done<Option<Flow>> {
-        let (Items::Messages(start), Some(numbered)) = (&course.items, self.stage.numbered) else { return Ok(None) };
-        let message = start + number;
-        if message >= self.count {
+    /// Repeats a turn that is known: how it ends, and whether those after it do nothing. `None` where none is known.
+    pub(super) fn repeat(&mut self, known: &Turns, course: &Course<'a>, number: usize) -> Done<Option<(Flow, bool)>> {
+        let (Some(message), Some(numbered)) = (self.message_of(course, number), self.stage.numbered) else {
             return Ok(None);
-        }
+        };
         let found = {
             let known = known.borrow();
             let Some(of) = known.get(&numbered.shapes[message]) else { return Ok(None) };
@@ -661,6 +751,9 @@ impl<'a> Machine<'a> {
         let Some(known) = found else { return Ok(None) };
         self.burn(usize::try_from(known.fuel).unwrap_or(usize::MAX))?;
         if self.recorder.is_some() {
+            if matches!(course.items, Items::Reversed(_)) {
+                self.need(self.count);
+            }
             for guard in &known.guards {
                 self.note_again(guard, message, number);
             }
@@ -680,10 +773,14 @@ impl<'a> Machine<'a> {
                 }
             }
         }
-        for (namespace, attribute, kept) in &known.set {
-            self.set_in_namespace(*namespace, attribute, kept.value())?;
+        for (namespace, attribute, to) in &known.set {
+            let value = match to {
+                Set::Kept(kept) => kept.value(),
+                Set::Back(back) => Value::Count(back.saturating_sub(number as i128)),
+            };
+            self.set_in_namespace(*namespace, attribute, value)?;
         }
-        Ok(Some(known.flow))
+        Ok(Some((known.flow, known.is_idle)))
     }
 
     fn holds(&self, guard: &Guard, message: usize, number: usize, numbered: &Numbered<'_>) -> bool {

@@ -60,11 +60,12 @@ impl<'a> Machine<'a> {
             if self.is_outermost() {
                 self.point(Some(Step::Turn(Rc::clone(&course), number, at, previous)));
             }
-            if let Some(flow) = known.as_ref().map(|known| self.repeat(known, &course, number)).transpose()?.flatten() {
+            let repeated = known.as_ref().map(|known| self.repeat(known, &course, number));
+            if let Some((flow, is_idle)) = repeated.transpose()?.flatten() {
                 previous = Some(at);
                 number += 1;
                 at += 1;
-                if flow == Flow::Break {
+                if flow == Flow::Break || is_idle {
                     return Ok(Flow::Next);
                 }
                 continue;
@@ -85,10 +86,10 @@ impl<'a> Machine<'a> {
             let flow = self.deeper(|machine| machine.block(&statement.body, &[]))?;
             self.inner -= 1;
             self.pop();
-            if let Some(known) = &known {
-                self.end_lesson(known, flow);
-            }
             let idle = self.watch.as_ref().is_some_and(|watch| !watch.looked && !watch.remembered);
+            if let Some(known) = &known {
+                self.end_lesson(known, flow, outer.is_some() && idle && flow == Flow::Next);
+            }
             if let Some(outer) = outer {
                 self.watch = outer;
                 if idle && flow == Flow::Next {
@@ -172,7 +173,7 @@ impl<'a> Machine<'a> {
         if self.is_lesson(&course) && !self.asks_place(turn.number, name) {
             self.forget();
         }
-        if name == "last" && self.is_lesson(&course) {
+        if name == "last" && self.is_lesson(&course) && matches!(course.items, Items::Messages(_)) {
             return Ok(Value::Bool(!self.is_there(1)));
         }
         Ok(match name {

@@ -275,6 +275,9 @@ impl<'a> Machine<'a> {
             }
             Kind::For(statement) => return self.begin_loop(statement, path),
             Kind::Set { target, value } => {
+                if self.lesson.is_some() && self.sets_back(target, value)? {
+                    return Ok(Flow::Next);
+                }
                 let looked = self.watch.as_ref().map(|watch| watch.looked);
                 let names = [self.program.loop_name, self.program.messages_name];
                 let counts = looked.is_some() && value.only_counts(names);

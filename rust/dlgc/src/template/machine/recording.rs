@@ -358,7 +358,7 @@ impl<'a> Machine<'a> {
             std::ptr::eq(recorded.statement, course.statement)
                 && matches!((&recorded.items, &course.items), (Items::Messages(one), Items::Messages(other)) if one == other)
         };
-        let hint = tape.hints.borrow()[usize::from(self.add_generation_prompt)].clone();
+        let hint = std::mem::take(&mut tape.hints.borrow_mut()[usize::from(self.add_generation_prompt)]);
         let known = tape.points.get(hint.start).is_some_and(is_start).then_some(hint.start);
         let Some(start) = known.or_else(|| tape.points.iter().position(is_start)) else { return false };
         let point = &tape.points[start];
