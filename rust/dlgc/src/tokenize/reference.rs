@@ -2,8 +2,8 @@
 //!
 //! In: the file, and the added tokens that are declared beside it. Out: the [`Reference`], which takes long to read, and
 //! its outline ([`read_outline`]), which does not: the same parts and added tokens, without the vocabulary. Where a
-//! tokenizer was tested before ([`super::tested`]), the whole of it is read beside the work, as soon as there is enough of
-//! that, for the texts that are compared with it.
+//! tokenizer was tested before ([`super::tested`]), no more of its vocabulary is read than the texts need that are compared
+//! with it ([`Source::limited`]).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, ModelWrapper, PostProcessorWrapper, Tokenizer as Reference};
+use tokenizers::{
+    AddedToken, ModelWrapper, OffsetReferential, OffsetType, PostProcessorWrapper, PreTokenizer, Tokenizer as Reference,
+};
 
 use super::encode::fail;
 use crate::error::{Error, ErrorKind, Result};
@@ -96,6 +98,31 @@ impl<'de> Deserialize<'de> for Whole {
     }
 }
 
+/// Texts with their ids, in the order of the file.
+struct Pairs<'j>(Vec<(Text<'j>, u32)>);
+
+impl<'de: 'j, 'j> Deserialize<'de> for Pairs<'j> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Members<'j>(PhantomData<Pairs<'j>>);
+        impl<'de: 'j, 'j> Visitor<'de> for Members<'j> {
+            type Value = Pairs<'j>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("ids by text")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> std::result::Result<Self::Value, A::Error> {
+                let mut found = Vec::new();
+                while let Some(pair) = pairs.next_entry()? {
+                    found.push(pair);
+                }
+                Ok(Pairs(found))
+            }
+        }
+        deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
 #[derive(Clone, Deserialize, Serialize, PartialEq, Eq, Hash)]
 #[serde(transparent)]
 pub(super) struct Text<'j>(#[serde(borrow)] pub(super) Cow<'j, str>);
@@ -149,11 +176,19 @@ impl<'de: 'j, 'j> Deserialize<'de> for Merge<'j> {
 
 impl Model<'_, Whole> {
     /// The same as a model of the reference, without dropout.
-    fn into_reference(self) -> Result<BPE> {
+    fn into_reference(mut self) -> Result<BPE> {
         let owned = |merge: Merge<'_>| merge.sides().map(|(left, right)| (left.to_owned(), right.to_owned()));
-        let merges: Option<Merges> = self.merges.into_iter().map(owned).collect();
+        let merges: Option<Merges> = std::mem::take(&mut self.merges).into_iter().map(owned).collect();
+        let vocab = std::mem::take(&mut self.vocab.0);
+        self.with(vocab, merges.ok_or_else(|| fail("a merge has two sides"))?)
+    }
+}
+
+impl<V> Model<'_, V> {
+    /// A model of the reference with a vocabulary and merges, and what else this one has.
+    fn with(self, vocab: Vocab, merges: Merges) -> Result<BPE> {
         let mut builder = BPE::builder()
-            .vocab_and_merges(self.vocab.0, merges.ok_or_else(|| fail("a merge has two sides"))?)
+            .vocab_and_merges(vocab, merges)
             .fuse_unk(self.fuse_unk.unwrap_or_default())
             .byte_fallback(self.byte_fallback.unwrap_or_default())
             .ignore_merges(self.ignore_merges.unwrap_or_default());
@@ -219,8 +254,9 @@ pub(super) struct Source {
     /// What trims offsets, which only what equals transformers' bits may see, in the tokenizers where something does.
     post_processor: Option<PostProcessorWrapper>,
     whole: OnceLock<std::result::Result<Reference, String>>,
-    /// Whether a thread was asked to read it.
+    /// Whether texts are to be compared with it, and whether some were compared with a part of it.
     is_begun: AtomicBool,
+    is_limited: AtomicBool,
 }
 
 impl Source {
@@ -240,22 +276,41 @@ impl Source {
             post_processor,
             whole: OnceLock::from(Ok(without_post_processor(whole))),
             is_begun: true.into(),
+            is_limited: false.into(),
         }
     }
 
     /// With an outline that was found to be right before; the whole is read when it is needed.
     pub(super) fn unread(json: Arc<[u8]>, declared: Vec<(u32, AddedToken)>, outline: Reference) -> Self {
         let post_processor = outline.get_post_processor().filter(|found| changes_offsets(found)).cloned();
-        Self { json, declared, outline: Some(outline), post_processor, whole: OnceLock::new(), is_begun: false.into() }
+        Self {
+            json,
+            declared,
+            outline: Some(outline),
+            post_processor,
+            whole: OnceLock::new(),
+            is_begun: false.into(),
+            is_limited: false.into(),
+        }
     }
 
-    /// Has the whole read beside what is done, unless that was asked for before.
-    pub(super) fn begin(self: &Arc<Self>) {
-        if !self.is_begun.swap(true, Ordering::Relaxed) {
-            let beside = Arc::clone(self);
-            // Without a thread it is read by who needs it first.
-            let _ = std::thread::Builder::new().name("dlgc-reference".to_owned()).spawn(move || drop(beside.whole()));
+    /// Has the texts compared that wait for it.
+    pub(super) fn begin(&self) {
+        self.is_begun.store(true, Ordering::Relaxed);
+    }
+
+    /// The whole, with no more of its vocabulary than comes into some texts; `None` where that cannot be told, and where
+    /// it was asked for before: then there is so much to do that the whole is worth reading.
+    pub(super) fn limited(&self, texts: &[&str]) -> Option<Reference> {
+        if self.is_limited.swap(true, Ordering::Relaxed) || self.ready().is_some() {
+            return None;
         }
+        self.limited_to(texts)
+    }
+
+    pub(super) fn limited_to(&self, texts: &[&str]) -> Option<Reference> {
+        let outline = self.outline.as_ref()?;
+        caught(|| with_vocabulary_of(outline, &self.json, texts)).ok().flatten().map(without_post_processor)
     }
 
     pub(super) fn json(&self) -> &[u8] {
@@ -288,7 +343,7 @@ impl Source {
         self.whole.get_or_init(read).as_ref().map_err(fail)
     }
 
-    /// Whether it was asked for beside what is done, or is there.
+    /// Whether it was asked for, or is there.
     pub(super) fn is_begun(&self) -> bool {
         self.is_begun.load(Ordering::Relaxed) || self.whole.get().is_some()
     }
@@ -346,6 +401,82 @@ fn with_vocabulary(outline: &Reference, json: &[u8]) -> Result<Reference> {
     let mut whole = outline.clone();
     whole.with_model(file.model.into_reference()?);
     Ok(whole)
+}
+
+/// The same with no more of its vocabulary than may come into some texts: what a word is merged to is made of pieces of the
+/// word. `None` where something is put around words that is no part of them.
+fn with_vocabulary_of(outline: &Reference, json: &[u8], texts: &[&str]) -> Option<Reference> {
+    let File { mut model, .. } = File::<Pairs<'_>>::read(json)?;
+    let is_empty = |affix: &Option<String>| affix.as_ref().is_none_or(String::is_empty);
+    if !is_empty(&model.continuing_subword_prefix) || !is_empty(&model.end_of_word_suffix) {
+        return None;
+    }
+    let pieces = Pieces::of(outline, texts)?;
+    let unknown = model.unk_token.clone();
+    let is_byte = |text: &str| text.len() == "<0x00>".len() && text.starts_with("<0x");
+    let is_kept = |text: &str| pieces.may_hold(text) || is_byte(text) || unknown.as_deref() == Some(text);
+    let mut vocab = Vocab::default();
+    for (Text(text), id) in std::mem::take(&mut model.vocab.0) {
+        if is_kept(&text) {
+            vocab.insert(text.into_owned(), id);
+        }
+    }
+    let mut merges = Merges::new();
+    let mut joined = String::new();
+    for merge in std::mem::take(&mut model.merges) {
+        let (left, right) = merge.sides()?;
+        if pieces.may_hold(left) && pieces.may_hold(right) {
+            joined.clear();
+            joined.push_str(left);
+            joined.push_str(right);
+            if pieces.may_hold(&joined) {
+                merges.push((left.to_owned(), right.to_owned()));
+            }
+        }
+    }
+    let mut limited = outline.clone();
+    limited.with_model(model.with(vocab, merges).ok()?);
+    Some(limited)
+}
+
+/// What stands in some words: all runs of four bytes, by a hash.
+struct Pieces(Vec<u64>);
+
+/// How many bits tell of them.
+const BITS: u32 = 20;
+
+impl Pieces {
+    /// Of the words that the reference makes of texts, as its model gets them.
+    fn of(outline: &Reference, texts: &[&str]) -> Option<Self> {
+        let mut pieces = Self(vec![0; 1 << (BITS - u64::BITS.ilog2())]);
+        for text in texts {
+            let mut words = outline.get_added_vocabulary().extract_and_normalize(outline.get_normalizer(), text);
+            if let Some(pre_tokenizer) = outline.get_pre_tokenizer() {
+                pre_tokenizer.pre_tokenize(&mut words).ok()?;
+            }
+            for (word, ..) in words.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
+                for run in word.as_bytes().windows(4) {
+                    let (at, bit) = Self::place(run);
+                    pieces.0[at] |= bit;
+                }
+            }
+        }
+        Some(pieces)
+    }
+
+    fn place(run: &[u8]) -> (usize, u64) {
+        let number = u32::from_le_bytes(*run.first_chunk().expect("four bytes"));
+        let hash = number.wrapping_mul(0x9E37_79B1) >> (u32::BITS - BITS);
+        (hash as usize / 64, 1 << (hash % 64))
+    }
+
+    /// Whether a text may stand in one of the words; if not, it certainly does not.
+    fn may_hold(&self, text: &str) -> bool {
+        text.as_bytes().windows(4).all(|run| {
+            let (at, bit) = Self::place(run);
+            self.0[at] & bit != 0
+        })
+    }
 }
 
 /// Reads a `tokenizer.json`; flags that are declared beside it win, as in transformers.

@@ -9,12 +9,12 @@
 //! Nothing is assumed about what templates do: a turn that asks for something that no guard can say (a number as such, how
 //! many messages there are) is not learnt, and runs as always.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::Hasher;
 use std::rc::Rc;
 
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 use super::trace::{Condition, Part, Print, Way, root, way};
 use super::value::{Course, Frame, Items, Text, Value};
@@ -26,27 +26,28 @@ use crate::template::program::{Arithmetic, Comparison, Expression, Name, Target}
 #[derive(Debug)]
 pub(in crate::template) struct Numbered<'a> {
     /// For each message, a hash of all of it but its numbered strings.
-    shapes: Vec<u64>,
+    shapes: Vec<u128>,
     /// For each message, the number of its first string; and one more than the last number.
     first: Vec<u32>,
     strings: &'a [&'a str],
 }
 
 /// Turns by the loop: the program, the statement, and the variables around it.
-type Loops = HashMap<(u64, usize, u64), Rc<Turns>>;
+type Loops = HashMap<(u64, usize, u128), Rc<Turns>>;
 
 /// Turns of a loop by the shape of their message.
-type Turns = RefCell<HashMap<u64, OfShape>>;
+type Turns = RefCell<HashMap<u128, OfShape>>;
 
 thread_local! {
     /// What this thread has learnt.
     static LOOPS: RefCell<Loops> = RefCell::default();
+    /// How many turns that is, learnt or not.
+    static COUNT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How many loops are kept; all is forgotten when there are more.
-const LOOPS_KEPT: usize = 1 << 10;
-/// How many shapes of messages are kept of a loop, turns of each, and how often it is tried to learn one that cannot be.
-const SHAPES_KEPT: usize = 1 << 10;
+/// How many turns and loops are kept; all is forgotten when there are more.
+const KEPT: usize = 1 << 14;
+/// How many turns are kept of a loop for messages of one shape, and how often it is tried to learn one that cannot be.
 const TURNS_KEPT: usize = 32;
 const TRIED: u32 = 16;
 
@@ -81,7 +82,7 @@ enum Place {
 #[derive(Debug, PartialEq)]
 enum Guard {
     /// A message is there and has this shape.
-    Shape(Place, u64),
+    Shape(Place, u128),
     /// Whether there is a message so many after the turn's own.
     There(isize, bool),
     First(bool),
@@ -207,7 +208,7 @@ impl<'a> Numbered<'a> {
         let shape = |message: &&Node<'_>| {
             scratch.clear();
             shape(message, &mut scratch);
-            xxh3_64(&scratch)
+            xxh3_128(&scratch)
         };
         Self { shapes: messages.iter().map(shape).collect(), first, strings }
     }
@@ -265,7 +266,7 @@ fn shape(node: &Node<'_>, out: &mut Vec<u8>) {
 }
 
 /// A hash of the variables around a loop; `None` where one is not the same in every record of a structure.
-fn fingerprint(frames: &[Frame<'_>], frame: usize) -> Option<u64> {
+fn fingerprint(frames: &[Frame<'_>], frame: usize) -> Option<u128> {
     let mut hash = Xxh3Default::new();
     hash.write_usize(frame);
     for frame in frames {
@@ -276,7 +277,7 @@ fn fingerprint(frames: &[Frame<'_>], frame: usize) -> Option<u64> {
             hash_value(value, &mut hash)?;
         }
     }
-    Some(hash.finish())
+    Some(hash.digest128())
 }
 
 fn hash_value(value: &Value<'_>, hash: &mut Xxh3Default) -> Option<()> {
@@ -356,7 +357,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The shape of a message, if it is shown.
-    fn shape_of(&self, number: usize) -> Option<u64> {
+    fn shape_of(&self, number: usize) -> Option<u128> {
         let numbered = self.stage.numbered?;
         (number < self.count).then(|| numbered.shapes[number])
     }
@@ -634,12 +635,14 @@ impl<'a> Machine<'a> {
         }
         let key = (self.program.id, std::ptr::from_ref(statement) as usize, fingerprint(&self.frames, self.frame)?);
         LOOPS.with_borrow_mut(|loops| {
+            if COUNT.get() >= KEPT {
+                COUNT.set(0);
+                loops.clear();
+            }
             if let Some(known) = loops.get(&key) {
                 return Some(Rc::clone(known));
             }
-            if loops.len() == LOOPS_KEPT {
-                loops.clear();
-            }
+            COUNT.set(COUNT.get() + 1);
             Some(Rc::clone(loops.entry(key).or_default()))
         })
     }
@@ -651,11 +654,8 @@ impl<'a> Machine<'a> {
             return;
         };
         let shape = numbered.shapes[message];
-        let is_worth = match known.borrow().get(&shape) {
-            Some(of) => of.failed < TRIED && of.known.len() < TURNS_KEPT,
-            None => known.borrow().len() < SHAPES_KEPT,
-        };
-        if is_worth {
+        let is_worth = |of: &OfShape| of.failed < TRIED && of.known.len() < TURNS_KEPT;
+        if known.borrow().get(&shape).is_none_or(is_worth) {
             self.lesson = Some(Lesson {
                 course: address(course),
                 message,
@@ -690,6 +690,7 @@ impl<'a> Machine<'a> {
         let numbered = self.stage.numbered.expect("a lesson is on numbered strings");
         let shape = numbered.shapes[lesson.message];
         let learnt = self.learnt(lesson, flow, is_idle, numbered);
+        COUNT.set(COUNT.get() + 1);
         let mut known = known.borrow_mut();
         let of = known.entry(shape).or_default();
         match learnt {
