@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test env build lint test-rust test-python specs conformance fuzz fuzz-readers kill bench clean explore
+.PHONY: help demo test env build lint test-rust test-python specs conformance fuzz fuzz-readers kill wheel bench clean explore
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,7 +69,11 @@ kill: build ## kill compilations at a hundred random moments; each goes on to th
 fuzz: build ## half an hour of random dialogues, their coverage, and planted bugs: specs/fuzz.md
 	$(BIN)/python scripts/fuzz_proof.py
 
-bench: build ## dlgc beside TRL and beside tokenizers, in one run of two hours: specs/benchmark.md
+wheel: env ## a wheel as it is released, with profile-guided optimisation: target/wheels
+	$(BIN)/python scripts/release.py
+
+bench: env ## dlgc as it is released beside TRL and beside tokenizers, in one run of two hours: specs/benchmark.md
+	$(BIN)/python scripts/release.py --develop
 	$(BIN)/python scripts/scaling.py
 	$(BIN)/python scripts/bench.py
 

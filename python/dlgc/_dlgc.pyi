@@ -4,8 +4,10 @@ from typing import TypeAlias, final
 
 __version__: str
 OPTIMISED: bool
+PROFILED: bool
 __all__ = [
     "OPTIMISED",
+    "PROFILED",
     "Renderer",
     "__version__",
     "ask_summaries",

@@ -283,6 +283,7 @@ fn _dlgc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     keep_memory();
     module.add("__version__", dlgc::VERSION)?;
     module.add("OPTIMISED", !cfg!(debug_assertions))?;
+    module.add("PROFILED", option_env!("DLGC_PROFILED").is_some())?;
     module.add_class::<Renderer>()?;
     module.add_function(wrap_pyfunction!(compile, module)?)?;
     module.add_function(wrap_pyfunction!(check, module)?)?;

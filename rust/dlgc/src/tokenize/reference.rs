@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
@@ -98,31 +98,6 @@ impl<'de> Deserialize<'de> for Whole {
     }
 }
 
-/// Texts with their ids, in the order of the file.
-struct Pairs<'j>(Vec<(Text<'j>, u32)>);
-
-impl<'de: 'j, 'j> Deserialize<'de> for Pairs<'j> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Members<'j>(PhantomData<Pairs<'j>>);
-        impl<'de: 'j, 'j> Visitor<'de> for Members<'j> {
-            type Value = Pairs<'j>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("ids by text")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> std::result::Result<Self::Value, A::Error> {
-                let mut found = Vec::new();
-                while let Some(pair) = pairs.next_entry()? {
-                    found.push(pair);
-                }
-                Ok(Pairs(found))
-            }
-        }
-        deserializer.deserialize_map(Members(PhantomData))
-    }
-}
-
 #[derive(Clone, Deserialize, Serialize, PartialEq, Eq, Hash)]
 #[serde(transparent)]
 pub(super) struct Text<'j>(#[serde(borrow)] pub(super) Cow<'j, str>);
@@ -176,19 +151,11 @@ impl<'de: 'j, 'j> Deserialize<'de> for Merge<'j> {
 
 impl Model<'_, Whole> {
     /// The same as a model of the reference, without dropout.
-    fn into_reference(mut self) -> Result<BPE> {
+    fn into_reference(self) -> Result<BPE> {
         let owned = |merge: Merge<'_>| merge.sides().map(|(left, right)| (left.to_owned(), right.to_owned()));
-        let merges: Option<Merges> = std::mem::take(&mut self.merges).into_iter().map(owned).collect();
-        let vocab = std::mem::take(&mut self.vocab.0);
-        self.with(vocab, merges.ok_or_else(|| fail("a merge has two sides"))?)
-    }
-}
-
-impl<V> Model<'_, V> {
-    /// A model of the reference with a vocabulary and merges, and what else this one has.
-    fn with(self, vocab: Vocab, merges: Merges) -> Result<BPE> {
+        let merges: Option<Merges> = self.merges.into_iter().map(owned).collect();
         let mut builder = BPE::builder()
-            .vocab_and_merges(vocab, merges)
+            .vocab_and_merges(self.vocab.0, merges.ok_or_else(|| fail("a merge has two sides"))?)
             .fuse_unk(self.fuse_unk.unwrap_or_default())
             .byte_fallback(self.byte_fallback.unwrap_or_default())
             .ignore_merges(self.ignore_merges.unwrap_or_default());
@@ -406,37 +373,116 @@ fn with_vocabulary(outline: &Reference, json: &[u8]) -> Result<Reference> {
 /// The same with no more of its vocabulary than may come into some texts: what a word is merged to is made of pieces of the
 /// word. `None` where something is put around words that is no part of them.
 fn with_vocabulary_of(outline: &Reference, json: &[u8], texts: &[&str]) -> Option<Reference> {
-    let File { mut model, .. } = File::<Pairs<'_>>::read(json)?;
+    let ModelWrapper::BPE(bpe) = outline.get_model() else { return None };
     let is_empty = |affix: &Option<String>| affix.as_ref().is_none_or(String::is_empty);
-    if !is_empty(&model.continuing_subword_prefix) || !is_empty(&model.end_of_word_suffix) {
+    if !is_empty(&bpe.continuing_subword_prefix) || !is_empty(&bpe.end_of_word_suffix) {
         return None;
     }
     let pieces = Pieces::of(outline, texts)?;
-    let unknown = model.unk_token.clone();
-    let is_byte = |text: &str| text.len() == "<0x00>".len() && text.starts_with("<0x");
-    let is_kept = |text: &str| pieces.may_hold(text) || is_byte(text) || unknown.as_deref() == Some(text);
-    let mut vocab = Vocab::default();
-    for (Text(text), id) in std::mem::take(&mut model.vocab.0) {
-        if is_kept(&text) {
-            vocab.insert(text.into_owned(), id);
-        }
-    }
-    let mut merges = Merges::new();
-    let mut joined = String::new();
-    for merge in std::mem::take(&mut model.merges) {
-        let (left, right) = merge.sides()?;
-        if pieces.may_hold(left) && pieces.may_hold(right) {
-            joined.clear();
-            joined.push_str(left);
-            joined.push_str(right);
-            if pieces.may_hold(&joined) {
-                merges.push((left.to_owned(), right.to_owned()));
-            }
-        }
+    let mut few = Few { pieces, unknown: bpe.unk_token.clone(), vocab: Vocab::default(), merges: Merges::new() };
+    let seed = Seed { few: &mut few, level: Level::File };
+    seed.deserialize(&mut serde_json::Deserializer::from_slice(json)).ok()?;
+    let mut builder = BPE::builder()
+        .vocab_and_merges(few.vocab, few.merges)
+        .fuse_unk(bpe.fuse_unk)
+        .byte_fallback(bpe.byte_fallback)
+        .ignore_merges(bpe.ignore_merges);
+    if let Some(text) = few.unknown {
+        builder = builder.unk_token(text);
     }
     let mut limited = outline.clone();
-    limited.with_model(model.with(vocab, merges).ok()?);
+    limited.with_model(builder.build().ok()?);
     Some(limited)
+}
+
+/// The part of a vocabulary that comes into some texts, on its way from the file.
+struct Few {
+    pieces: Pieces,
+    unknown: Option<String>,
+    vocab: Vocab,
+    merges: Merges,
+}
+
+impl Few {
+    fn keeps(&self, text: &str) -> bool {
+        let is_byte = || text.len() == "<0x00>".len() && text.starts_with("<0x");
+        self.pieces.may_hold(text) || is_byte() || self.unknown.as_deref() == Some(text)
+    }
+
+    /// Whether it was one.
+    fn merge(&mut self, merge: &Merge<'_>) -> bool {
+        let Some((left, right)) = merge.sides() else { return false };
+        if self.pieces.may_hold(left) && self.pieces.may_hold(right) && self.keeps(&[left, right].concat()) {
+            self.merges.push((left.to_owned(), right.to_owned()));
+        }
+        true
+    }
+}
+
+/// Where in the file something stands.
+#[derive(Clone, Copy)]
+enum Level {
+    File,
+    Model,
+    Vocab,
+    Merges,
+}
+
+/// Reads a vocabulary without holding what is not kept of it.
+struct Seed<'f> {
+    few: &'f mut Few,
+    level: Level,
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<(), D::Error> {
+        match self.level {
+            Level::Merges => deserializer.deserialize_seq(self),
+            _ => deserializer.deserialize_map(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a tokenizer")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> std::result::Result<(), A::Error> {
+        while let Some(Text(key)) = members.next_key()? {
+            let level = match (self.level, &*key) {
+                (Level::Vocab, text) => {
+                    let id = members.next_value()?;
+                    if self.few.keeps(text) {
+                        self.few.vocab.insert(key.into_owned(), id);
+                    }
+                    continue;
+                }
+                (Level::File, "model") => Level::Model,
+                (Level::Model, "vocab") => Level::Vocab,
+                (Level::Model, "merges") => Level::Merges,
+                _ => {
+                    members.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            members.next_value_seed(Seed { few: self.few, level })?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut merges: A) -> std::result::Result<(), A::Error> {
+        while let Some(merge) = merges.next_element::<Merge<'de>>()? {
+            if !self.few.merge(&merge) {
+                return Err(de::Error::custom("a merge has two sides"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What stands in some words: all runs of four bytes, by a hash.

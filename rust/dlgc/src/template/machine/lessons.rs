@@ -1,7 +1,7 @@
 //! Turns of loops that are known: what one printed and remembered is repeated for every turn like it.
 //!
-//! In: a run over numbered strings (see [`super::trace`]). While a turn of an outermost loop over the messages runs for the
-//! first time, all that it asks is noted as a [`Guard`]: which messages it read and of what shape they are, whether the
+//! In: a run over numbered strings (see [`super::trace`]). While a turn of an outermost loop over the messages, from the
+//! first one on or from the last one back, runs for the first time, all that it asks is noted as a [`Guard`]: which messages it read and of what shape they are, whether the
 //! turn is the first one, what a namespace held, how a number that it remembers compares with the place of the turn, what
 //! its strings answer. What it printed and set is its [`Known`] outcome. A turn for which all guards hold prints and sets
 //! the same, so it need not run.
