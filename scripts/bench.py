@@ -38,6 +38,7 @@ from bench_peers import peers
 from bench_run import measure, read_once
 
 import dlgc
+from dlgc import _dlgc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,7 +168,8 @@ class Bench:
             shutil.rmtree(theirs)
         packages = ("trl", "transformers", "tokenizers", "datasets", "pyarrow", "torch")
         versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
-        return {"runs": runs, "equal": equal, "versions": [OURSELVES, *versions]}
+        built = "as `make wheel` builds it" if _dlgc.PROFILED else "as `pip install .` builds it"
+        return {"runs": runs, "equal": equal, "versions": [f"{OURSELVES} ({built})", *versions]}
 
     def tokenisers(self) -> dict[str, Any]:
         """Tokenisers alone."""

@@ -284,7 +284,8 @@ From JSON lines to packed rows, with Qwen3's tokenizer and the template that TRL
 --target template --mask hf-compat --window truncate --packing trl-bfd --max-length 2048 --control-tokens allow`, and
 once with its own defaults, which prove each turn and cut nothing off. TRL: `SFTTrainer`'s own preparation with
 `assistant_only_loss`, `packing`, `max_length=2048`, and `load_dataset`. The loop is `apply_chat_template` with ids and
-mask, without truncation, packing and writing. {measured}
+mask, without truncation, packing and writing. `make bench` measures dlgc as it is released: `make wheel` builds it,
+runs it over `examples/dialogues`, and builds it again with the profile of that (`scripts/release.py`). {measured}
 """
 TOKENIZERS = """
 ## Tokenisers alone

@@ -1,10 +1,10 @@
 """The extension as it is released: built, run over the examples, and built again for what they had it do.
 
-That is profile-guided optimisation, as CPython, rustc and many wheels are built. The profile is of `examples/dialogues`, many
+That is profile-guided optimisation, as CPython, rustc and many wheels are built. The profile is of the examples, many
 times over, with the built-in tokenizer and with real ones, with the defaults and as TRL does it; nothing that the
 benchmark measures is in it. `llvm-profdata` of rustc's LLVM is needed: `rustup component add llvm-tools`, or a package
-such as `llvm-22`. By default a wheel is written to `target/wheels`; `--develop` puts the extension into this environment
-instead, which is what `make bench` measures.
+such as `llvm-22`. By default a wheel is written to `target/wheels`; `--develop` puts the extension into this
+environment instead, which is what `make bench` measures.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ def profdata(host: str, llvm: str) -> Path:
 
 
 def maturin(command: str, flags: str, *arguments: str) -> None:
-    environment = os.environ | {"VIRTUAL_ENV": sys.prefix, "RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} {flags}".strip()}
+    environment = os.environ | {
+        "VIRTUAL_ENV": sys.prefix,
+        "RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} {flags}".strip(),
+    }
     subprocess.run(
         [Path(sys.executable).parent / "maturin", command, "--release", "--quiet", *arguments],
         check=True,
