@@ -349,6 +349,10 @@ mod tests {
             "{{ messages[0].content }}{{ m.content }}",
             "{% set ns.k = ns.k + 1 %}{{ m.content }}{% if ns.k > 2 %}!{% endif %}",
             "{% if m.role == 'user' %}{% set ns.k = loop.index0 %}{% endif %}{{ m.content }}{% if ns.k == loop.index0 %}!{% endif %}",
+            "{% if lm[loop.index0 - 1].role == 'user' %}>{% endif %}{{ m.content }}",
+            "{% set ns.n = messages|length %}{% if ns.n > 4 %}!{% endif %}{{ m.content }}",
+            "{% with x = 1 %}{% set i = messages|length - loop.index0 %}{% endwith %}{% set x = f(3) %}{{ m.content }}\
+             {% if ns.last > loop.index0 %}!{% endif %}",
             "{{ m.content }}{% if loop.index0 - 2 > ns.last %}!{% endif %}{% if ns.last == loop.index %}?{% endif %}",
             "{{ m.content }}{% if add_generation_prompt and loop.last %}!{% endif %}",
             "{% for n in messages %}{% if n.role == 'assistant' and loop.index0 == 1 %}+{% endif %}{% endfor %}{{ m.content }}",
@@ -372,6 +376,12 @@ mod tests {
             "{% if messages[loop.index0].role == m.role %}{% set ns.k = 5 %}{% endif %}",
             "{% if messages[i].role == 'user' %}{% set ns.k = i %}{% endif %}",
             "{% set j = i %}{% if m.role == 'user' %}{% set ns.last = j %}{% endif %}",
+            "{% set i = 1 %}{% set ns.last = i %}",
+            "{% set i = messages|length - 2 %}{% set ns.last = i %}",
+            "{% for i in [1] %}{% set ns.last = i %}{% endfor %}",
+            "{% for j in [1] %}{% set i = j %}{% endfor %}{% set ns.last = i %}",
+            "{% with i = 2 %}{% set ns.last = i %}{% endwith %}",
+            "{% macro f(i) %}{% set ns.last = i %}{% endmacro %}{% set x = f(2) %}",
             "{% if loop.index0 % 2 %}{% set ns.k = 3 %}{% set ns.last = i %}{% endif %}",
         ] {
             assert_repeated(back, look, &structures);
@@ -382,7 +392,8 @@ mod tests {
     /// prints.
     fn assert_repeated(back: &str, look: &str, structures: &[String]) {
         let source = format!(
-            "{{% set ns = namespace(k=0, last=messages|length - 3, held='') %}}{{% for m in messages[::-1] %}}\
+            "{{% set ns = namespace(k=0, last=messages|length - 3, held='') %}}{{% set lm = messages[1:] %}}\
+             {{% macro f(i) %}}{{% set ns.last = i %}}{{% endmacro %}}{{% for m in messages[::-1] %}}\
              {{% set i = (messages|length - 1) - loop.index0 %}}{back}{{% endfor %}}{{% for m in messages %}}\
              <|{{{{ m.role }}}}|>{look}<|end|>\n{{% endfor %}}{{% if add_generation_prompt %}}<|assistant|>{{% endif %}}"
         );

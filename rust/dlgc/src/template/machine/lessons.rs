@@ -186,8 +186,8 @@ pub(super) struct Lesson {
     guards: Vec<Guard>,
     conditions: Vec<Condition>,
     set: Vec<(usize, String)>,
-    /// Names that say how far the turn is from the end, and attributes that were set to such a name.
-    names: Vec<(Name, i128)>,
+    /// Names that say how far the turn is from the end, in which frame, and attributes that were set to such a name.
+    names: Vec<(Name, usize, i128)>,
     back: Vec<(usize, String, i128)>,
     is_reversed: bool,
     /// Whether it asked for what no guard can say.
@@ -426,6 +426,9 @@ impl<'a> Machine<'a> {
     /// `{% set index = messages|length - 1 - loop.index0 %}`, and `{% set ns.last = index %}`: how far the turn which is
     /// learnt is from the end. Whether it is such a thing, and was set.
     pub(super) fn sets_back(&mut self, target: &'a Target, value: &'a Expression) -> Done<bool> {
+        if self.lesson.as_ref().is_none_or(|lesson| lesson.is_lost) {
+            return Ok(false); // a name may be another by now
+        }
         let looked = self.watch.as_ref().is_some_and(|watch| watch.looked);
         let is_set = self.sets_back_unwatched(target, value);
         // A name of the turn's own: whoever reads it looks.
@@ -442,10 +445,11 @@ impl<'a> Machine<'a> {
                 offset.saturating_sub(by)
             }
             (Target::Attribute(..), Expression::Name(name)) => {
-                let known =
-                    |lesson: &Lesson| lesson.names.iter().find(|(known, _)| known == name).map(|(_, back)| *back);
-                let Some(back) = self.lesson.as_ref().and_then(known) else { return Ok(false) };
-                back
+                // In the same frame nothing else goes by the name.
+                let is_it = |(known, frame, _): &&(Name, usize, i128)| known == name && *frame == self.frame;
+                let known = self.lesson.as_ref().and_then(|lesson| lesson.names.iter().find(is_it));
+                let Some((.., back)) = known else { return Ok(false) };
+                *back
             }
             _ => return Ok(false),
         };
@@ -454,7 +458,8 @@ impl<'a> Machine<'a> {
         match target {
             Target::Name(name) => {
                 self.assign(target, value)?;
-                self.lesson.iter_mut().for_each(|lesson| lesson.names.push((*name, back)));
+                let frame = self.frame;
+                self.lesson.iter_mut().for_each(|lesson| lesson.names.push((*name, frame, back)));
             }
             Target::Attribute(name, attribute) => {
                 let Value::Namespace(namespace) = self.lookup(*name) else { return Ok(false) };
@@ -479,12 +484,13 @@ impl<'a> Machine<'a> {
         let Some(lesson) = &self.lesson else { return };
         if lesson.has_set(namespace, attribute) {
             // What was set in this turn is the same in every turn like it; its place is not.
-            if from_turn || lesson.has_set_back(namespace, attribute) {
+            let counts = matches!(self.held(namespace, attribute), Value::Count(_));
+            if from_turn || counts || lesson.has_set_back(namespace, attribute) {
                 self.forget();
             }
             return;
         }
-        let with = if from_turn { with - lesson.number as i128 } else { with };
+        let with = if from_turn { with.saturating_sub(lesson.number as i128) } else { with };
         let attribute = attribute.to_owned();
         self.learns(|_| Guard::Compares(Compares { namespace, attribute, comparison, with, from_turn, holds }));
     }
@@ -568,7 +574,10 @@ impl<'a> Machine<'a> {
         let number = start as i128 + lesson.number as i128 + by;
         // Before the first one, Python counts from the end.
         match usize::try_from(number) {
-            Ok(number) if number >= start => Ok(Some(self.message_near(number).unwrap_or(Value::Undefined))),
+            Ok(number) if number >= start => {
+                self.learns(|_| Guard::Turn(Comparison::GreaterOrEqual, by.saturating_neg(), true));
+                Ok(Some(self.message_near(number).unwrap_or(Value::Undefined)))
+            }
             _ => Ok(None),
         }
     }
@@ -582,9 +591,14 @@ impl Lesson {
         }
     }
 
-    /// A name is read.
+    /// A frame is gone, with its names.
+    pub(super) fn leaves(&mut self, frame: usize) {
+        self.names.retain(|(_, known, _)| *known < frame);
+    }
+
+    /// A name is read, or set to something else.
     pub(super) fn reads_name(&mut self, name: Name) {
-        self.is_lost |= self.names.iter().any(|(known, _)| *known == name);
+        self.is_lost |= self.names.iter().any(|(known, ..)| *known == name);
     }
 
     fn to(&self, message: usize) -> isize {

@@ -275,7 +275,7 @@ impl<'a> Machine<'a> {
             }
             Kind::For(statement) => return self.begin_loop(statement, path),
             Kind::Set { target, value } => {
-                if self.lesson.is_some() && self.sets_back(target, value)? {
+                if self.sets_back(target, value)? {
                     return Ok(Flow::Next);
                 }
                 let looked = self.watch.as_ref().map(|watch| watch.looked);
@@ -397,6 +397,9 @@ impl<'a> Machine<'a> {
 
     fn pop(&mut self) {
         let popped = self.frames.pop().expect("a frame was pushed");
+        if let Some(lesson) = &mut self.lesson {
+            lesson.leaves(self.frames.len());
+        }
         self.frame = popped.parent;
     }
 
@@ -417,6 +420,9 @@ impl<'a> Machine<'a> {
     fn assign(&mut self, target: &'a Target, value: Value<'a>) -> Done<()> {
         match target {
             Target::Name(name) => {
+                if let Some(lesson) = &mut self.lesson {
+                    lesson.reads_name(*name);
+                }
                 let frame = self.frame;
                 self.frames[frame].set(*name, value);
             }
