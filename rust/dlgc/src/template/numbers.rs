@@ -347,6 +347,8 @@ mod tests {
             "{{ m.content }}{{ '' if loop.nextitem is defined else 'END' }}",
             "{% if loop.first %}{{ messages[0].content }}|{% endif %}{{ m.content }}",
             "{{ messages[0].content }}{{ m.content }}",
+            "{% if 'end' in m.content %}!{% endif %}{{ m.content }}",
+            "{% if m.content.strip().startswith('[INST]') %}!{% endif %}{{ m.content }}",
             "{% set ns.k = ns.k + 1 %}{{ m.content }}{% if ns.k > 2 %}!{% endif %}",
             "{% if m.role == 'user' %}{% set ns.k = loop.index0 %}{% endif %}{{ m.content }}{% if ns.k == loop.index0 %}!{% endif %}",
             "{% if lm[loop.index0 - 1].role == 'user' %}>{% endif %}{{ m.content }}",
