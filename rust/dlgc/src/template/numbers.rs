@@ -85,7 +85,7 @@ impl Template {
             let count = stage.messages.len().saturating_sub(without);
             looked();
             let trace = Trace::new(self.recipes.ways.clone());
-            let text = machine::run_traced(&self.program, stage, count, add_generation_prompt, trace).ok()?;
+            let text = machine::run_traced(&self.program, stage, count, add_generation_prompt, Some(trace)).ok()?;
             (!looked()).then(|| super::marks::strip(&text).text)
         });
         let is_same = |found: &String| {

@@ -144,25 +144,20 @@ pub(super) fn run(
     count: usize,
     add_generation_prompt: bool,
 ) -> Result<String, Failure> {
-    let room = stage.room();
-    let mut machine = Machine::new(program, stage, count, add_generation_prompt);
-    machine.out.reserve(room);
-    let ran = machine.block(&program.body, &[]);
-    machine.located(ran)?;
-    Ok(machine.out)
+    run_traced(program, stage, count, add_generation_prompt, None)
 }
 
-/// The same over numbered strings.
+/// The same over numbered strings, if it is traced.
 pub(super) fn run_traced(
     program: &Program,
     stage: Stage<'_>,
     count: usize,
     add_generation_prompt: bool,
-    trace: Trace,
+    trace: Option<Trace>,
 ) -> Result<String, Failure> {
     let mut machine = Machine::new(program, stage, count, add_generation_prompt);
     machine.out.reserve(stage.room());
-    machine.tracer = Some(Tracer::new(trace));
+    machine.tracer = trace.map(Tracer::new);
     let ran = machine.block(&program.body, &[]);
     machine.located(ran)?;
     Ok(machine.out)
