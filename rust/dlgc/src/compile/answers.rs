@@ -446,7 +446,7 @@ impl<'r, 'a> SideRows<'r, 'a> {
     fn new(compiler: &'r Compiler, sides: &'r Sides<'a>, memory: &'r Memory, budget: u64) -> Self {
         let asked = sides.asked;
         let sides: Vec<Rows<'r, 'a>> =
-            sides.dialogues.iter().map(|dialogue| Rows::new(compiler, dialogue, memory, budget)).collect();
+            sides.dialogues.iter().map(|dialogue| Rows::new(compiler, dialogue, None, None, memory, budget)).collect();
         // An answer may hold the result of a call that was made before a cut, which is none then.
         let index = |rows: &Rows<'_, '_>, at: usize| rows.layout.cuts.iter().position(|cut| cut.at == at);
         let first = sides[0].layout.cuts.iter().enumerate();

@@ -57,6 +57,11 @@ pub struct Compiler {
 }
 
 impl Compiler {
+    /// Rows go without their text, which only takes memory, but where they may be cut.
+    pub(crate) fn leave_out_texts(&mut self) {
+        self.tokenizer.leave_out_texts(self.max_length.unwrap_or(u64::MAX));
+    }
+
     /// Loads what the options name.
     ///
     /// # Errors

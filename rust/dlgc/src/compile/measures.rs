@@ -11,8 +11,8 @@ use super::windows::{Lowered, Shot};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::dialogue::{Dialogue, Message, Role};
 use crate::error::{Error, Result};
-use crate::template::{Template, Turn};
-use crate::tokenize::{Example, Memory};
+use crate::template::{Part, Template, Turn, Whole};
+use crate::tokenize::{Example, Expected, Memory};
 use crate::window::{Layout, Lengths, Limits, Summaries, View, Window, plan};
 
 /// So many measures are at hand for telling others.
@@ -23,6 +23,8 @@ pub(super) struct Rows<'r, 'a> {
     compiler: &'r Compiler,
     pub(super) template: &'r Template,
     pub(super) dialogue: &'r Dialogue<'a>,
+    /// The same, prepared to be shown in parts.
+    whole: Option<&'r Whole<'r>>,
     pub(super) memory: &'r Memory,
     pub(super) layout: Layout,
     pub(super) limits: Limits,
@@ -48,13 +50,20 @@ pub(super) struct Rows<'r, 'a> {
 }
 
 impl<'r, 'a> Rows<'r, 'a> {
-    pub(super) fn new(compiler: &'r Compiler, dialogue: &'r Dialogue<'a>, memory: &'r Memory, budget: u64) -> Self {
+    pub(super) fn new(
+        compiler: &'r Compiler,
+        dialogue: &'r Dialogue<'a>,
+        whole: Option<&'r Whole<'r>>,
+        known: Option<Vec<Expected>>,
+        memory: &'r Memory,
+        budget: u64,
+    ) -> Self {
         let layout = Layout::of(dialogue);
         let options = &compiler.windows;
         let context = (options.min_context * budget as f64).ceil() as u64;
         let (mut expected, mut least) = (vec![0], vec![0]);
-        for message in &dialogue.messages {
-            let found = compiler.tokenizer.expected_of(message);
+        let counted = || dialogue.messages.iter().map(|message| compiler.tokenizer.expected_of(message)).collect();
+        for found in known.unwrap_or_else(counted) {
             expected.push(expected[expected.len() - 1] + found.about);
             least.push(least[least.len() - 1] + found.least);
         }
@@ -62,6 +71,7 @@ impl<'r, 'a> Rows<'r, 'a> {
             compiler,
             template: compiler.templates.of(dialogue),
             dialogue,
+            whole,
             memory,
             summaries: Summaries::new(dialogue, &layout, &options.summary),
             layout,
@@ -95,6 +105,29 @@ impl<'r, 'a> Rows<'r, 'a> {
             view.put(summary, self.layout.head, self.compiler.windows.summary.place);
         }
         (view, summary)
+    }
+
+    /// The messages that are shown, where nothing is said of what is left out and they can be rendered as a part.
+    pub(super) fn part(&mut self, cut: usize, end: usize) -> Option<Part<'r, 'r>> {
+        let whole = self.whole?;
+        let at = self.layout.cuts[cut].at;
+        let is_unsummed = self.counting(|summaries, count| summaries.before(at, count)).is_none();
+        is_unsummed.then(|| whole.part(self.template, self.layout.shown(cut, end)))?
+    }
+
+    /// The text of what is shown, or the prompt of its last message.
+    fn text(
+        &mut self,
+        cut: usize,
+        end: usize,
+        is_prompt: bool,
+    ) -> std::result::Result<(String, Vec<usize>), Diagnostic> {
+        if let Some(part) = self.part(cut, end) {
+            let shown = || self.layout.view(self.dialogue, cut, end, &(0..0)).dialogue;
+            return self.template.text_of_part(&part, is_prompt, shown);
+        }
+        let (view, _) = self.view(cut, end, 0..0);
+        if is_prompt { self.template.prompt(&view.dialogue) } else { self.template.text(&view.dialogue) }
     }
 
     /// What is shown, with what somebody else wrote, in so many tokens, of what is left out.
@@ -162,9 +195,9 @@ impl<'r, 'a> Rows<'r, 'a> {
             return known;
         }
         let end = self.layout.turns[turn].end;
-        let (view, _) = self.view(cut, end, 0..0);
         let expected = self.expected(cut, end);
-        let tokens = self.measure(self.template.text(&view.dialogue), expected).saturating_add(self.reserve(cut));
+        let text = self.text(cut, end, false);
+        let tokens = self.measure(text, expected).saturating_add(self.reserve(cut));
         self.rows.insert((cut, turn), tokens);
         note(&mut self.measured, (cut, turn, tokens));
         tokens
@@ -317,9 +350,9 @@ impl Lengths for Rows<'_, '_> {
             return tokens;
         }
         let end = self.layout.turns[turn].start + 1;
-        let (view, _) = self.view(cut, end, 0..0);
         let expected = self.expected(cut, end - 1);
-        let tokens = self.measure(self.template.prompt(&view.dialogue), expected).saturating_add(self.reserve(cut));
+        let text = self.text(cut, end, true);
+        let tokens = self.measure(text, expected).saturating_add(self.reserve(cut));
         self.prompts.insert((cut, turn), tokens);
         note(&mut self.prompted, (cut, turn, tokens));
         tokens

@@ -87,7 +87,7 @@ fn compile_with(
     let listing = source::list(&options.inputs)?;
     refuse_output_among_inputs(output, &listing.files)?;
     let mut compiler = load()?;
-    compiler.tokenizer.leave_out_texts();
+    compiler.leave_out_texts();
     let total = total_bytes(&listing.files);
     if options.tokenizer.is_none() && total.is_some_and(|total| total > DEMO_BYTES) {
         return Err(Error::new(ErrorKind::Options, "more than 100 MB of input, and no tokenizer is named")
@@ -156,7 +156,7 @@ fn compile_with(
 pub fn check(options: &CompileOptions, monitor: &mut dyn Monitor) -> Result<CompileReport> {
     let listing = source::list(&options.inputs)?;
     let mut compiler = Compiler::load(options)?;
-    compiler.tokenizer.leave_out_texts();
+    compiler.leave_out_texts();
     let total = total_bytes(&listing.files);
     let ran = loop {
         let reader = Reader::new(listing.files.clone(), options.max_record_bytes).joining(is_piece);

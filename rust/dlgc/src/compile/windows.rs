@@ -17,8 +17,8 @@ use crate::error::Result;
 use crate::json::{self, Node};
 use crate::shard::WindowCounts;
 use crate::source::Record;
-use crate::template::{Rendered, Template, Turn};
-use crate::tokenize::{Example, Memory, Tokenizer, UNTRAINED};
+use crate::template::{Part, Rendered, Template, Turn, Whole};
+use crate::tokenize::{Example, Expected, Memory, UNTRAINED};
 use crate::validate::validate;
 use crate::window::{Lengths, Request, SummaryOptions, Window, WindowMode, plan};
 
@@ -111,6 +111,9 @@ const LARGE: u64 = 1 << 16;
 
 type Found<T> = std::result::Result<T, Diagnostic>;
 
+/// Tokens of a dialogue, and of each of its messages where that is known.
+type Length = (u64, Option<Vec<Expected>>);
+
 impl Compiler {
     /// Renders and tokenises a dialogue, in windows if it is longer than `max_length`.
     pub(super) fn lower(
@@ -130,14 +133,16 @@ impl Compiler {
         // Whoever says so much can hardly fit; rendering it whole, with all proofs, would be for nothing.
         let is_long = spoken(dialogue) / 2 > budget;
         let planned = matches!(self.windows.mode, WindowMode::Cover | WindowMode::Last) && is_long;
-        let whole = if planned { whole_length(template, &self.tokenizer, dialogue, &memory)? } else { None };
-        let lowered = match whole.filter(|&tokens| tokens > budget) {
-            Some(tokens) => self.in_windows(dialogue, budget, tokens, &memory, diagnostics)?,
+        let dialogue = &*dialogue;
+        let parts = if planned { template.whole(dialogue) } else { None };
+        let length = if planned { self.whole_length(template, parts.as_ref(), dialogue, &memory)? } else { None };
+        let lowered = match length.filter(|&(tokens, _)| tokens > budget) {
+            Some(length) => self.in_windows(dialogue, parts.as_ref(), budget, length, &memory, diagnostics)?,
             None => {
                 let mut found = Vec::new();
                 // In pieces, the reference has less to keep in mind at once.
                 let remembered = (planned || spoken(dialogue) > LARGE).then_some(&memory);
-                let (rendered, examples) = match self.lower_one(dialogue, remembered, &mut found)? {
+                let (rendered, examples) = match self.lower_one(dialogue, None, remembered, &mut found)? {
                     Ok(done) => done,
                     Err(refused) => {
                         diagnostics.append(&mut found);
@@ -163,7 +168,10 @@ impl Compiler {
                             diagnostics.push(too_long(&examples, budget));
                             return Ok(Err(Unlowered::Rejected(Code::DialogueTooLong)));
                         }
-                        _ => self.in_windows(dialogue, budget, tokens, &memory, diagnostics)?,
+                        _ => {
+                            let parts = parts.or_else(|| template.whole(dialogue));
+                            self.in_windows(dialogue, parts.as_ref(), budget, (tokens, None), &memory, diagnostics)?
+                        }
                     }
                 }
             }
@@ -205,7 +213,8 @@ impl Compiler {
         dialogue.messages.iter_mut().enumerate().for_each(|(index, message)| message.train = index == last);
         let memory = Memory::default();
         let budget = self.max_length.unwrap_or(u64::MAX);
-        let mut rows = Rows::new(self, &dialogue, &memory, budget);
+        let whole = self.templates.of(&dialogue).whole(&dialogue);
+        let mut rows = Rows::new(self, &dialogue, whole.as_ref(), None, &memory, budget);
         let cut = plan::earliest(0, &mut rows, budget, room);
         rows.failed()?;
         let Some(cut) = cut else {
@@ -242,14 +251,20 @@ impl Compiler {
         }
     }
 
-    /// Renders and tokenises what is shown, however long it is.
+    /// Renders and tokenises what is shown, however long it is; `part` is the same as a part of a dialogue.
     fn lower_one(
         &self,
         dialogue: &Dialogue<'_>,
+        part: Option<&Part<'_, '_>>,
         memory: Option<&Memory>,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Result<Found<(Rendered, Vec<Example>)>> {
-        let mut rendered = match self.templates.of(dialogue).render(dialogue, self.mode()) {
+        let template = self.templates.of(dialogue);
+        let rendered = match part {
+            Some(part) => template.render_part(part, dialogue, self.mode()),
+            None => template.render(dialogue, self.mode()),
+        };
+        let mut rendered = match rendered {
             Ok(rendered) => rendered,
             Err(refused) => return Ok(Err(refused)),
         };
@@ -262,15 +277,36 @@ impl Compiler {
         Ok(Ok((rendered, examples)))
     }
 
+    /// Tokens of a dialogue as a whole, and of each of its messages there; none where the template refuses it.
+    fn whole_length(
+        &self,
+        template: &Template,
+        whole: Option<&Whole<'_>>,
+        dialogue: &Dialogue<'_>,
+        memory: &Memory,
+    ) -> Result<Option<Length>> {
+        let text = match whole {
+            Some(whole) => template.text_of_part(&whole.all(), false, || dialogue.clone()),
+            None => template.text(dialogue),
+        };
+        let Ok((text, suppressed)) = text else { return Ok(None) };
+        if !suppressed.is_empty() {
+            return Ok(Some((self.tokenizer.count(&text, &suppressed, memory)? as u64, None)));
+        }
+        let (tokens, expected) = self.tokenizer.learn(&text, &dialogue.messages, memory)?;
+        Ok(Some((tokens as u64, expected)))
+    }
+
     fn in_windows(
         &self,
         dialogue: &Dialogue<'_>,
+        whole: Option<&Whole<'_>>,
         budget: u64,
-        tokens: u64,
+        (tokens, expected): Length,
         memory: &Memory,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Result<Lowered> {
-        let mut rows = Rows::new(self, dialogue, memory, budget);
+        let mut rows = Rows::new(self, dialogue, whole, expected, memory, budget);
         let mut lowered = Lowered {
             windows: Vec::new(),
             left_out: Vec::new(),
@@ -417,7 +453,9 @@ impl Compiler {
         let end = rows.layout.turns[window.turns.end - 1].end;
         let (view, summary) = rows.shown(window.cut, end, window.turns.clone(), written)?;
         let mut found = Vec::new();
-        let (mut rendered, mut examples) = match self.lower_one(&view.dialogue, Some(rows.memory), &mut found)? {
+        let part = if summary.is_none() { rows.part(window.cut, end) } else { None };
+        let lowered = self.lower_one(&view.dialogue, part.as_ref(), Some(rows.memory), &mut found)?;
+        let (mut rendered, mut examples) = match lowered {
             Ok(done) => done,
             Err(refused) => (untrained(&view.dialogue, &refused), Vec::new()),
         };
@@ -521,19 +559,6 @@ fn said(message: &Message<'_>) -> u64 {
 /// Bytes that a dialogue says.
 pub(super) fn spoken(dialogue: &Dialogue<'_>) -> u64 {
     dialogue.messages.iter().map(said).sum()
-}
-
-/// Tokens of a dialogue as a whole; none where the template refuses it.
-fn whole_length(
-    template: &Template,
-    tokenizer: &Tokenizer,
-    dialogue: &Dialogue<'_>,
-    memory: &Memory,
-) -> Result<Option<u64>> {
-    match template.text(dialogue) {
-        Ok((text, suppressed)) => Ok(Some(tokenizer.count(&text, &suppressed, memory)? as u64)),
-        Err(_) => Ok(None),
-    }
 }
 
 pub(super) fn too_long(examples: &[Example], budget: u64) -> Diagnostic {

@@ -154,6 +154,14 @@ impl Opening<'_> {
         }
     }
 
+    /// Its text, with room for more.
+    pub(super) fn to_text(&self, room: usize) -> String {
+        let mut text = String::with_capacity(self.len() + room);
+        text.push_str(&self.row.text[..self.shared]);
+        text.push_str(&self.rest.text);
+        text
+    }
+
     /// Its text from a place on, if that is a place between characters.
     fn text_at(&self, start: usize) -> Option<Cow<'_, str>> {
         if start >= self.shared {

@@ -203,6 +203,14 @@ pub(super) fn aliased<'n, 'm>(node: &'n Node<'m>) -> Cow<'n, Node<'m>> {
     Cow::Owned(aliased)
 }
 
+/// The same of a message that nobody else needs.
+pub(super) fn into_aliased(mut node: Node<'_>) -> Node<'_> {
+    if let Cow::Owned(aliased) = aliased(&node) {
+        node = aliased;
+    }
+    node
+}
+
 /// The mark at which templates cut reasoning out of a content.
 pub(super) const END_OF_THOUGHTS: &str = "</think>";
 

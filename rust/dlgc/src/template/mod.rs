@@ -14,6 +14,7 @@ mod machine;
 mod marks;
 mod messages;
 mod numbers;
+mod parts;
 mod probe;
 mod program;
 mod recipe;
@@ -43,6 +44,7 @@ use skeleton::Skeleton;
 pub use date::Date;
 pub use marks::SUPPRESS;
 pub use messages::StateMode;
+pub use parts::{Part, Whole};
 pub use probe::Abilities;
 
 /// Prefix of what `raise_exception` says, to tell a template's refusal from its mistakes.
@@ -255,13 +257,34 @@ impl Template {
     /// # Errors
     /// A diagnostic where the template refuses the dialogue, or a field of it leaves no trace in the text.
     pub fn render(&self, dialogue: &Dialogue<'_>, mode: Mode) -> std::result::Result<Rendered, Diagnostic> {
-        if let Some(subject) = Subject::of(dialogue, self, Some(mode))
-            && let Some(rendered) =
-                self.by_recipe(&subject, dialogue, mode).or_else(|| self.by_numbers(&subject, dialogue, mode))
-        {
-            return Ok(rendered);
+        if let Some(subject) = Subject::of(dialogue, self, Some(mode)) {
+            if let Some(rendered) = self.by_recipe(&subject, dialogue, mode) {
+                return Ok(rendered);
+            }
+            let whole = Whole::of(self, subject, dialogue);
+            if let Some(rendered) = whole.and_then(|whole| self.by_numbers(&whole.all(), dialogue, mode)) {
+                return Ok(rendered);
+            }
         }
         self.render_anew(dialogue, mode)
+    }
+
+    /// The same of a part of a dialogue; `shown` is what it shows, as a dialogue by itself.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn render_part(
+        &self,
+        part: &Part<'_, '_>,
+        shown: &Dialogue<'_>,
+        mode: Mode,
+    ) -> std::result::Result<Rendered, Diagnostic> {
+        let subject = part.whole.subject.part(&part.shown, Some(mode));
+        let by_recipe = subject.and_then(|subject| self.by_recipe(&subject, shown, mode));
+        match by_recipe.or_else(|| self.by_numbers(part, shown, mode)) {
+            Some(rendered) => Ok(rendered),
+            None => self.render_anew(shown, mode),
+        }
     }
 
     /// Without a recipe.
@@ -325,11 +348,7 @@ impl Template {
     /// # Errors
     /// A diagnostic where the template refuses it.
     pub fn prompt(&self, dialogue: &Dialogue<'_>) -> std::result::Result<(String, Vec<usize>), Diagnostic> {
-        let subject = Subject::of(dialogue, self, None);
-        match subject.and_then(|subject| self.text_by_numbers(&subject, dialogue, 1, true)) {
-            Some(text) => Ok((text, Vec::new())),
-            None => self.unproved(dialogue, 1, true),
-        }
+        self.unproved(dialogue, 1, true)
     }
 
     /// The messages of a dialogue as the template gets them.
@@ -350,13 +369,28 @@ impl Template {
     /// # Errors
     /// A diagnostic where the template refuses it.
     pub fn text(&self, dialogue: &Dialogue<'_>) -> std::result::Result<(String, Vec<usize>), Diagnostic> {
-        let text = Subject::of(dialogue, self, None).and_then(|subject| {
-            let by_recipe = self.text_by_recipe(&subject, dialogue);
-            by_recipe.or_else(|| self.text_by_numbers(&subject, dialogue, 0, false))
-        });
-        match text {
+        match Subject::of(dialogue, self, None).and_then(|subject| self.text_by_recipe(&subject, dialogue)) {
             Some(text) => Ok((text, Vec::new())),
             None => self.unproved(dialogue, 0, false),
+        }
+    }
+
+    /// The text of a part of a dialogue, or what a server would send for its last message; `shown` gives what it shows, as a
+    /// dialogue by itself.
+    ///
+    /// # Errors
+    /// A diagnostic where the template refuses it.
+    pub fn text_of_part<'v>(
+        &self,
+        part: &Part<'_, '_>,
+        is_prompt: bool,
+        shown: impl Fn() -> Dialogue<'v>,
+    ) -> std::result::Result<(String, Vec<usize>), Diagnostic> {
+        let without = usize::from(is_prompt);
+        let anew = || self.unproved(&shown(), without, is_prompt);
+        match self.text_by_numbers(part, without, is_prompt, anew) {
+            Some(text) => Ok((text, Vec::new())),
+            None => anew(),
         }
     }
 

@@ -9,16 +9,14 @@
 //! What is not proved this way is rendered anew, and so is what a template looks into. The first records of a template,
 //! and then one in many, are rendered both ways; one difference, and the template is never rendered this way again.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::law::{History, Opening};
 use super::machine::{self, Branch, Numbered, Print, Recording, Trace, looked, root};
-use super::recipe::Subject;
-use super::recipe::making::Origin;
+use super::parts::Part;
 use super::{Mode, Rendered, Target, Template, Turn, messages};
+use crate::diagnostic::Diagnostic;
 use crate::dialogue::Dialogue;
-use crate::json::Node;
 
 /// How far a template is trusted with numbered strings.
 #[derive(Debug, Default)]
@@ -37,7 +35,7 @@ const LEAST: u64 = 4;
 
 impl Trust {
     /// Whether it is worth trying.
-    fn is_worth(&self) -> bool {
+    pub(super) fn is_worth(&self) -> bool {
         let (tried, worked) = (self.tried.load(Ordering::Relaxed), self.worked.load(Ordering::Relaxed));
         !self.is_lost.load(Ordering::Relaxed) && (tried < TRIED || worked >= tried / LEAST)
     }
@@ -57,59 +55,49 @@ impl Trust {
 }
 
 impl Template {
-    /// A dialogue rendered on numbered strings, if all of it can be proved so.
-    pub(super) fn by_numbers(&self, subject: &Subject<'_>, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Rendered> {
+    /// What is shown, rendered on numbered strings, if all of it can be proved so; `dialogue` is that by itself.
+    pub(super) fn by_numbers(&self, part: &Part<'_, '_>, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Rendered> {
         if mode == Mode::Blocks || !self.trust.is_worth() {
             return None;
         }
-        let found = self.with_stage(subject, dialogue, |stage, strings| {
-            let case = Case::new(self, stage, strings)?;
+        let found = self.on_stage(part, |stage, numbered| {
+            let case = Case::new(self, stage, numbered, &part.whole.is_reasoning)?;
             case.render(dialogue, mode)
         });
         let is_same = |found: &Rendered| self.render_anew(dialogue, mode).is_ok_and(|anew| found.is_same(&anew));
         self.trust.check(found, is_same)
     }
 
-    /// The text of a dialogue without its last messages.
+    /// The text of what is shown without its last messages; `anew` gives the same in another way.
     pub(super) fn text_by_numbers(
         &self,
-        subject: &Subject<'_>,
-        dialogue: &Dialogue<'_>,
+        part: &Part<'_, '_>,
         without: usize,
         add_generation_prompt: bool,
+        anew: impl Fn() -> Result<(String, Vec<usize>), Diagnostic>,
     ) -> Option<String> {
         if !self.trust.is_worth() {
             return None;
         }
-        let found = self.with_stage(subject, dialogue, |stage, _| {
+        let found = self.on_stage(part, |stage, _| {
             let count = stage.messages.len().saturating_sub(without);
             looked();
             let trace = Trace::new(self.recipes.ways.clone());
             let text = machine::run_traced(&self.program, stage, count, add_generation_prompt, Some(trace)).ok()?;
             (!looked()).then(|| super::marks::strip(&text).text)
         });
-        let is_same = |found: &String| {
-            let anew = self.unproved(dialogue, without, add_generation_prompt);
-            anew.is_ok_and(|(anew, suppressed)| anew == *found && suppressed.is_empty())
-        };
+        let is_same = |found: &String| anew().is_ok_and(|(anew, suppressed)| anew == *found && suppressed.is_empty());
         self.trust.check(found, is_same)
     }
 
-    /// Runs something on the messages with their strings numbered.
-    fn with_stage<T>(
+    /// Runs something on what is shown, its strings numbered.
+    fn on_stage<T>(
         &self,
-        subject: &Subject<'_>,
-        dialogue: &Dialogue<'_>,
-        run: impl FnOnce(machine::Stage<'_>, &[Origin]) -> Option<T>,
+        part: &Part<'_, '_>,
+        run: impl FnOnce(machine::Stage<'_>, &Numbered<'_>) -> Option<T>,
     ) -> Option<T> {
-        let (prepared, strings) = self.with_numbers(subject, dialogue)?;
-        let aliased: Vec<Cow<'_, Node<'_>>> = prepared.iter().map(|message| messages::aliased(&message.node)).collect();
-        let shown: Vec<&Node<'_>> = aliased.iter().map(|node| &**node).collect();
-        let first = (0..shown.len()).map(|message| strings.partition_point(|string| string.message < message));
-        let numbered = Numbered::new(&shown, first.map(|first| first as u32 + 1).collect(), &subject.strings);
-        let around = [None, None, None];
-        let stage = machine::Stage { numbered: Some(&numbered), ..self.stage(&shown, &around) };
-        run(stage, &strings)
+        let (nodes, numbered, around) = (part.nodes(), part.numbered(), [None, None, None]);
+        run(machine::Stage { numbered: Some(&numbered), ..self.stage(&nodes, &around) }, &numbered)
     }
 }
 
@@ -117,7 +105,8 @@ impl Template {
 struct Case<'c> {
     template: &'c Template,
     history: History<'c>,
-    strings: &'c [Origin],
+    numbered: &'c Numbered<'c>,
+    is_reasoning: &'c [bool],
     /// The strings in the row, as they lie without marks.
     prints: Vec<Print>,
 }
@@ -129,7 +118,12 @@ struct Numbers<'h> {
 }
 
 impl<'c> Case<'c> {
-    fn new(template: &'c Template, stage: machine::Stage<'c>, strings: &'c [Origin]) -> Option<Self> {
+    fn new(
+        template: &'c Template,
+        stage: machine::Stage<'c>,
+        numbered: &'c Numbered<'c>,
+        is_reasoning: &'c [bool],
+    ) -> Option<Self> {
         looked();
         let trace = Trace::new(template.recipes.ways.clone());
         let recording = Recording::traced(&template.program, stage, Some(trace)).ok()?;
@@ -139,15 +133,14 @@ impl<'c> Case<'c> {
         let printed = recording.prints().to_vec();
         let history = History::of(recording);
         let prints = printed.into_iter().map(|print| Print { start: history.row.place_of(print.start), ..print });
-        Some(Self { template, prints: prints.collect(), history, strings })
+        Some(Self { template, prints: prints.collect(), history, numbered, is_reasoning })
     }
 
     /// `None` where something is not proved.
     fn render(self, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Rendered> {
-        let mut is_shown = vec![false; self.strings.len()];
+        let mut is_shown = self.is_reasoning.to_vec(); // which may be left out of what is history
         self.prints.iter().for_each(|print| is_shown[root(print.of) as usize - 1] = true);
-        // Reasoning may be left out of what is history.
-        if self.strings.iter().zip(is_shown).any(|(string, is_shown)| !string.is_reasoning && !is_shown) {
+        if self.numbered.numbers.iter().cloned().flatten().any(|number| !is_shown[number as usize - 1]) {
             return None;
         }
         let trained = dialogue.messages.iter().enumerate().filter(|(_, message)| message.train);
@@ -181,10 +174,9 @@ impl<'c> Case<'c> {
             self.after_header(&history, &prompt, &newest, position)?
         };
         let own: Vec<Print> = self.prints_of(&newest, start, usize::MAX).collect();
-        let mut numbers: Vec<usize> = own.iter().map(|print| root(print.of) as usize - 1).collect();
+        let mut numbers: Vec<u32> = own.iter().map(|print| root(print.of)).collect();
         numbers.sort_unstable();
-        let wanted = (0..self.strings.len()).filter(|&string| self.strings[string].message == position);
-        if !numbers.into_iter().eq(wanted) {
+        if !numbers.into_iter().eq(self.numbered.numbers[position].clone()) {
             return None;
         }
         let last = own.last()?;
@@ -193,7 +185,7 @@ impl<'c> Case<'c> {
         let (at, stop) = self.template.stop_in(&turn[end..])?;
         let text = turn[..end + at + stop].to_owned();
         let is_shared = nests && prompt.opening.begins_row() && self.history.row.text[start..].starts_with(&text);
-        let prompt = (!is_shared).then(|| (prompt.opening.from(0).into_owned(), Vec::new()));
+        let prompt = (!is_shared).then(|| (prompt.opening.to_text(text.len()), Vec::new()));
         let shared = is_shared.then_some(start);
         drop(turn);
         *before = Some((position + 1, newest));
@@ -213,7 +205,7 @@ impl<'c> Case<'c> {
             return None;
         }
         let header = prompt.opening.from(history.opening.len());
-        let is_own = |print: &Print| self.strings[root(print.of) as usize - 1].message == position;
+        let is_own = |print: &Print| self.numbered.numbers[position].contains(&root(print.of));
         let (mut scaffold, mut first) = (0, None);
         for print in self.prints_of(newest, 0, usize::MAX) {
             if is_own(&print) {
@@ -303,11 +295,12 @@ mod tests {
             with_dialogue(&messages, |dialogue| {
                 for mode in [Mode::Prove, Mode::Whole] {
                     template.trust.tried.store(0, Ordering::Relaxed);
-                    let Some(subject) = Subject::of(dialogue, template, Some(mode)) else { return };
+                    let Some(whole) = template.whole(dialogue) else { return };
                     all += 1;
-                    rendered += usize::from(template.by_numbers(&subject, dialogue, mode).is_some());
+                    rendered += usize::from(template.by_numbers(&whole.all(), dialogue, mode).is_some());
                     for (without, prompt) in [(0, false), (1, true), (0, true), (2, false)] {
-                        template.text_by_numbers(&subject, dialogue, without, prompt);
+                        let anew = || template.unproved(dialogue, without, prompt);
+                        template.text_by_numbers(&whole.all(), without, prompt, anew);
                     }
                 }
             });

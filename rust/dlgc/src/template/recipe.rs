@@ -142,8 +142,10 @@ pub(super) struct Subject<'d> {
     structure: Vec<u8>,
     ends: Vec<usize>,
     key: u128,
-    /// What it says, in order.
+    /// What it says, in order, and where that begins for each message.
     pub(super) strings: Vec<&'d str>,
+    firsts: Vec<usize>,
+    roles: Vec<Role>,
     /// Whether something of that holds a `<`.
     has_brackets: bool,
 }
@@ -163,29 +165,71 @@ fn is_plain(text: &str) -> bool {
     !is_odd(core.first()) && !is_odd(core.last()) && !has_marks(text)
 }
 
+/// Whether a message may follow another one without being merged with it.
+fn may_follow(before: Role, role: Role, template: &Template) -> bool {
+    before != role || template.abilities.takes_repeated(role)
+}
+
 impl<'d> Subject<'d> {
     /// `None` where the record has no recipe.
     pub(super) fn of(dialogue: &'d Dialogue<'_>, template: &Template, asked: Asked) -> Option<Self> {
+        let is_short = dialogue.messages.len() <= LONGEST;
+        Some(is_short.then(|| Self::read(dialogue, template))??.asked(asked))
+    }
+
+    /// Some of its messages; `None` where these have no recipe.
+    pub(super) fn part(&self, shown: &[usize], asked: Asked) -> Option<Self> {
+        if shown.len() > LONGEST {
+            return None;
+        }
+        let (mut structure, mut ends) = (vec![0], Vec::with_capacity(shown.len()));
+        let (mut strings, mut firsts) = (Vec::with_capacity(self.strings.len()), Vec::with_capacity(shown.len()));
+        for &message in shown {
+            let start = message.checked_sub(1).map_or(1, |before| self.ends[before]);
+            structure.extend_from_slice(&self.structure[start..self.ends[message]]);
+            ends.push(structure.len());
+            firsts.push(strings.len());
+            let end = self.firsts.get(message + 1).copied().unwrap_or(self.strings.len());
+            strings.extend_from_slice(&self.strings[self.firsts[message]..end]);
+        }
+        let roles = shown.iter().map(|&message| self.roles[message]).collect();
+        let part = Self { structure, ends, key: 0, strings, firsts, roles, has_brackets: self.has_brackets };
+        Some(part.asked(asked))
+    }
+
+    /// What is asked of it is part of its structure.
+    fn asked(mut self, asked: Asked) -> Self {
+        self.structure[0] = asked.map_or(u8::MAX, |mode| mode as u8);
+        self.key = xxh3_128(&self.structure);
+        self
+    }
+
+    /// Whether one message may follow another without being merged with it.
+    pub(super) fn may_follow(&self, before: usize, message: usize, template: &Template) -> bool {
+        may_follow(self.roles[before], self.roles[message], template)
+    }
+
+    /// `None` where nothing of the record can be told from its structure.
+    pub(super) fn read(dialogue: &'d Dialogue<'_>, template: &Template) -> Option<Self> {
         let Dialogue { messages, tools, documents, template_kwargs, running, .. } = dialogue;
         let around = [tools, documents, template_kwargs];
         let has_state = running.is_some() || messages.iter().any(|message| message.state.is_some());
-        if around.into_iter().any(Option::is_some)
-            || messages.len() > LONGEST
-            || has_state && template.state != StateMode::Ignore
-        {
+        if around.into_iter().any(Option::is_some) || has_state && template.state != StateMode::Ignore {
             return None;
         }
         let mut structure = Vec::with_capacity(20 * messages.len() + 1);
-        structure.push(asked.map_or(u8::MAX, |mode| mode as u8));
+        structure.push(0); // what is asked
         let mut ends = Vec::with_capacity(messages.len());
         let mut strings = Vec::with_capacity(messages.len() + 4);
-        let mut before = None;
+        let mut firsts = Vec::with_capacity(messages.len());
+        let mut roles: Vec<Role> = Vec::with_capacity(messages.len());
         for message in messages {
-            let merges =
-                before.replace(message.role) == Some(message.role) && !template.abilities.takes_repeated(message.role);
-            if merges || !message.tool_calls.is_empty() {
+            let follows = roles.last().is_none_or(|&before| may_follow(before, message.role, template));
+            if !follows || !message.tool_calls.is_empty() {
                 return None;
             }
+            roles.push(message.role);
+            firsts.push(strings.len());
             structure.extend([message.role as u8, u8::from(message.reasoning.is_some())]);
             strings.push(&**message.content.as_ref()?);
             strings.extend(message.reasoning.as_deref());
@@ -209,8 +253,8 @@ impl<'d> Subject<'d> {
                 return None;
             }
         }
-        let key = xxh3_128(&structure);
-        strings.iter().all(|text| is_plain(text)).then_some(Self { structure, ends, key, strings, has_brackets })
+        let read = Self { structure, ends, key: 0, strings, firsts, roles, has_brackets };
+        read.strings.iter().all(|text| is_plain(text)).then_some(read)
     }
 
     /// What a turn's prompt and target depend on.

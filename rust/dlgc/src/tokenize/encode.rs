@@ -11,7 +11,6 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use foldhash::fast::RandomState;
 use serde_json::{Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -20,6 +19,7 @@ use tokenizers::{
     Tokenizer as Reference,
 };
 
+use super::added::Finder;
 use super::engine::{Engine, Known};
 use super::fast::Fast;
 use super::proof::Difference;
@@ -47,19 +47,26 @@ impl PartialEq for Encoded {
 /// How many ids a text may have more than one that begins like it, without asking for more memory.
 const ROOM: usize = 64;
 
-/// Bytes of added tokens that are few.
-const FEW: usize = 1 << 12;
+/// Longer texts are encoded piece by piece, so that some of them are compared with the reference.
+const MOST_AT_ONCE: usize = 1 << 19;
 
 /// Pieces of text that were encoded before. Windows of one dialogue say most things several times.
 #[derive(Debug, Default)]
-pub struct Memory(RefCell<HashMap<Box<str>, Rc<Encoded>, RandomState>>);
+pub struct Memory(RefCell<HashMap<Box<str>, Piece, RandomState>>);
+
+/// A piece of a text that was encoded.
+#[derive(Debug, Clone)]
+struct Piece {
+    of: Rc<Encoded>,
+    /// Where it begins there, in bytes, and its tokens.
+    start: usize,
+    tokens: Range<usize>,
+}
 
 /// Finds the added tokens behind which text is encoded by itself.
 struct Borders {
-    /// All added tokens that are looked for in text as it is, in the reference's own way.
-    finder: AhoCorasick,
-    /// Which of them leave what is around them alone.
-    is_border: Vec<bool>,
+    /// All added tokens that are looked for in text as it is, and whether they leave what is around them alone.
+    finder: Finder<bool>,
     /// The ids of those, and the length of the longest of all, in bytes.
     ids: HashSet<u32, RandomState>,
     longest: usize,
@@ -319,8 +326,7 @@ impl Encoder {
         let mut out = Encoded { is_said: true, ..Encoded::default() };
         let mut at = 0;
         for piece in self.pieces(text) {
-            let encoded = self.remembered(piece, memory)?;
-            out.append(&encoded, at);
+            out.append_piece(&self.remembered(piece, memory)?, at);
             at += piece.len();
         }
         Ok(out)
@@ -347,8 +353,7 @@ impl Encoder {
         out.ids.extend_from_slice(&known.ids[..border]);
         out.offsets.extend_from_slice(&known.offsets[..border]);
         for piece in self.pieces(&text[at..]) {
-            let encoded = self.remembered(piece, memory)?;
-            out.append(&encoded, at);
+            out.append_piece(&self.remembered(piece, memory)?, at);
             at += piece.len();
         }
         debug_assert_eq!(out, self.encode_again(text, memory)?, "ids of a text that begins like another");
@@ -357,30 +362,65 @@ impl Encoder {
 
     /// How many ids a text has in which nothing is suppressed.
     pub(super) fn count(&self, text: &str, memory: &Memory) -> Result<usize> {
-        self.pieces(text).map(|piece| Ok(self.remembered(piece, memory)?.ids.len())).sum()
+        self.pieces(text).map(|piece| Ok(self.remembered(piece, memory)?.tokens.len())).sum()
     }
 
-    fn remembered(&self, piece: &str, memory: &Memory) -> Result<Rc<Encoded>> {
+    fn remembered(&self, piece: &str, memory: &Memory) -> Result<Piece> {
         if let Some(known) = memory.0.borrow().get(piece) {
-            return Ok(Rc::clone(known));
+            return Ok(known.clone());
         }
-        let encoded = Rc::new(self.engine.encode(piece)?);
-        memory.0.borrow_mut().insert(piece.into(), Rc::clone(&encoded));
-        Ok(encoded)
+        let of = Rc::new(self.engine.encode(piece)?);
+        let found = Piece { start: 0, tokens: 0..of.ids.len(), of };
+        memory.0.borrow_mut().insert(piece.into(), found.clone());
+        Ok(found)
+    }
+
+    /// Encodes a text in which nothing is suppressed as one, which takes less than piece by piece, and remembers its pieces.
+    pub(super) fn learn(&self, text: &str, memory: &Memory) -> Result<Rc<Encoded>> {
+        if self.engine.fast().is_err() || text.len() > MOST_AT_ONCE {
+            return self.encode_again(text, memory).map(Rc::new);
+        }
+        let of = Rc::new(self.engine.encode(text)?);
+        if !of.offsets.is_sorted_by_key(|&(start, _)| start) {
+            return Ok(of); // a normaliser moves characters
+        }
+        let (mut start, mut first) = (0, 0);
+        for piece in self.pieces(text) {
+            let end = start + piece.len();
+            let last = first + of.offsets[first..].partition_point(|&(token, _)| token < end);
+            let begins = |token: usize, at: usize| of.offsets.get(token).map_or(text.len(), |&(start, _)| start) == at;
+            if begins(first, start) && begins(last, end) {
+                let found = Piece { of: Rc::clone(&of), start, tokens: first..last };
+                debug_assert_eq!(found.cut(), self.engine.encode(piece)?, "a piece of a text is encoded as by itself");
+                let mut memory = memory.0.borrow_mut();
+                if !memory.contains_key(piece) {
+                    memory.insert(piece.into(), found);
+                }
+            }
+            (start, first) = (end, last);
+        }
+        Ok(of)
     }
 
     /// A text in pieces that are encoded each by itself.
     fn pieces<'t>(&'t self, text: &'t str) -> impl Iterator<Item = &'t str> + 't {
-        let found = self.loaded.borders.iter().flat_map(move |borders| {
-            let is_border = |found: &aho_corasick::Match| borders.is_border[found.pattern().as_usize()];
-            borders.finder.find_iter(text).filter(is_border).map(|found| found.start())
-        });
-        let mut ends = found.filter(|&at| at > 0).chain(std::iter::once(text.len()));
-        let mut start = 0;
+        let (mut start, mut from) = (0, 0);
+        let mut border = move || loop {
+            let (at, end, is_border) = self.loaded.borders.as_ref()?.finder.find(text, from)?;
+            from = end;
+            if is_border && at > 0 {
+                return Some(at);
+            }
+        };
+        let mut is_done = false;
         std::iter::from_fn(move || {
-            let end = ends.next()?;
-            let piece = &text[start..end];
-            start = end;
+            if is_done {
+                return None;
+            }
+            let end = border();
+            is_done = end.is_none();
+            let piece = &text[start..end.unwrap_or(text.len())];
+            start += piece.len();
             Some(piece)
         })
     }
@@ -503,14 +543,11 @@ impl Borders {
         let is_blank = |token: &AddedToken| token.content.chars().any(char::is_whitespace);
         let is_border = |token: &&AddedToken| !(takes(token) || token.single_word || is_taken && is_blank(token));
         let is_border: Vec<bool> = tokens.iter().map(is_border).collect();
-        let contents = tokens.iter().map(|token| token.content.as_bytes());
-        let longest = contents.clone().map(<[u8]>::len).max()?;
-        // Few tokens make a small table, which is looked up faster.
-        let kind = (contents.clone().map(<[u8]>::len).sum::<usize>() < FEW).then_some(AhoCorasickKind::DFA);
-        let builder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).kind(kind).clone();
-        let finder = builder.build(contents).ok()?;
+        let contents = tokens.iter().map(|token| token.content.as_str());
+        let longest = contents.clone().map(str::len).max()?;
+        let finder = Finder::of(&contents.zip(is_border.iter().copied()).collect::<Vec<_>>()).ok()??;
         let ids = numbers.into_iter().zip(&is_border).filter(|(_, is_border)| **is_border).map(|(id, _)| id).collect();
-        is_border.contains(&true).then_some(Self { finder, is_border, ids, longest })
+        is_border.contains(&true).then_some(Self { finder, ids, longest })
     }
 }
 
@@ -550,6 +587,15 @@ fn is_lossless(reference: &Reference) -> bool {
         && ByteLevel::alphabet().into_iter().all(|byte| reference.token_to_id(&byte.to_string()).is_some())
 }
 
+impl Piece {
+    /// The same by itself.
+    fn cut(&self) -> Encoded {
+        let mut cut = Encoded { is_said: true, ..Encoded::default() };
+        cut.append_piece(self, 0);
+        cut
+    }
+}
+
 impl Encoded {
     pub(super) fn of(encoding: &Encoding) -> Self {
         Self { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec(), is_said: false }
@@ -566,5 +612,12 @@ impl Encoded {
         self.is_said &= other.is_said;
         self.ids.extend_from_slice(&other.ids);
         self.offsets.extend(other.offsets.iter().map(|&(start, end)| (start + at, end + at)));
+    }
+
+    /// Adds a piece that begins at a place.
+    fn append_piece(&mut self, Piece { of, start, tokens }: &Piece, at: usize) {
+        self.is_said &= of.is_said;
+        self.ids.extend_from_slice(&of.ids[tokens.clone()]);
+        self.offsets.extend(of.offsets[tokens.clone()].iter().map(|&(from, to)| (from + at - start, to + at - start)));
     }
 }

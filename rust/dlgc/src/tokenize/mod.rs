@@ -6,6 +6,7 @@
 //! run. What is guaranteed of a trained turn: the ids before its target are exactly the ids of its prompt, its tokens lie
 //! wholly inside the target, and the last ones are its stop.
 
+mod added;
 mod control;
 mod encode;
 mod engine;
@@ -37,6 +38,12 @@ pub use encode::Memory;
 /// Tokens that most templates write around a message.
 const AROUND_MESSAGE: usize = 5;
 
+/// So far behind a message the next one is looked for by comparing, in bytes: less than a searcher takes to be made.
+const NEAR: usize = 256;
+
+/// At its ends a text may share so many tokens with what stands around it.
+const SHARED: usize = 2;
+
 /// The label of a token that is not trained.
 pub const UNTRAINED: i32 = -100;
 
@@ -45,8 +52,8 @@ pub struct Tokenizer {
     encoder: Encoder,
     control: ControlTokens,
     difference: Option<Difference>,
-    /// Whether rows go without their text, which takes more than twice the memory of their ids and labels.
-    is_lean: bool,
+    /// Up to how many tokens rows go without their text, which takes twice the memory of their ids and labels.
+    lean: Option<u64>,
 }
 
 /// One tokenised rendering.
@@ -120,7 +127,7 @@ impl Tokenizer {
         let json = files.file("tokenizer.json").unwrap_or_default();
         let encoder = Encoder::load(json, &files.declared_tokens())
             .map_err(|error| error.context(format!("while loading the tokenizer `{}`", files.origin)))?;
-        let mut tokenizer = Self { encoder, control: ControlTokens::default(), difference: None, is_lean: false };
+        let mut tokenizer = Self { encoder, control: ControlTokens::default(), difference: None, lean: None };
         tokenizer.set_control(tokenizer.special_tokens(), ControlPolicy::default());
         Ok(tokenizer)
     }
@@ -135,14 +142,15 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Rows go without their text and offsets from now on, unless these are small.
-    pub fn leave_out_texts(&mut self) {
-        self.is_lean = true;
+    /// Rows go without their text and offsets from now on: large ones, and those of at most so many tokens. Who cuts a row
+    /// that is longer needs them.
+    pub fn leave_out_texts(&mut self, longest: u64) {
+        self.lean = Some(longest);
     }
 
     /// Whether they do.
     pub fn is_lean(&self) -> bool {
-        self.is_lean
+        self.lean.is_some()
     }
 
     /// Compares what had to wait until the reference was read, which is read beside the work where a tokenizer was tested
@@ -316,9 +324,23 @@ impl Tokenizer {
         let calls = message.tool_calls.iter().map(|call| (call.name.len() + call.arguments.range.len()) / 4);
         let beside = calls.sum::<usize>() + reasoning.unwrap_or_default() + AROUND_MESSAGE;
         let (counted, guessed) = content.unwrap_or_default();
-        // At its ends a text may share a token with what stands around it.
-        let least = counted.map_or(0, |tokens| tokens.saturating_sub(2));
+        let least = counted.map_or(0, |tokens| tokens.saturating_sub(SHARED));
         Expected { about: (counted.unwrap_or(guessed) + beside) as u64, least: least as u64 }
+    }
+
+    /// How many tokens the text has that a whole dialogue is rendered to, and those that each of its messages has, where that is
+    /// known of all. What is rendered of the dialogue later is mostly made of what this was.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
+    pub fn learn(
+        &self,
+        text: &str,
+        messages: &[Message<'_>],
+        memory: &Memory,
+    ) -> Result<(usize, Option<Vec<Expected>>)> {
+        let encoded = self.encoder.learn(text, memory)?;
+        Ok((encoded.ids.len(), expected_in(text, &encoded, messages)))
     }
 
     fn encode(&self, text: &str, suppressed: &[usize]) -> Result<Encoded> {
@@ -371,6 +393,13 @@ impl Tokenizer {
     }
 }
 
+/// The first place of something in a text: near its beginning, most likely.
+fn place_of(said: &[u8], text: &[u8]) -> Option<usize> {
+    let Some(&first) = said.first() else { return Some(0) };
+    let mut begins = memchr::memchr_iter(first, &text[..text.len().min(NEAR)]);
+    begins.find(|&at| text[at..].starts_with(said)).or_else(|| memchr::memmem::find(text, said))
+}
+
 /// The hash of texts, each closed by a zero byte.
 fn hash_of_targets<'t>(targets: impl Iterator<Item = &'t str>) -> u64 {
     let mut hash = Xxh3::new();
@@ -379,4 +408,22 @@ fn hash_of_targets<'t>(targets: impl Iterator<Item = &'t str>) -> u64 {
         hash.update(&[0]);
     }
     hash.digest()
+}
+
+/// The tokens of messages in the text that they are rendered to, if each is found there after the one before.
+fn expected_in(text: &str, encoded: &Encoded, messages: &[Message<'_>]) -> Option<Vec<Expected>> {
+    let (mut at, mut begins, mut least) =
+        (0, Vec::with_capacity(messages.len() + 1), Vec::with_capacity(messages.len()));
+    for message in messages {
+        let said = message.content.as_deref().unwrap_or_default().trim();
+        let start = at + place_of(said.as_bytes(), &text.as_bytes()[at..])?;
+        at = start + said.len();
+        let first = encoded.offsets.partition_point(|&(token, _)| token < start);
+        let last = encoded.offsets.partition_point(|&(_, end)| end <= at);
+        begins.push(first);
+        least.push(last.saturating_sub(first + SHARED) as u64);
+    }
+    begins.push(encoded.ids.len());
+    let about = begins.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as u64);
+    Some(about.zip(least).map(|(about, least)| Expected { about, least }).collect())
 }

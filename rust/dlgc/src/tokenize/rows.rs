@@ -50,11 +50,11 @@ impl Tokenizer {
                     };
                     match placed {
                         Ok(Placed { own: None, tokens, ending }) => shared.train(turn.message, &tokens, ending),
-                        Ok(Placed { own: Some(row), tokens, ending }) => {
+                        Ok(Placed { own: Some(OwnRow { text, mut encoded, .. }), tokens, ending }) => {
                             target.own_row = true;
-                            let mut example = Example::bare(row.encoded.ids.clone());
+                            let mut example = Example::bare(std::mem::take(&mut encoded.ids));
                             example.train(turn.message, &tokens, ending);
-                            apart.push(self.finished(example, row.text, row.encoded)?);
+                            apart.push(self.finished(example, text, encoded)?);
                         }
                         Err(why) => turn.target = Err(why),
                     }
@@ -84,7 +84,7 @@ impl Tokenizer {
         rendered.turns = turns;
         let mut examples = Vec::with_capacity(1 + apart.len());
         if shared.labels.iter().any(|&label| label != UNTRAINED) {
-            let text = if self.is_lean { std::mem::take(&mut rendered.text) } else { rendered.text.clone() };
+            let text = if self.is_lean() { std::mem::take(&mut rendered.text) } else { rendered.text.clone() };
             examples.push(self.finished(shared, text, encoded)?);
         }
         examples.append(&mut apart);
@@ -95,7 +95,7 @@ impl Tokenizer {
     fn finished(&self, mut example: Example, text: String, encoded: Encoded) -> Run<Example> {
         (example.is_said, example.text, example.offsets) = (encoded.is_said, text, encoded.offsets);
         self.hash(&mut example)?;
-        if self.is_lean && example.text.len() > LARGE {
+        if self.lean.is_some_and(|longest| example.text.len() > LARGE || example.input_ids.len() as u64 <= longest) {
             (example.is_said, example.text, example.offsets) = Default::default();
         }
         Ok(example)
@@ -106,7 +106,7 @@ impl Tokenizer {
         &self,
         rendered: &mut Rendered,
         encoded: &Encoded,
-        target: &Target,
+        target: &mut Target,
         taken: &Example,
         memory: Option<&Memory>,
     ) -> Run<Result<Placed, Diagnostic>> {
@@ -216,21 +216,20 @@ impl Tokenizer {
         &self,
         rendered: &Rendered,
         encoded: &Encoded,
-        target: &Target,
+        target: &mut Target,
         memory: Option<&Memory>,
     ) -> Run<Option<OwnRow>> {
-        let (prompt, mut suppressed) = match (&target.prompt, target.shared) {
-            (Some((prompt, suppressed)), _) => (prompt.as_str(), suppressed.clone()),
-            (None, start) => {
-                let start = start.expect("a target without a prompt is shared");
-                let suppressed = rendered.suppressed.iter().copied().filter(|&at| at < start).collect();
-                (&rendered.text[..start], suppressed)
-            }
-        };
-        let before = suppressed.len();
-        suppressed.extend(target.suppressed.iter().map(|at| at + prompt.len()));
-        let text = format!("{prompt}{}", target.text);
-        let range = prompt.len()..text.len();
+        let of_own = if self.is_lean() { target.prompt.take() } else { target.prompt.clone() };
+        let (mut text, mut suppressed) = of_own.unwrap_or_else(|| {
+            let start = target.shared.expect("a target without a prompt is shared");
+            let suppressed = rendered.suppressed.iter().copied().filter(|&at| at < start).collect();
+            (rendered.text[..start].to_owned(), suppressed)
+        });
+        let (before, start) = (suppressed.len(), text.len());
+        suppressed.extend(target.suppressed.iter().map(|at| at + start));
+        text.push_str(&target.text);
+        let range = start..text.len();
+        let prompt = &text[..start];
         let is_plain = suppressed.is_empty() && rendered.suppressed.is_empty();
         let whole = match memory.filter(|_| is_plain) {
             Some(memory) => self.encoder.encode_like(&text, (&rendered.text, encoded), memory)?,

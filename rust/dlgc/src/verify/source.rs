@@ -50,7 +50,7 @@ pub fn confirm(folder: &Path, sources: &[String], scratch: &Path, monitor: &mut 
     let manifest = Manifest::load(folder)?;
     let options = CompileOptions::of_dataset(folder, &manifest)?;
     let mut compiler = Compiler::load(&options)?;
-    compiler.tokenizer.leave_out_texts();
+    compiler.leave_out_texts();
     let mut problems = Problems::default();
     let mut notes = Vec::new();
     let (inputs, files) = inputs(sources, &manifest, &mut problems, &mut notes)?;

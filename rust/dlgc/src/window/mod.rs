@@ -120,20 +120,25 @@ impl Layout {
         self.cuts.partition_point(|cut| cut.at < turn).max(1) - 1
     }
 
-    /// What a window shows that begins at a cut and ends before message `end`; it trains the turns among `turns`.
-    pub fn view<'a>(&self, whole: &'a Dialogue<'_>, cut: usize, end: usize, turns: &Range<usize>) -> View<'a> {
+    /// The messages that a window shows which begins at a cut and ends before message `end`.
+    pub fn shown(&self, cut: usize, end: usize) -> Vec<usize> {
         let Cut { at, question } = &self.cuts[cut];
-        let shown = (0..self.head).chain(question.clone()).chain(*at..end);
+        (0..self.head).chain(question.clone()).chain(*at..end).collect()
+    }
+
+    /// What such a window shows; it trains the turns among `turns`.
+    pub fn view<'a>(&self, whole: &'a Dialogue<'_>, cut: usize, end: usize, turns: &Range<usize>) -> View<'a> {
+        let at = self.cuts[cut].at;
         let trained: &[Range<usize>] = self.turns.get(turns.clone()).unwrap_or_default();
         let is_trained = |index: &usize| trained.iter().any(|turn| turn.contains(index));
-        let sources: Vec<Option<usize>> = shown.map(Some).collect();
+        let sources: Vec<Option<usize>> = self.shown(cut, end).into_iter().map(Some).collect();
         let message = |&source: &Option<usize>| {
             let source = source.expect("no summary is there yet");
             let message = &whole.messages[source];
             Message { train: message.train && is_trained(&source), ..message.lent() }
         };
         let messages = sources.iter().map(message).collect();
-        let running = whole.messages[self.head..*at].iter().rev().find_map(|message| message.state.as_ref());
+        let running = whole.messages[self.head..at].iter().rev().find_map(|message| message.state.as_ref());
         let dialogue = Dialogue {
             messages,
             running: running.map(Node::lent),

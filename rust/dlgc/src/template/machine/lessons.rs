@@ -12,6 +12,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::Hasher;
+use std::ops::Range;
 use std::rc::Rc;
 
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
@@ -26,10 +27,11 @@ use crate::template::program::{Arithmetic, Comparison, Expression, Name, Target}
 #[derive(Debug)]
 pub(in crate::template) struct Numbered<'a> {
     /// For each message, a hash of all of it but its numbered strings.
-    shapes: Vec<u128>,
-    /// For each message, the number of its first string; and one more than the last number.
-    first: Vec<u32>,
-    strings: &'a [&'a str],
+    pub(in crate::template) shapes: Vec<u128>,
+    /// For each message, the numbers of its strings. Numbers between those of two messages may be of none.
+    pub(in crate::template) numbers: Vec<Range<u32>>,
+    /// The strings by their numbers.
+    pub(in crate::template) strings: &'a [&'a str],
 }
 
 /// Turns by the loop: the program, the statement, and the variables around it.
@@ -201,22 +203,10 @@ pub(super) struct Lesson {
 }
 
 impl<'a> Numbered<'a> {
-    /// `first` says for each message the number of its first string.
-    pub(in crate::template) fn new(messages: &[&Node<'_>], mut first: Vec<u32>, strings: &'a [&'a str]) -> Self {
-        first.push(strings.len() as u32 + 1);
-        let mut scratch = Vec::with_capacity(256);
-        let shape = |message: &&Node<'_>| {
-            scratch.clear();
-            shape(message, &mut scratch);
-            xxh3_128(&scratch)
-        };
-        Self { shapes: messages.iter().map(shape).collect(), first, strings }
-    }
-
     /// The message of a string, and its place among those of the message.
     fn of(&self, number: u32) -> (usize, u32) {
-        let message = self.first.partition_point(|&first| first <= root(number)) - 1;
-        (message, root(number) - self.first[message])
+        let message = self.numbers.partition_point(|numbers| numbers.start <= root(number)) - 1;
+        (message, root(number) - self.numbers[message].start)
     }
 
     /// How long a string is, stripped as its number says.
@@ -226,13 +216,20 @@ impl<'a> Numbered<'a> {
     }
 
     fn string(&self, message: usize, index: u32) -> (u32, &'a str) {
-        let number = self.first[message] + index;
+        let number = self.numbers[message].start + index;
         (number, self.strings[number as usize - 1])
     }
 }
 
+/// A hash of all of a message but its numbered strings.
+pub(in crate::template) fn shape(message: &Node<'_>) -> u128 {
+    let mut out = Vec::with_capacity(256);
+    write_shape(message, &mut out);
+    xxh3_128(&out)
+}
+
 /// All of a node but its numbered strings, so that no two nodes say the same.
-fn shape(node: &Node<'_>, out: &mut Vec<u8>) {
+fn write_shape(node: &Node<'_>, out: &mut Vec<u8>) {
     let text = |text: &str, out: &mut Vec<u8>| {
         out.extend((text.len() as u32).to_le_bytes());
         out.extend(text.as_bytes());
@@ -252,14 +249,14 @@ fn shape(node: &Node<'_>, out: &mut Vec<u8>) {
         Json::Array(elements) => {
             out.push(5);
             out.extend((elements.len() as u32).to_le_bytes());
-            elements.iter().for_each(|element| shape(element, out));
+            elements.iter().for_each(|element| write_shape(element, out));
         }
         Json::Object(members) => {
             out.push(6);
             out.extend((members.len() as u32).to_le_bytes());
             for member in members {
                 text(&member.key, out);
-                shape(&member.node, out);
+                write_shape(&member.node, out);
             }
         }
     }

@@ -35,7 +35,7 @@ use recording::{Differences, Recorder, Step, Tape};
 use trace::Tracer;
 use value::{Frame, Text, Value};
 
-pub(super) use lessons::Numbered;
+pub(super) use lessons::{Numbered, shape};
 pub(super) use recording::{Branch, Recording};
 pub(super) use trace::{Condition, Part, Print, Trace, Way, Ways, root};
 pub(super) use value::{looked, traced};

@@ -6,7 +6,6 @@
 //! What is not known for certain (a token that looks at its neighbours, any tokenizer with an unknown part) is left to the
 //! reference.
 
-mod added;
 mod blocks;
 mod build;
 mod cache;
@@ -27,10 +26,10 @@ use tokenizers::normalizers::NFC;
 use tokenizers::tokenizer::normalizer::Range::Normalized;
 use tokenizers::{NormalizedString, Normalizer};
 
+use super::added::Finder;
 use super::encode::{Encoded, fail};
 use crate::error::Result;
 
-use added::{Finder, Token};
 use cache::{Beginning, Cache, GROUP, Group, Key};
 use joins::{Joins, THREE_BYTES};
 use merge::{Few, Merges, SOME, Scratch};
@@ -52,12 +51,20 @@ const FIRST_KEY: Key = 0x80 << 120;
 /// An id that no token has.
 const NO_ID: u32 = u32::MAX;
 
+/// What is to be known of an added token.
+#[derive(Debug, Clone, Copy)]
+struct Token {
+    id: u32,
+    /// Whether it is found without a look at its neighbours, and takes nothing of them.
+    is_plain: bool,
+}
+
 /// A tokenizer that is known.
 pub(super) struct Fast {
     kind: Kind,
     nfc: bool,
-    added: Option<Finder>,
-    normalized: Option<Finder>,
+    added: Option<Finder<Token>>,
+    normalized: Option<Finder<Token>>,
     merges: Merges,
     joins: Joins,
     /// The symbol of each byte, and whether some have none.
@@ -699,7 +706,7 @@ impl Fast {
 
 /// Appends the added tokens of a range, and what `between` makes of the text around them.
 fn each<S: Sink>(
-    finder: Option<&Finder>,
+    finder: Option<&Finder<Token>>,
     text: &str,
     range: Range<usize>,
     writer: &mut Writer<'_, S>,

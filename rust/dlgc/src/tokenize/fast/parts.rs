@@ -6,8 +6,9 @@
 use serde_json::{Value, json};
 use tokenizers::{AddedToken, ModelWrapper, NormalizedString, Normalizer, Tokenizer as Reference};
 
-use super::added::{Finder, Token};
+use super::Token;
 use super::split::Splitter;
+use crate::tokenize::added::Finder;
 
 /// The sign for a space in vocabularies of SentencePiece.
 pub(super) const SPACE_SIGN: char = '▁';
@@ -29,8 +30,8 @@ pub(super) struct Parts {
     /// Whether a piece that is a token is taken whole, whatever the merges say.
     pub(super) ignore_merges: bool,
     /// Added tokens that are looked for in the text, and those that are in what the normaliser leaves of it.
-    pub(super) added: Option<Finder>,
-    pub(super) normalized: Option<Finder>,
+    pub(super) added: Option<Finder<Token>>,
+    pub(super) normalized: Option<Finder<Token>>,
 }
 
 /// Why a tokenizer is not encoded here.
@@ -58,7 +59,7 @@ impl Parts {
         if matches!(kind, Kind::Characters { .. }) && (bpe.ignore_merges || !bpe.byte_fallback) {
             return Err("characters that it does not know do not become bytes".to_owned());
         }
-        let (added, normalized) = finders(reference)?;
+        let [added, normalized] = finders(reference)?;
         if normalized.is_some() && matches!(kind, Kind::Characters { .. }) {
             return Err("it looks for added tokens in normalised text".to_owned());
         }
@@ -111,7 +112,7 @@ fn characters(normalizer: &[Value], pre_tokenizer: &Value) -> Option<Kind> {
 }
 
 /// Finders of added tokens: in text, and in normalised text.
-fn finders(reference: &Reference) -> Result<(Option<Finder>, Option<Finder>), Why> {
+fn finders(reference: &Reference) -> Result<[Option<Finder<Token>>; 2], Why> {
     let mut added: Vec<(u32, AddedToken)> = reference.get_added_tokens_decoder().into_iter().collect();
     added.sort_by_key(|(id, _)| *id);
     let (mut raw, mut normalized) = (Vec::new(), Vec::new());
@@ -135,5 +136,5 @@ fn finders(reference: &Reference) -> Result<(Option<Finder>, Option<Finder>), Wh
             return Err("two of its added tokens have one text".to_owned());
         }
     }
-    Ok((Finder::of(&raw)?, Finder::of(&normalized)?))
+    Ok([Finder::of(&raw)?, Finder::of(&normalized)?])
 }

@@ -2,10 +2,10 @@
 
 use aho_corasick::{AhoCorasick, Anchored, Input, MatchKind, StartKind};
 
-/// Finds added tokens.
-pub(super) struct Finder {
+/// Finds added tokens, of each of which something is known.
+pub(super) struct Finder<T> {
     automaton: AhoCorasick,
-    tokens: Vec<Token>,
+    tokens: Vec<T>,
     /// Whether a token may begin with a byte, and with two.
     first: [bool; 256],
     pairs: Vec<u64>,
@@ -13,32 +13,25 @@ pub(super) struct Finder {
     only: Option<u8>,
 }
 
-/// What is to be known of an added token.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Token {
-    pub(super) id: u32,
-    /// Whether it is found without a look at its neighbours, and takes nothing of them.
-    pub(super) is_plain: bool,
-}
-
-impl Finder {
+impl<T: Copy> Finder<T> {
     /// `None` where there are no tokens.
-    pub(super) fn of(tokens: &[(String, Token)]) -> Result<Option<Self>, String> {
+    pub(super) fn of<S: AsRef<str>>(tokens: &[(S, T)]) -> Result<Option<Self>, String> {
         if tokens.is_empty() {
             return Ok(None);
         }
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .start_kind(StartKind::Anchored)
-            .build(tokens.iter().map(|(text, _)| text))
+            .build(tokens.iter().map(|(text, _)| text.as_ref()))
             .map_err(|error| error.to_string())?;
         let mut finder =
             Self { automaton, tokens: Vec::new(), first: [false; 256], pairs: vec![0; 1 << 10], only: None };
         for (text, token) in tokens {
             finder.tokens.push(*token);
-            let first = text.as_bytes()[0];
+            let text = text.as_ref().as_bytes();
+            let first = text[0];
             finder.first[usize::from(first)] = true;
-            let seconds = match text.as_bytes().get(1) {
+            let seconds = match text.get(1) {
                 Some(&second) => second..=second,
                 None => 0..=255,
             };
@@ -53,7 +46,7 @@ impl Finder {
     }
 
     /// The first added token from a place on: where it begins and ends.
-    pub(super) fn find(&self, text: &str, from: usize) -> Option<(usize, usize, Token)> {
+    pub(super) fn find(&self, text: &str, from: usize) -> Option<(usize, usize, T)> {
         let bytes = text.as_bytes();
         let mut at = from;
         loop {
