@@ -160,7 +160,7 @@ fn take(
             ..Provenance::default()
         };
         let provenance = vec![provenance];
-        let row = Row { input_ids: example.input_ids, labels: example.labels, provenance, preference: None };
+        let row = Row { input_ids: example.input_ids, labels: example.labels, provenance, ..Row::default() };
         writer.row("train", row)?;
     }
     writer.close_full_shards()?;

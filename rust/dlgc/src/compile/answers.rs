@@ -151,7 +151,7 @@ impl Answered {
     }
 
     fn longest(&self) -> u64 {
-        self.examples().map(|example| example.input_ids.len() as u64).max().unwrap_or_default()
+        self.examples().map(|example| example.length() as u64).max().unwrap_or_default()
     }
 
     /// Why a pair prefers nothing.
@@ -391,6 +391,7 @@ impl Compiler {
                 labels: vec![UNTRAINED; prompt.len()],
                 provenance: Vec::new(),
                 preference: Some(Preference { prompt: prompt.len() as u64, prompt_hash, judgement, negative }),
+                ..Row::default()
             }
         };
         let say = |row: &mut Row, (ids, labels): (&[i32], &[i32]), example: &Example| -> Result<()> {

@@ -228,7 +228,7 @@ impl Compiler {
             about.codes = codes.into_iter().collect();
             about.counts[2] = outcome.trained as i64;
             for row in &outcome.rows {
-                about.counts[3] += row.input_ids.len() as i64;
+                about.counts[3] += row.length() as i64;
                 about.counts[4] += row.labels.iter().filter(|&&label| label != UNTRAINED).count() as i64;
                 about.counts[5] += 1;
             }
@@ -406,7 +406,8 @@ fn row(origin: &Provenance, window: usize, example: Example) -> Row {
         target_hash: example.target_hash,
         ..origin.clone()
     };
-    Row { input_ids: example.input_ids, labels: example.labels, provenance: vec![provenance], preference: None }
+    let Example { before, input_ids, labels, .. } = example;
+    Row { before, input_ids, labels, provenance: vec![provenance], preference: None }
 }
 
 fn about(dialogue: &Dialogue<'_>, location: &Location, format: &Arc<str>, fold: i32) -> DialogueRow {

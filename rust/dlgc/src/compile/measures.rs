@@ -263,10 +263,10 @@ impl<'r, 'a> Rows<'r, 'a> {
     pub(super) fn all_fit(&mut self, window: &Window, examples: &[Example]) -> bool {
         let budget = self.limits.budget;
         let mut fit = true;
-        for example in examples.iter().filter(|example| example.input_ids.len() as u64 > budget) {
+        for example in examples.iter().filter(|example| example.length() as u64 > budget) {
             let message = *example.trained_messages.last().expect("a row trains something");
             let turn = self.layout.turns.partition_point(|turn| turn.end <= message);
-            let length = example.input_ids.len() as u64;
+            let length = example.length() as u64;
             let known = self.rendering(window.cut, turn);
             let longer = self.longer.entry(turn).or_default();
             *longer = length.saturating_sub(known).max(*longer + 1);

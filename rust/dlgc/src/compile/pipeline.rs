@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -44,7 +45,8 @@ pub(super) trait Pass: Sync {
         None
     }
 
-    /// Called before anything that came of the records is to last: what there was no time to check is checked now.
+    /// Called before anything that came of the records is to last, and when there is time: what there was none to check is
+    /// checked now.
     fn settle(&self) -> Result<()> {
         Ok(())
     }
@@ -117,7 +119,7 @@ impl Destination for Writing<'_> {
             if let Some(dialogue) = compiled.dialogue {
                 self.writer.dialogue(dialogue)?;
             }
-            compiled.rows.into_iter().try_for_each(|row| self.writer.row(&split, row))?;
+            compiled.rows.into_iter().try_for_each(|row| self.writer.row(&split, row.whole()))?;
         }
         Ok(())
     }
@@ -212,6 +214,7 @@ pub(super) fn run(
     let ending = read_apart(reader, skip, permits, work_sender);
 
     thread::scope(|scope| {
+        let mut workers = Vec::with_capacity(threads);
         for _ in 0..threads {
             let (work, result_sender, stop) = (work.clone(), result_sender.clone(), &stop);
             let worker = thread::Builder::new().name("dlgc-worker".to_owned());
@@ -235,8 +238,11 @@ pub(super) fn run(
                         break;
                     }
                 }
+                drop(result_sender);
+                // Who has nothing left to do checks while the others go on.
+                if stop.load(Ordering::Relaxed) { Ok(()) } else { pass.settle() }
             });
-            spawned.expect("a thread can be spawned");
+            workers.push(spawned.expect("a thread can be spawned"));
         }
         drop((work, result_sender));
         let mut progress = Progress { bytes_total: total, ..Progress::default() };
@@ -251,7 +257,9 @@ pub(super) fn run(
             stop.store(true, Ordering::Relaxed);
         }
         drop((results, permit_sender)); // lets everybody who waits go on to the end
-        done
+        let settled = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|said| resume_unwind(said)));
+        let settled = settled.collect::<Result<()>>();
+        done.and(settled)
     })?;
     pass.settle()?;
     let failed = |_| Error::new(ErrorKind::Io, "dlgc failed while it read the inputs; this is a bug: please report it");

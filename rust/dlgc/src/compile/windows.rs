@@ -152,7 +152,7 @@ impl Compiler {
                     }
                 };
                 let tokens = rendered.tokens as u64;
-                let fits = examples.iter().all(|example| example.input_ids.len() as u64 <= budget);
+                let fits = examples.iter().all(|example| example.length() as u64 <= budget);
                 if fits || matches!(self.windows.mode, WindowMode::Truncate) {
                     diagnostics.append(&mut found);
                     let mut lowered = Lowered::of(rendered, examples, dialogue.messages.len(), tokens);
@@ -369,7 +369,7 @@ impl Compiler {
         let mut found = Vec::new();
         let mut shot = self.take_shot(rows, &window, &mut found)?;
         let budget = rows.limits.budget as usize;
-        let is_long = |example: &Example| example.input_ids.len() > budget;
+        let is_long = |example: &Example| example.length() > budget;
         if shot.examples.iter().any(|example| is_long(example) && !example.ends_in_target_at(budget)) {
             return Ok(false);
         }
@@ -477,7 +477,7 @@ impl Compiler {
         written: u64,
     ) -> Option<u64> {
         let examples = shots.iter().flat_map(|shot| &shot.examples);
-        let longest = examples.map(|example| example.input_ids.len() as u64).max().unwrap_or_default();
+        let longest = examples.map(|example| example.length() as u64).max().unwrap_or_default();
         let over = longest.saturating_sub(rows.limits.budget);
         let has_summary = shots.iter().any(|shot| shot.summary.is_some());
         (over > 0 && has_summary && rows.is_written(window.cut))
@@ -487,7 +487,7 @@ impl Compiler {
     /// Cuts rows at the budget, as trainers do.
     fn truncate(&self, lowered: &mut Lowered, budget: usize) -> Result<()> {
         for Shot { rendered, examples, .. } in &mut lowered.windows {
-            for example in examples.iter_mut().filter(|example| example.input_ids.len() > budget) {
+            for example in examples.iter_mut().filter(|example| example.length() > budget) {
                 for message in example.truncate(budget, self.is_exact()) {
                     let found = Diagnostic::new(Code::TurnTruncated, "the row is cut before the turn ends");
                     let turns = rendered.turns.iter_mut().filter(|turn| turn.message == message);
@@ -562,7 +562,7 @@ pub(super) fn spoken(dialogue: &Dialogue<'_>) -> u64 {
 }
 
 pub(super) fn too_long(examples: &[Example], budget: u64) -> Diagnostic {
-    let length = examples.iter().map(|example| example.input_ids.len()).max().unwrap_or_default();
+    let length = examples.iter().map(Example::length).max().unwrap_or_default();
     let message = format!("the dialogue has {length} tokens, `max_length` is {budget}");
     Diagnostic::new(Code::DialogueTooLong, message).help("raise `--max-length`, or leave `--window` at `cover`")
 }

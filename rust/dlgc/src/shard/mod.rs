@@ -25,7 +25,7 @@ use crate::diagnostic::Located;
 use crate::dialogue::Location;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pack::Packing;
-use crate::tokenize::UNTRAINED;
+use crate::tokenize::{Before, UNTRAINED};
 use journal::{Checkpoint, Journal, sweep};
 
 pub use dialogues::DialogueRow;
@@ -85,6 +85,9 @@ impl RowKind {
 /// One row of a shard, or one example.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Row {
+    /// How it begins, where that is left out of what follows; never so of one that is stored.
+    #[serde(skip)]
+    pub before: Before,
     /// Token ids; of preferences those of the prompt, then those of each answer.
     pub input_ids: Vec<i32>,
     /// The id where it is trained, −100 elsewhere.
@@ -147,6 +150,17 @@ pub struct Provenance {
 }
 
 impl Row {
+    /// How many tokens it has.
+    pub(crate) fn length(&self) -> usize {
+        self.before.len() + self.input_ids.len()
+    }
+
+    /// The same with nothing left out.
+    pub(crate) fn whole(mut self) -> Self {
+        self.before.join(&mut self.input_ids, &mut self.labels);
+        self
+    }
+
     /// What it adds to a shard.
     pub(crate) fn size(&self, is_packed: bool) -> Size {
         let trained: u32 = self.labels.iter().map(|&label| u32::from(label != UNTRAINED)).sum();
@@ -212,7 +226,7 @@ impl Row {
             input_ids: ids.to_vec(),
             labels: labels.to_vec(),
             provenance: vec![origin.clone()],
-            preference: None,
+            ..Self::default()
         };
         self.parts().map(part).collect()
     }

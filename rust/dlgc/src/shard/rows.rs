@@ -186,7 +186,7 @@ impl<'b> Sequences<'b> {
             example: examples.get(at).and_then(|&example| u64::try_from(example).ok()).unwrap_or_default(),
         };
         let labels = numbers::<Int32Type>(self.labels, index);
-        Row { input_ids, labels, provenance: (0..lengths.len()).map(provenance).collect(), preference: None }
+        Row { input_ids, labels, provenance: (0..lengths.len()).map(provenance).collect(), ..Row::default() }
     }
 
     /// Indices of the messages that are trained in an example of a row.

@@ -130,7 +130,7 @@ mod tests {
             input_ids: vec![example as i32; 1 + example as usize % 5],
             labels: vec![-100; 1 + example as usize % 5],
             provenance: vec![Provenance { example, length: 1 + example % 5, ..Provenance::default() }],
-            preference: None,
+            ..Row::default()
         };
         let place = |example: u64| example * 389 % 1000; // 389 and 1,000 have no common divisor
         let scratch = tempfile::tempdir().expect("a temporary folder can be made");

@@ -27,7 +27,7 @@ use super::marks::{self, Unmarked};
 use super::messages::{self, Prepared};
 use super::program::Program;
 use super::skeleton::{Placed, Skeleton, Unproved};
-use super::{Mode, Target, Template, Turn, excerpt, hash_of, refused, tail};
+use super::{Mode, Prompt, Target, Template, Turn, excerpt, hash_of, refused, tail};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::json::Node;
 
@@ -154,12 +154,9 @@ impl Opening<'_> {
         }
     }
 
-    /// Its text, with room for more.
-    pub(super) fn to_text(&self, room: usize) -> String {
-        let mut text = String::with_capacity(self.len() + room);
-        text.push_str(&self.row.text[..self.shared]);
-        text.push_str(&self.rest.text);
-        text
+    /// The same as a prompt.
+    pub(super) fn as_prompt(&self) -> Prompt {
+        Prompt::of(&self.row.text, self.shared, &self.rest.text, self.suppressed(0, self.len()))
     }
 
     /// Its text from a place on, if that is a place between characters.
@@ -272,7 +269,7 @@ impl Template {
         let length = skeleton.matches(position, &outline.target, &turn)?;
         let text = &turn[..length];
         let suppressed = newest.suppressed(start, start + length);
-        let whole_prompt = || Some((prompt.from(0).into_owned(), prompt.suppressed(0, prompt.len())));
+        let whole_prompt = || Some(prompt.as_prompt());
         if outline.stop == 0 {
             let Some(stop) = self.declared_stops.first() else {
                 let message = format!("the turn ends in `{}`, and the model declares no stop token", tail(text));

@@ -146,8 +146,38 @@ pub struct Target {
     pub suppressed: Vec<usize>,
     /// Whether it is not what follows the prompt of a server; only where whole dialogues are trained as they show.
     pub differs: bool,
-    /// The prompt, and where such texts begin in it; only for a target that is not shared.
-    pub prompt: Option<(String, Vec<usize>)>,
+    /// The prompt; only for a target that is not shared.
+    pub prompt: Option<Prompt>,
+}
+
+/// A prompt that goes on otherwise than the text of the whole dialogue: as far as that goes with it, it is held once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prompt {
+    /// How many bytes of [`Rendered::text`] it begins with.
+    pub begins: usize,
+    /// How it goes on.
+    pub rest: String,
+    /// Where texts of control tokens begin in it that are to be encoded as ordinary text.
+    pub suppressed: Vec<usize>,
+}
+
+impl Prompt {
+    /// What begins with so much of a text and goes on by itself: the same of as much as it can begin with.
+    fn of(text: &str, begins: usize, rest: &str, suppressed: Vec<usize>) -> Self {
+        let mut more = common_prefix(&text.as_bytes()[begins..], rest.as_bytes());
+        while !rest.is_char_boundary(more) {
+            more -= 1;
+        }
+        Self { begins: begins + more, rest: rest[more..].to_owned(), suppressed }
+    }
+
+    /// Its text, with room for more; `whole` is [`Rendered::text`].
+    pub(crate) fn text(&self, whole: &str, room: usize) -> String {
+        let mut text = String::with_capacity(self.begins + self.rest.len() + room);
+        text.push_str(&whole[..self.begins]);
+        text.push_str(&self.rest);
+        text
+    }
 }
 
 impl Target {
@@ -478,6 +508,14 @@ fn around<'d>(dialogue: &'d Dialogue<'_>) -> [Option<Node<'d>>; 3] {
 fn hash_of(around: &[Option<Node<'_>>; 3]) -> u128 {
     let hashed: String = around.iter().map(|node| node.as_ref().map_or_else(String::new, json::dumps) + "\0").collect();
     xxh3_128(hashed.as_bytes())
+}
+
+/// How much two texts, or lists of tokens, have in common at their beginning.
+pub(crate) fn common_prefix<T: PartialEq>(one: &[T], other: &[T]) -> usize {
+    const BLOCK: usize = 64;
+    let blocks = one.chunks_exact(BLOCK).zip(other.chunks_exact(BLOCK)).take_while(|(one, other)| one == other).count();
+    let rest = one[blocks * BLOCK..].iter().zip(&other[blocks * BLOCK..]);
+    blocks * BLOCK + rest.take_while(|(one, other)| one == other).count()
 }
 
 /// Takes the template's word for it: each block is an assistant message, as many as there are of both. Of each assistant

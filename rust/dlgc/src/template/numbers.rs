@@ -185,7 +185,7 @@ impl<'c> Case<'c> {
         let (at, stop) = self.template.stop_in(&turn[end..])?;
         let text = turn[..end + at + stop].to_owned();
         let is_shared = nests && prompt.opening.begins_row() && self.history.row.text[start..].starts_with(&text);
-        let prompt = (!is_shared).then(|| (prompt.opening.to_text(text.len()), Vec::new()));
+        let prompt = (!is_shared).then(|| prompt.opening.as_prompt());
         let shared = is_shared.then_some(start);
         drop(turn);
         *before = Some((position + 1, newest));

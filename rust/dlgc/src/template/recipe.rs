@@ -23,7 +23,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::machine::{Condition, Way, Ways};
 use super::messages::{self, END_OF_THOUGHTS};
 use super::skeleton::until_tag;
-use super::{Mode, Rendered, StateMode, Target, Template, Turn, by_block};
+use super::{Mode, Prompt, Rendered, StateMode, Target, Template, Turn, by_block};
 use crate::dialogue::{Dialogue, Role};
 use making::Printed;
 
@@ -380,7 +380,7 @@ impl Recipe {
                     Target { text: target, stop: *stop, shared: Some(places[*start]), ..Target::default() }
                 }
                 Slice::Own { prompt, target, stop } => {
-                    let prompt = Some((follow(prompt, &strings, 0).0, Vec::new()));
+                    let prompt = Some(Prompt::of(&text, 0, &follow(prompt, &strings, 0).0, Vec::new()));
                     let text = follow(target, &strings, 0).0;
                     Target { text, stop: *stop, own_row: true, prompt, ..Target::default() }
                 }

@@ -24,6 +24,7 @@ use super::engine::{Engine, Known};
 use super::fast::Fast;
 use super::proof::Difference;
 use crate::error::{Error, ErrorKind, Result};
+use crate::template::common_prefix;
 
 /// Stands for "an added token" before a piece of text that follows one. No record holds it.
 const MARK: char = '\u{FDD0}';
@@ -549,14 +550,6 @@ impl Borders {
         let ids = numbers.into_iter().zip(&is_border).filter(|(_, is_border)| **is_border).map(|(id, _)| id).collect();
         is_border.contains(&true).then_some(Self { finder, ids, longest })
     }
-}
-
-/// How many bytes two texts have in common at their beginning.
-fn common_prefix(one: &[u8], other: &[u8]) -> usize {
-    const BLOCK: usize = 64;
-    let blocks = one.chunks_exact(BLOCK).zip(other.chunks_exact(BLOCK)).take_while(|(one, other)| one == other).count();
-    let rest = one[blocks * BLOCK..].iter().zip(&other[blocks * BLOCK..]);
-    blocks * BLOCK + rest.take_while(|(one, other)| one == other).count()
 }
 
 /// Whether a tokenizer is made of parts that are known to lose nothing, and has a token for every byte.

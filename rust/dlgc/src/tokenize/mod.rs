@@ -18,6 +18,8 @@ mod reference;
 mod rows;
 mod tested;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -63,6 +65,8 @@ pub struct Example {
     pub text: String,
     /// Each token's bytes in the text; empty where that is.
     pub offsets: Vec<(usize, usize)>,
+    /// How it begins, where that is left out of what follows.
+    pub before: Before,
     /// Token ids.
     pub input_ids: Vec<i32>,
     /// The id where it is trained, [`UNTRAINED`] elsewhere.
@@ -90,6 +94,34 @@ pub struct EncodingPath {
     /// The text that made the run begin again with the reference, and what both made of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub difference: Option<Difference>,
+}
+
+/// How a row begins that begins as another one of its dialogue: ids of which none is trained, held once for both.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Before {
+    ids: Arc<[i32]>,
+    count: usize,
+}
+
+impl Before {
+    /// How many ids there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Puts them where they belong, before ids and labels of what follows; afterwards there are none.
+    pub fn join(&mut self, input_ids: &mut Vec<i32>, labels: &mut Vec<i32>) {
+        let Self { ids, count } = std::mem::take(self);
+        if count > 0 {
+            *input_ids = [&ids[..count], input_ids].concat();
+            *labels = [&vec![UNTRAINED; count], labels.as_slice()].concat();
+        }
+    }
 }
 
 /// How many tokens a message may have in a rendering.

@@ -1,15 +1,19 @@
 //! Rows: where the targets of a rendering come to lie, and which of their tokens are trained.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::encode::Encoded;
-use super::{Ending, Example, Memory, Tokenizer, UNTRAINED};
+use super::{Before, Ending, Example, Memory, Tokenizer, UNTRAINED};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::error::Result as Run;
-use crate::template::{Rendered, Target};
+use crate::template::{Rendered, Target, common_prefix};
 
 /// Longer texts are not kept beside their ids where nobody will look at them.
 const LARGE: usize = 1 << 20;
+
+/// A row leaves out how it begins if that is at least so many tokens.
+const LEAST_SHARED: usize = 64;
 
 /// Where trained tokens are taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +42,7 @@ impl Tokenizer {
             // Marks of the template are places in the text: the ids are not looked at again.
             Mask::Template | Mask::HfCompat => Example::bare(std::mem::take(&mut encoded.ids)),
         };
-        let mut apart = Vec::new();
+        let (mut apart, mut begun) = (Vec::new(), None);
         let mut turns = std::mem::take(&mut rendered.turns);
         match mask {
             Mask::Exact | Mask::Whole => {
@@ -54,7 +58,11 @@ impl Tokenizer {
                             target.own_row = true;
                             let mut example = Example::bare(std::mem::take(&mut encoded.ids));
                             example.train(turn.message, &tokens, ending);
-                            apart.push(self.finished(example, text, encoded)?);
+                            let mut example = self.finished(example, text, encoded)?;
+                            if self.is_final(&example) {
+                                example.begin_as(begun.get_or_insert_with(|| shared.input_ids.as_slice().into()));
+                            }
+                            apart.push(example);
                         }
                         Err(why) => turn.target = Err(why),
                     }
@@ -88,14 +96,22 @@ impl Tokenizer {
             examples.push(self.finished(shared, text, encoded)?);
         }
         examples.append(&mut apart);
+        if self.is_lean() {
+            rendered.text = String::new();
+        }
         Ok(examples)
+    }
+
+    /// Whether nobody will look at the text of a row, nor cut it.
+    fn is_final(&self, example: &Example) -> bool {
+        self.lean.is_some_and(|longest| example.length() as u64 <= longest)
     }
 
     /// A row with its hashes, and with its text where somebody may look at it.
     fn finished(&self, mut example: Example, text: String, encoded: Encoded) -> Run<Example> {
         (example.is_said, example.text, example.offsets) = (encoded.is_said, text, encoded.offsets);
         self.hash(&mut example)?;
-        if self.lean.is_some_and(|longest| example.text.len() > LARGE || example.input_ids.len() as u64 <= longest) {
+        if self.is_lean() && (example.text.len() > LARGE || self.is_final(&example)) {
             (example.is_said, example.text, example.offsets) = Default::default();
         }
         Ok(example)
@@ -106,7 +122,7 @@ impl Tokenizer {
         &self,
         rendered: &mut Rendered,
         encoded: &Encoded,
-        target: &mut Target,
+        target: &Target,
         taken: &Example,
         memory: Option<&Memory>,
     ) -> Run<Result<Placed, Diagnostic>> {
@@ -216,15 +232,17 @@ impl Tokenizer {
         &self,
         rendered: &Rendered,
         encoded: &Encoded,
-        target: &mut Target,
+        target: &Target,
         memory: Option<&Memory>,
     ) -> Run<Option<OwnRow>> {
-        let of_own = if self.is_lean() { target.prompt.take() } else { target.prompt.clone() };
-        let (mut text, mut suppressed) = of_own.unwrap_or_else(|| {
-            let start = target.shared.expect("a target without a prompt is shared");
-            let suppressed = rendered.suppressed.iter().copied().filter(|&at| at < start).collect();
-            (rendered.text[..start].to_owned(), suppressed)
-        });
+        let (mut text, mut suppressed) = match &target.prompt {
+            Some(prompt) => (prompt.text(&rendered.text, target.text.len()), prompt.suppressed.clone()),
+            None => {
+                let start = target.shared.expect("a target without a prompt is shared");
+                let suppressed = rendered.suppressed.iter().copied().filter(|&at| at < start).collect();
+                (rendered.text[..start].to_owned(), suppressed)
+            }
+        };
         let (before, start) = (suppressed.len(), text.len());
         suppressed.extend(target.suppressed.iter().map(|at| at + start));
         text.push_str(&target.text);
@@ -401,6 +419,27 @@ impl Example {
         Self { text: text.to_owned(), offsets: encoded.offsets, ..Self::bare(encoded.ids) }
     }
 
+    /// How many tokens it has.
+    pub fn length(&self) -> usize {
+        self.before.len() + self.input_ids.len()
+    }
+
+    /// Leaves out how it begins, as far as that is how another one begins.
+    fn begin_as(&mut self, other: &Arc<[i32]>) {
+        let first = self.runs().first().map_or(0, |run| run.start);
+        let count = common_prefix(&self.input_ids[..first], other);
+        if count >= LEAST_SHARED {
+            self.before = Before { ids: Arc::clone(other), count };
+            self.input_ids = self.input_ids[count..].to_vec();
+            self.labels = self.labels[count..].to_vec();
+        }
+    }
+
+    /// Takes back what [`Self::begin_as`] left out.
+    fn make_whole(&mut self) {
+        self.before.join(&mut self.input_ids, &mut self.labels);
+    }
+
     /// Cuts the row after so many tokens. Messages of which that leaves nothing to train are given back; where only
     /// `whole` targets may be trained, also those of which it leaves a part.
     pub fn truncate(&mut self, length: usize, whole: bool) -> Vec<usize> {
@@ -429,6 +468,7 @@ impl Example {
     /// # Errors
     /// The message of a target that it does not show so.
     pub fn nested(mut examples: Vec<Self>) -> Result<Self, usize> {
+        examples.iter_mut().for_each(Self::make_whole);
         let reach = |example: &Self| example.trained_messages.last().copied().unwrap_or_default();
         let furthest = (0..examples.len()).max_by_key(|&index| reach(&examples[index])).ok_or(0_usize)?;
         let mut whole = examples.swap_remove(furthest);

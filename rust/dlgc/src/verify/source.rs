@@ -263,7 +263,7 @@ impl Comparison {
                 self.surplus(&stored_at, &stored);
                 continue;
             }
-            match difference(&stored, row) {
+            match difference(&stored, &row.clone().whole()) {
                 None => {
                     self.rows += 1;
                     self.targets +=
