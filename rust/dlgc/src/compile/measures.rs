@@ -233,6 +233,12 @@ impl<'r, 'a> Rows<'r, 'a> {
         (self.is_unsummed(cut) && self.is_unsummed(other)).then_some(tokens)
     }
 
+    /// How long a prompt is at least, where that is the wanted context: its messages alone have so many tokens.
+    fn surely_enough(&self, cut: usize, turn: usize) -> Option<u64> {
+        let least = || self.sum(&self.least, cut, self.layout.turns[turn].start);
+        Some(self.only_compares.then(least)?).filter(|least| *least >= self.limits.context)
+    }
+
     /// How long a prompt is at most, where that is below the wanted context.
     fn surely_too_short(&mut self, cut: usize, turn: usize) -> Option<u64> {
         if !self.only_compares || self.prompts.contains_key(&(cut, turn)) {
@@ -346,7 +352,7 @@ impl Lengths for Rows<'_, '_> {
         if let Some(&known) = self.prompts.get(&(cut, turn)) {
             return known;
         }
-        if let Some(tokens) = self.surely_too_short(cut, turn) {
+        if let Some(tokens) = self.surely_enough(cut, turn).or_else(|| self.surely_too_short(cut, turn)) {
             return tokens;
         }
         let end = self.layout.turns[turn].start + 1;
