@@ -64,7 +64,7 @@ impl Compiler {
         };
         self.select_turns(&mut dialogue.messages, &mut BTreeMap::new());
         let (rows, refused) = match self.lower(&mut dialogue, None, &mut diagnostics)? {
-            Ok(lowered) => (lowered.rows().map(|(_, example)| example).collect(), None),
+            Ok(lowered) => (lowered.rows().map(|(_, example)| example.whole()).collect(), None),
             Err(Unlowered::Rejected(code)) => (Vec::new(), Some(code.name())),
             Err(Unlowered::Dropped) => unreachable!("a dialogue without a budget is not too long"),
         };
@@ -136,3 +136,51 @@ const CANARIES: [(&str, &str); 14] = [
         r#"{"documents": [{"title": "Fares", "text": "Chongqing to Chengdu: 128."}], "messages": [{"role": "user", "content": "Fare?"}, {"role": "assistant", "content": "128."}]}"#,
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::{CompileOptions, Compiler};
+    use crate::shard::Row;
+
+    /// Shows reasoning of the newest turn only: all other turns have rows of their own.
+    const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}\
+        <think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}\
+        {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+    fn load(folder: &std::path::Path) -> Compiler {
+        let path = folder.join("template.jinja");
+        std::fs::write(&path, TEMPLATE).expect("written");
+        let chat_template = Some(path.to_string_lossy().into_owned());
+        Compiler::load(&CompileOptions { chat_template, ..CompileOptions::default() }).expect("loads")
+    }
+
+    fn rows(compiler: &Compiler) -> Vec<Row> {
+        let turn = r#"{"role": "user", "content": "What is the fare to Chongqing, and when does the train leave?"},
+            {"role": "assistant", "content": "128, at 15:45, from platform seven."}"#;
+        let record = format!(r#"{{"messages": [{}]}}"#, [turn; 6].join(","));
+        let location = Location::new("a.jsonl", Position::Line(1));
+        let outcome = compiler.compile(&Record { location, bytes: record.as_bytes() }).expect("compiled");
+        outcome.dialogues.into_iter().flat_map(|dialogue| dialogue.rows).collect()
+    }
+
+    #[test]
+    fn rows_that_leave_out_how_they_begin_are_the_same_rows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (plain, mut lean) = (load(folder.path()), load(folder.path()));
+        lean.leave_out_texts();
+        let (plain_rows, lean_rows) = (rows(&plain), rows(&lean));
+        assert!(plain_rows.len() == 6 && plain_rows.iter().all(|row| row.before.is_empty()));
+        assert!(lean_rows.iter().filter(|row| !row.before.is_empty()).count() >= 4);
+        for (row, lean) in plain_rows.into_iter().zip(lean_rows) {
+            assert_eq!(row.length(), lean.length());
+            let lean = lean.whole();
+            assert_eq!((row.input_ids, row.labels), (lean.input_ids, lean.labels));
+            assert_eq!(row.provenance[0].text_hash, lean.provenance[0].text_hash);
+        }
+        let ids = |compiler: &Compiler| -> Vec<Vec<i32>> {
+            compiler.canaries().expect("seen").into_iter().map(|canary| canary.ids).collect()
+        };
+        assert_eq!(ids(&plain), ids(&lean));
+    }
+}

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -207,7 +207,7 @@ pub(super) fn run(
     }
     let (work_sender, work) = bounded::<(u64, Item)>(in_flight);
     let (result_sender, results) = bounded::<(u64, Result<Done>)>(in_flight);
-    let stop = AtomicBool::new(false);
+    let (stop, working) = (AtomicBool::new(false), AtomicUsize::new(threads));
     let bytes_read = reader.bytes_read();
     let (tallies, skip) = start.split();
     let mut sink = Sink { destination, hash: skip.hash_after(), tallies, skipped: Vec::new(), pass };
@@ -216,7 +216,7 @@ pub(super) fn run(
     thread::scope(|scope| {
         let mut workers = Vec::with_capacity(threads);
         for _ in 0..threads {
-            let (work, result_sender, stop) = (work.clone(), result_sender.clone(), &stop);
+            let (work, result_sender, stop, working) = (work.clone(), result_sender.clone(), &stop, &working);
             let worker = thread::Builder::new().name("dlgc-worker".to_owned());
             let spawned = worker.spawn_scoped(scope, move || {
                 // The sender may wait for standard input for ever, so its end is not what ends the wait.
@@ -239,8 +239,9 @@ pub(super) fn run(
                     }
                 }
                 drop(result_sender);
-                // Who has nothing left to do checks while the others go on.
-                if stop.load(Ordering::Relaxed) { Ok(()) } else { pass.settle() }
+                // The last one checks while what it made is written.
+                let is_last = working.fetch_sub(1, Ordering::Relaxed) == 1;
+                if is_last && !stop.load(Ordering::Relaxed) { pass.settle() } else { Ok(()) }
             });
             workers.push(spawned.expect("a thread can be spawned"));
         }

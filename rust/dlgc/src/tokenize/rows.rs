@@ -435,9 +435,10 @@ impl Example {
         }
     }
 
-    /// Takes back what [`Self::begin_as`] left out.
-    fn make_whole(&mut self) {
+    /// The same with nothing left out.
+    pub(crate) fn whole(mut self) -> Self {
         self.before.join(&mut self.input_ids, &mut self.labels);
+        self
     }
 
     /// Cuts the row after so many tokens. Messages of which that leaves nothing to train are given back; where only
@@ -467,8 +468,8 @@ impl Example {
     ///
     /// # Errors
     /// The message of a target that it does not show so.
-    pub fn nested(mut examples: Vec<Self>) -> Result<Self, usize> {
-        examples.iter_mut().for_each(Self::make_whole);
+    pub fn nested(examples: Vec<Self>) -> Result<Self, usize> {
+        let mut examples: Vec<Self> = examples.into_iter().map(Self::whole).collect();
         let reach = |example: &Self| example.trained_messages.last().copied().unwrap_or_default();
         let furthest = (0..examples.len()).max_by_key(|&index| reach(&examples[index])).ok_or(0_usize)?;
         let mut whole = examples.swap_remove(furthest);
