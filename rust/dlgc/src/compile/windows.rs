@@ -134,10 +134,10 @@ impl Compiler {
         let is_long = spoken(dialogue) / 2 > budget;
         let planned = matches!(self.windows.mode, WindowMode::Cover | WindowMode::Last) && is_long;
         let dialogue = &*dialogue;
-        let parts = if planned { template.whole(dialogue) } else { None };
-        let length = if planned { self.whole_length(template, parts.as_ref(), dialogue, &memory)? } else { None };
+        let whole = if planned { template.whole(dialogue) } else { None };
+        let length = if planned { self.whole_length(template, whole.as_ref(), dialogue, &memory)? } else { None };
         let lowered = match length.filter(|&(tokens, _)| tokens > budget) {
-            Some(length) => self.in_windows(dialogue, parts.as_ref(), budget, length, &memory, diagnostics)?,
+            Some(length) => self.in_windows(dialogue, whole.as_ref(), budget, length, &memory, diagnostics)?,
             None => {
                 let mut found = Vec::new();
                 // In pieces, the reference has less to keep in mind at once.
@@ -169,8 +169,8 @@ impl Compiler {
                             return Ok(Err(Unlowered::Rejected(Code::DialogueTooLong)));
                         }
                         _ => {
-                            let parts = parts.or_else(|| template.whole(dialogue));
-                            self.in_windows(dialogue, parts.as_ref(), budget, (tokens, None), &memory, diagnostics)?
+                            let whole = whole.or_else(|| template.whole(dialogue));
+                            self.in_windows(dialogue, whole.as_ref(), budget, (tokens, None), &memory, diagnostics)?
                         }
                     }
                 }
