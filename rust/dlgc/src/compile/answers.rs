@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use super::compiler::Compiler;
 use super::measures::Rows;
-use super::windows::{Shot, Unlowered, spoken, too_long};
+use super::windows::{BYTES_A_TOKEN, Shot, Unlowered, spoken, too_long};
 use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::dialogue::{Dialogue, Judged, Message, Role, Verdict};
 use crate::error::Result;
@@ -239,7 +239,7 @@ impl Compiler {
         let mut rows = SideRows::new(self, sides, &memory, budget);
         let is_windowed = matches!(self.windows.mode, WindowMode::Cover | WindowMode::Last);
         // Who says so much can hardly fit; rendering it whole, with all proofs, would be for nothing.
-        let is_long = sides.dialogues.iter().any(|dialogue| spoken(dialogue) / 2 > budget);
+        let is_long = sides.dialogues.iter().any(|dialogue| spoken(dialogue) / BYTES_A_TOKEN > budget);
         if !(is_windowed && is_long) {
             let mut said = Vec::new();
             let whole = match self.after_prompt(&mut rows, 0, u64::MAX, &mut said)? {

@@ -107,7 +107,10 @@ impl Served {
 }
 
 /// Bytes from which a dialogue is encoded in pieces, between the tokens that mark its messages.
-const LARGE: u64 = 1 << 16;
+const LARGE: u64 = 1 << 18;
+
+/// Most texts, English and Chinese among them, have more bytes than this for a token.
+pub(super) const BYTES_A_TOKEN: u64 = 4;
 
 type Found<T> = std::result::Result<T, Diagnostic>;
 
@@ -131,7 +134,7 @@ impl Compiler {
         let budget = max_length.unwrap_or(u64::MAX);
         let template = self.templates.of(dialogue);
         // Whoever says so much can hardly fit; rendering it whole, with all proofs, would be for nothing.
-        let is_long = spoken(dialogue) / 2 > budget;
+        let is_long = spoken(dialogue) / BYTES_A_TOKEN > budget;
         let planned = matches!(self.windows.mode, WindowMode::Cover | WindowMode::Last) && is_long;
         let dialogue = &*dialogue;
         let whole = if planned { template.whole(dialogue) } else { None };
@@ -170,7 +173,9 @@ impl Compiler {
                         }
                         _ => {
                             let whole = whole.or_else(|| template.whole(dialogue));
-                            self.in_windows(dialogue, whole.as_ref(), budget, (tokens, None), &memory, diagnostics)?
+                            let length = self.whole_length(template, whole.as_ref(), dialogue, &memory)?;
+                            let length = length.unwrap_or((tokens, None));
+                            self.in_windows(dialogue, whole.as_ref(), budget, length, &memory, diagnostics)?
                         }
                     }
                 }

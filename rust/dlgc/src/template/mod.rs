@@ -518,6 +518,12 @@ pub(crate) fn common_prefix<T: PartialEq>(one: &[T], other: &[T]) -> usize {
     blocks * BLOCK + rest.take_while(|(one, other)| one == other).count()
 }
 
+/// Where assistant messages stand that are shown as they are in the dialogue, and whether each is trained.
+fn assistants(dialogue: &Dialogue<'_>) -> Vec<(usize, bool)> {
+    let all = dialogue.messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant);
+    all.map(|(index, message)| (index, message.train)).collect()
+}
+
 /// Takes the template's word for it: each block is an assistant message, as many as there are of both. Of each assistant
 /// message it is said where it stands and whether it is trained.
 fn by_block(

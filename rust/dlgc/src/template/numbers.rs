@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::law::{History, Opening};
 use super::machine::{self, Branch, Numbered, Print, Recording, Trace, looked, root};
 use super::parts::Part;
-use super::{Mode, Rendered, Target, Template, Turn, messages};
+use super::{Mode, Rendered, Target, Template, Turn, assistants, by_block, messages};
 use crate::diagnostic::Diagnostic;
 use crate::dialogue::Dialogue;
 
@@ -57,7 +57,7 @@ impl Trust {
 impl Template {
     /// What is shown, rendered on numbered strings, if all of it can be proved so; `dialogue` is that by itself.
     pub(super) fn by_numbers(&self, part: &Part<'_, '_>, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Rendered> {
-        if mode == Mode::Blocks || !self.trust.is_worth() {
+        if !self.trust.is_worth() {
             return None;
         }
         let found = self.on_stage(part, |stage, numbered| {
@@ -138,10 +138,20 @@ impl<'c> Case<'c> {
 
     /// `None` where something is not proved.
     fn render(self, dialogue: &Dialogue<'_>, mode: Mode) -> Option<Rendered> {
-        let mut is_shown = self.is_reasoning.to_vec(); // which may be left out of what is history
+        let mut is_shown = match mode {
+            Mode::Prove | Mode::Whole => self.is_reasoning.to_vec(), // which may be left out of what is history
+            Mode::Blocks => vec![false; self.is_reasoning.len()],
+        };
         self.prints.iter().for_each(|print| is_shown[root(print.of) as usize - 1] = true);
         if self.numbered.numbers.iter().cloned().flatten().any(|number| !is_shown[number as usize - 1]) {
             return None;
+        }
+        let states = dialogue.messages.iter().filter_map(|message| message.state.as_ref());
+        let diagnostics = states.map(messages::state_left_out).collect();
+        if mode == Mode::Blocks {
+            let row = self.history.into_row();
+            let (blocks, turns) = by_block(&assistants(dialogue), row.blocks, &row.text).ok()?;
+            return Some(Rendered { text: row.text, blocks, turns, diagnostics, ..Rendered::default() });
         }
         let trained = dialogue.messages.iter().enumerate().filter(|(_, message)| message.train);
         let mut before = None;
@@ -152,8 +162,6 @@ impl<'c> Case<'c> {
             Some(Turn { message, target: Ok(target) })
         });
         let turns = turns.collect::<Option<Vec<_>>>()?;
-        let states = dialogue.messages.iter().filter_map(|message| message.state.as_ref());
-        let diagnostics = states.map(messages::state_left_out).collect();
         let row = self.history.into_row();
         Some(Rendered { text: row.text, blocks: row.blocks, turns, diagnostics, ..Rendered::default() })
     }
@@ -293,7 +301,7 @@ mod tests {
         let (mut rendered, mut all) = (0, 0);
         for messages in structures.iter().flat_map(|roles| dialogues(roles).into_iter().step_by(7)) {
             with_dialogue(&messages, |dialogue| {
-                for mode in [Mode::Prove, Mode::Whole] {
+                for mode in [Mode::Prove, Mode::Whole, Mode::Blocks] {
                     template.trust.tried.store(0, Ordering::Relaxed);
                     let Some(whole) = template.whole(dialogue) else { return };
                     all += 1;

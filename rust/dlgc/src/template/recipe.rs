@@ -23,7 +23,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::machine::{Condition, Way, Ways};
 use super::messages::{self, END_OF_THOUGHTS};
 use super::skeleton::until_tag;
-use super::{Mode, Prompt, Rendered, StateMode, Target, Template, Turn, by_block};
+use super::{Mode, Prompt, Rendered, StateMode, Target, Template, Turn, assistants, by_block};
 use crate::dialogue::{Dialogue, Role};
 use making::Printed;
 
@@ -366,10 +366,7 @@ impl Recipe {
         let states = dialogue.messages.iter().filter_map(|message| message.state.as_ref());
         let diagnostics = states.map(messages::state_left_out).collect();
         if mode == Mode::Blocks {
-            let assistants =
-                dialogue.messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant);
-            let assistants: Vec<_> = assistants.map(|(index, message)| (index, message.train)).collect();
-            let (blocks, turns) = by_block(&assistants, blocks, &text).ok()?;
+            let (blocks, turns) = by_block(&assistants(dialogue), blocks, &text).ok()?;
             return Some(Rendered { text, blocks, turns, diagnostics, ..Rendered::default() });
         }
         let trained = dialogue.messages.iter().enumerate().filter(|(_, message)| message.train);
