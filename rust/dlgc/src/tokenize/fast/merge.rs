@@ -141,11 +141,15 @@ impl Merges {
 
     /// Merges symbols in place.
     pub(super) fn apply(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
-        if symbols.len() <= FEW { self.apply_to_few(symbols) } else { self.apply_to_many(symbols, scratch) }
+        match symbols.len() {
+            0..=SOME => self.apply_to_few::<SOME>(symbols),
+            ..=FEW => self.apply_to_few::<FEW>(symbols),
+            _ => self.apply_to_many(symbols, scratch),
+        }
     }
 
-    fn apply_to_few(&self, symbols: &mut Vec<u32>) {
-        let mut few = self.begin::<FEW>(symbols);
+    fn apply_to_few<const N: usize>(&self, symbols: &mut Vec<u32>) {
+        let mut few = self.begin::<N>(symbols);
         while self.step(&mut few) {}
         symbols.clear();
         few.append_to(symbols);

@@ -457,6 +457,14 @@ impl Scan<'_> {
         }
         let east = is_east(start);
         while at < self.text.len() {
+            // U+4E00 to U+9FA5, of which none is numeric.
+            if east
+                && let Some(&[first, second, third]) = self.text[at..].first_chunk::<3>()
+                && (0xE4_B880..=0xE9_BEA5).contains(&u32::from_be_bytes([0, first, second, third]))
+            {
+                at += 3;
+                continue;
+            }
             if !east && let Some(bytes) = self.text.get(at..at + 8) {
                 let word = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
                 let from = |byte: u8| word.wrapping_add(ONES * u64::from(0x80 - byte));
