@@ -4,8 +4,6 @@
 //! rendered. A message is prepared by itself, so it is the same in every part; only two that come to stand side by side
 //! might be merged, and then there is no part.
 
-use std::ops::Range;
-
 use super::Template;
 use super::machine::{Numbered, shape};
 use super::messages;
@@ -19,11 +17,10 @@ const MOST_STRINGS: usize = 1 << 15;
 /// A dialogue of which parts are shown.
 pub struct Whole<'d> {
     pub(super) subject: Subject<'d>,
-    /// Its messages as the template gets them, their strings numbered from 1.
+    /// Its messages as the template gets them, their strings numbered.
     nodes: Vec<Node<'d>>,
-    /// For each message, a hash of all of it but its strings, and their numbers.
+    /// For each message, a hash of all of it but its strings.
     shapes: Vec<u128>,
-    numbers: Vec<Range<u32>>,
     /// For each string, whether it is reasoning.
     pub(super) is_reasoning: Vec<bool>,
 }
@@ -48,10 +45,8 @@ impl<'d> Whole<'d> {
         }
         let (prepared, strings) = template.with_numbers(&subject, dialogue)?;
         let nodes: Vec<Node<'d>> = prepared.into_iter().map(|message| messages::into_aliased(message.node)).collect();
-        let first = |message| strings.partition_point(|string| string.message < message) as u32 + 1;
         Some(Self {
             shapes: nodes.iter().map(shape).collect(),
-            numbers: (0..nodes.len()).map(|message| first(message)..first(message + 1)).collect(),
             is_reasoning: strings.iter().map(|string| string.is_reasoning).collect(),
             nodes,
             subject,
@@ -78,9 +73,9 @@ impl<'d> Part<'_, 'd> {
 
     /// What is known of their strings.
     pub(super) fn numbered(&self) -> Numbered<'_> {
-        let Whole { shapes, numbers, subject, .. } = self.whole;
+        let Whole { shapes, subject, .. } = self.whole;
         let shapes = self.shown.iter().map(|&message| shapes[message]).collect();
-        let numbers = self.shown.iter().map(|&message| numbers[message].clone()).collect();
+        let numbers = self.shown.iter().map(|&message| subject.numbers[message].clone()).collect();
         Numbered { shapes, numbers, strings: &subject.strings }
     }
 }

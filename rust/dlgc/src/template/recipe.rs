@@ -142,9 +142,9 @@ pub(super) struct Subject<'d> {
     structure: Vec<u8>,
     ends: Vec<usize>,
     key: u128,
-    /// What it says, in order, and where that begins for each message.
+    /// What it says, in order, and the numbers of that for each message, counted from 1.
     pub(super) strings: Vec<&'d str>,
-    firsts: Vec<usize>,
+    pub(super) numbers: Vec<Range<u32>>,
     roles: Vec<Role>,
     /// Whether something of that holds a `<`.
     has_brackets: bool,
@@ -170,6 +170,11 @@ fn may_follow(before: Role, role: Role, template: &Template) -> bool {
     before != role || template.abilities.takes_repeated(role)
 }
 
+/// The number of the string that comes next.
+fn after(strings: &[&str]) -> u32 {
+    strings.len() as u32 + 1
+}
+
 impl<'d> Subject<'d> {
     /// `None` where the record has no recipe.
     pub(super) fn of(dialogue: &'d Dialogue<'_>, template: &Template, asked: Asked) -> Option<Self> {
@@ -183,17 +188,17 @@ impl<'d> Subject<'d> {
             return None;
         }
         let (mut structure, mut ends) = (vec![0], Vec::with_capacity(shown.len()));
-        let (mut strings, mut firsts) = (Vec::with_capacity(self.strings.len()), Vec::with_capacity(shown.len()));
+        let (mut strings, mut numbers) = (Vec::with_capacity(self.strings.len()), Vec::with_capacity(shown.len()));
         for &message in shown {
             let start = message.checked_sub(1).map_or(1, |before| self.ends[before]);
             structure.extend_from_slice(&self.structure[start..self.ends[message]]);
             ends.push(structure.len());
-            firsts.push(strings.len());
-            let end = self.firsts.get(message + 1).copied().unwrap_or(self.strings.len());
-            strings.extend_from_slice(&self.strings[self.firsts[message]..end]);
+            let said = self.numbers[message].clone();
+            numbers.push(after(&strings)..after(&strings) + said.len() as u32);
+            strings.extend_from_slice(&self.strings[said.start as usize - 1..said.end as usize - 1]);
         }
         let roles = shown.iter().map(|&message| self.roles[message]).collect();
-        let part = Self { structure, ends, key: 0, strings, firsts, roles, has_brackets: self.has_brackets };
+        let part = Self { structure, ends, key: 0, strings, numbers, roles, has_brackets: self.has_brackets };
         Some(part.asked(asked))
     }
 
@@ -221,7 +226,7 @@ impl<'d> Subject<'d> {
         structure.push(0); // what is asked
         let mut ends = Vec::with_capacity(messages.len());
         let mut strings = Vec::with_capacity(messages.len() + 4);
-        let mut firsts = Vec::with_capacity(messages.len());
+        let mut numbers = Vec::with_capacity(messages.len());
         let mut roles: Vec<Role> = Vec::with_capacity(messages.len());
         for message in messages {
             let follows = roles.last().is_none_or(|&before| may_follow(before, message.role, template));
@@ -229,10 +234,11 @@ impl<'d> Subject<'d> {
                 return None;
             }
             roles.push(message.role);
-            firsts.push(strings.len());
+            let first = after(&strings);
             structure.extend([message.role as u8, u8::from(message.reasoning.is_some())]);
             strings.push(&**message.content.as_ref()?);
             strings.extend(message.reasoning.as_deref());
+            numbers.push(first..after(&strings));
             // Templates look at these; so they belong to the structure.
             for text in [&message.name, &message.tool_call_id] {
                 let text = text.as_deref();
@@ -253,7 +259,7 @@ impl<'d> Subject<'d> {
                 return None;
             }
         }
-        let read = Self { structure, ends, key: 0, strings, firsts, roles, has_brackets };
+        let read = Self { structure, ends, key: 0, strings, numbers, roles, has_brackets };
         read.strings.iter().all(|text| is_plain(text)).then_some(read)
     }
 

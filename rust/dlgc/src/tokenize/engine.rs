@@ -140,7 +140,7 @@ impl Known {
 
     /// Whether the reference decodes ids to their text, where that is what is known of them.
     fn is_said(&self, encoded: &Encoded, text: &str) -> Result<bool> {
-        Ok(!encoded.is_said || self.source.whole()?.decode(&encoded.ids, false).map_err(fail)? == text)
+        Ok(!encoded.is_said || says(self.source.whole()?, encoded, text)?)
     }
 
     /// Whether ids are decoded as by the reference, also where they begin and end inside characters.
@@ -222,7 +222,12 @@ fn kept(outline: &[u8], tables: &Tables) -> Vec<u8> {
 /// Whether a text was encoded as by the reference, which decodes what is said of it to be the text.
 fn is_as_by(reference: &Reference, text: &str, encoded: &Encoded) -> Result<bool> {
     let same = *encoded == Encoded::of(&reference.encode(text, false).map_err(fail)?);
-    Ok(same && (!encoded.is_said || reference.decode(&encoded.ids, false).map_err(fail)? == text))
+    Ok(same && (!encoded.is_said || says(reference, encoded, text)?))
+}
+
+/// Whether the reference decodes ids to a text.
+fn says(reference: &Reference, encoded: &Encoded, text: &str) -> Result<bool> {
+    Ok(reference.decode(&encoded.ids, false).map_err(fail)? == text)
 }
 
 fn fast_of(file: Option<&File<'_>>, reference: &Reference) -> std::result::Result<(Fast, Tables), String> {
