@@ -83,7 +83,11 @@ impl DialoguesWriter {
         fields.extend(LISTS.iter().map(|name| Field::new(*name, DataType::List(item()), false)));
         fields.extend(COUNTS.iter().map(|name| Field::new(*name, DataType::Int64, false)));
         let schema = Arc::new(Schema::new(fields));
-        let writer = stream(root, DIALOGUES, &schema, resumed)?;
+        let file = match resumed {
+            None => AtomicFile::create(root, DIALOGUES)?,
+            Some(bytes) => AtomicFile::resume(root, DIALOGUES, bytes)?,
+        };
+        let writer = stream(root, DIALOGUES, &schema, file)?;
         Ok(Self { root: root.to_owned(), schema, writer, pending: Vec::new() })
     }
 

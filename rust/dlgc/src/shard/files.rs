@@ -1,12 +1,13 @@
 //! Files that appear whole or not at all: written beside their name, hashed on the way, flushed, renamed.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
 use blake3::Hasher;
 
+use super::blocks::Blocks;
 use super::manifest::FileEntry;
 use crate::error::{Error, Result};
 
@@ -21,7 +22,7 @@ const AHEAD: u64 = 1 << 24;
 pub(crate) struct AtomicFile {
     root: PathBuf,
     name: String,
-    writer: BufWriter<File>,
+    writer: Blocks,
     hash: Hasher,
     bytes: u64,
     /// How much of it a thread was asked to bring to the disk, and the last one that was.
@@ -34,12 +35,21 @@ pub(crate) struct AtomicFile {
 impl AtomicFile {
     /// Begins the file `name`, a path with `/` below `root`.
     pub(crate) fn create(root: &Path, name: &str) -> Result<Self> {
+        Self::begin(root, name, false)
+    }
+
+    /// The same of one that is large.
+    pub(super) fn create_large(root: &Path, name: &str) -> Result<Self> {
+        Self::begin(root, name, true)
+    }
+
+    fn begin(root: &Path, name: &str, is_large: bool) -> Result<Self> {
         let partial = root.join(format!("{name}{PARTIAL}"));
         if let Some(folder) = partial.parent() {
             fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
         }
-        let file = File::create(&partial).map_err(|error| Error::io(&partial, error))?;
-        Ok(Self::of(root, name, file, Hasher::new(), 0))
+        let writer = Blocks::create(&partial, is_large).map_err(|error| Error::io(&partial, error))?;
+        Ok(Self::of(root, name, writer, Hasher::new(), 0))
     }
 
     /// Goes on with a file that an interrupted run left, behind its first `bytes`; muted, until [`AtomicFile::unmute`].
@@ -67,11 +77,11 @@ impl AtomicFile {
             return Err(fail(io::ErrorKind::UnexpectedEof.into()));
         }
         file.seek(io::SeekFrom::End(0)).map_err(fail)?;
-        Ok(Self { muted: true, ..Self::of(root, name, file, hash, bytes) })
+        let writer = Blocks::of(file, &partial, bytes);
+        Ok(Self { muted: true, ..Self::of(root, name, writer, hash, bytes) })
     }
 
-    fn of(root: &Path, name: &str, file: File, hash: Hasher, bytes: u64) -> Self {
-        let writer = BufWriter::with_capacity(1 << 18, file);
+    fn of(root: &Path, name: &str, writer: Blocks, hash: Hasher, bytes: u64) -> Self {
         let (root, name) = (root.to_owned(), name.to_owned());
         Self { root, name, writer, hash, bytes, ahead: bytes, syncing: None, muted: false }
     }
@@ -83,7 +93,7 @@ impl AtomicFile {
 
     /// Makes what was written so far durable; how much that is.
     pub(super) fn settle(&mut self) -> Result<u64> {
-        let result = self.writer.flush().and_then(|()| self.synced()).and_then(|()| self.writer.get_ref().sync_data());
+        let result = self.writer.flush().and_then(|()| self.synced()).and_then(|()| self.writer.file().sync_data());
         result.map_err(|error| self.error(error))?;
         Ok(self.bytes)
     }
@@ -95,7 +105,7 @@ impl AtomicFile {
         }
         self.synced()?;
         self.ahead = self.bytes;
-        let file = self.writer.get_ref().try_clone()?;
+        let file = self.writer.file().try_clone()?;
         // Without a thread it is done at the end.
         self.syncing = thread::Builder::new().name("dlgc-sync".to_owned()).spawn(move || file.sync_data()).ok();
         Ok(())
@@ -127,7 +137,7 @@ impl AtomicFile {
         let fail = |error| Error::io(&partial, error);
         self.writer.flush().map_err(fail)?;
         self.synced().map_err(fail)?;
-        self.writer.get_ref().sync_all().map_err(fail)?;
+        self.writer.file().sync_all().map_err(fail)?;
         let path = self.root.join(&self.name);
         fs::rename(&partial, &path).map_err(fail)?;
         sync_folder(path.parent().unwrap_or(&self.root))?;
@@ -143,7 +153,7 @@ impl Write for AtomicFile {
         let count = self.writer.write(buffer)?;
         self.hash.update(&buffer[..count]);
         self.bytes += count as u64;
-        if self.bytes - self.ahead >= AHEAD {
+        if self.bytes - self.ahead >= AHEAD && !self.writer.is_direct() {
             self.sync_ahead()?;
         }
         Ok(count)

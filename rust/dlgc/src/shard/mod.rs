@@ -4,6 +4,7 @@
 //! What is guaranteed: every file appears whole or not at all; without the manifest there is no dataset; a folder
 //! that holds somebody else's files is never touched. Arrow IPC streams, uncompressed, so that readers can map them.
 
+mod blocks;
 mod columns;
 mod dialogues;
 mod files;

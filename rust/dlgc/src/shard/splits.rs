@@ -121,17 +121,8 @@ impl SplitsWriter {
     }
 }
 
-/// A stream of batches into a file: a new one, or one that goes on behind so many bytes.
-pub(super) fn stream(
-    root: &Path,
-    name: &str,
-    schema: &Schema,
-    resumed: Option<u64>,
-) -> Result<StreamWriter<AtomicFile>> {
-    let file = match resumed {
-        None => AtomicFile::create(root, name)?,
-        Some(bytes) => AtomicFile::resume(root, name, bytes)?,
-    };
+/// A stream of batches into a file that was begun, or goes on.
+pub(super) fn stream(root: &Path, name: &str, schema: &Schema, file: AtomicFile) -> Result<StreamWriter<AtomicFile>> {
     let mut writer = StreamWriter::try_new(file, schema).map_err(|error| arrow_error(root, name, error))?; // writes the schema, unless it is there
     writer.get_mut().unmute();
     Ok(writer)
@@ -186,7 +177,8 @@ impl SplitWriter {
         writer.examples = state.examples;
         if let Some((bytes, size)) = state.open {
             let name = shard_name(split, state.shards.len());
-            writer.open = Some(stream(&common.root, &name, &common.schema, Some(bytes))?);
+            let file = AtomicFile::resume(&common.root, &name, bytes)?;
+            writer.open = Some(stream(&common.root, &name, &common.schema, file)?);
             writer.open_size = size;
         }
         Ok(writer)
@@ -251,7 +243,7 @@ impl SplitWriter {
         let (root, schema) = (&self.common.root, &self.common.schema);
         let name = shard_name(&self.split, self.shards.len());
         if self.open.is_none() {
-            self.open = Some(stream(root, &name, schema, None)?);
+            self.open = Some(stream(root, &name, schema, AtomicFile::create_large(root, &name)?)?);
         }
         let rows = std::mem::take(&mut self.pending);
         self.pending_tokens = 0;
