@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::encode::{Encoded, fail};
 use super::fast::{Fast, Tables};
+use super::limited::in_halves;
 use super::proof::{Difference, Texts, compare, lengths, scalars};
 use super::reference::{File, Source, read_outline, read_whole};
 use super::tested;
@@ -326,17 +327,20 @@ impl Engine {
         let waiting = self.waiting.lock().map(|mut waiting| std::mem::take(&mut *waiting)).unwrap_or_default();
         let Ok(fast) = self.fast() else { return Ok(()) };
         let texts: Vec<&str> = waiting.0.iter().map(|(text, _)| text.as_str()).collect();
-        let limited = if texts.is_empty() { None } else { self.known.source.limited(&texts) };
-        for (text, encoded) in &waiting.0 {
-            let is_same = match &limited {
-                Some(limited) => is_as_by(limited, text, encoded)?,
-                None => is_as_by(self.known.source.whole()?, text, encoded)?,
-            };
-            if !is_same {
-                return Err(self.differs(self.known.compare(fast, text)?));
-            }
+        if texts.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let limited = self.known.source.limited(&texts);
+        let reference = limited.as_ref().map_or_else(|| self.known.source.whole(), Ok)?;
+        let differing = |waiting: &[(String, Encoded)]| {
+            let mut compared = waiting.iter().map(|(text, encoded)| Ok((text, is_as_by(reference, text, encoded)?)));
+            compared.find_map(|compared| compared.map(|(text, is_same)| (!is_same).then(|| text.clone())).transpose())
+        };
+        match in_halves(&waiting.0, differing).into_iter().flatten().next() {
+            None => Ok(()),
+            Some(Err(failed)) => Err(failed),
+            Some(Ok(text)) => Err(self.differs(self.known.compare(fast, &text)?)),
+        }
     }
 
     /// Whether a text can be compared later.

@@ -13,6 +13,7 @@ mod engine;
 mod fast;
 mod files;
 mod gguf;
+mod limited;
 mod proof;
 mod reference;
 mod rows;

@@ -11,18 +11,18 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use foldhash::fast::RandomState;
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{
-    AddedToken, ModelWrapper, OffsetReferential, OffsetType, PostProcessorWrapper, PreTokenizer, Tokenizer as Reference,
-};
+use tokenizers::{AddedToken, ModelWrapper, PostProcessorWrapper, Tokenizer as Reference};
 
 use super::encode::fail;
+use super::limited::Listed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::panics::caught;
 
@@ -221,6 +221,8 @@ pub(super) struct Source {
     /// What trims offsets, which only what equals transformers' bits may see, in the tokenizers where something does.
     post_processor: Option<PostProcessorWrapper>,
     whole: OnceLock<std::result::Result<Reference, String>>,
+    /// What its vocabulary is, for who needs little of it.
+    listed: OnceLock<Option<Listed>>,
     /// Whether texts are to be compared with it, and whether some were compared with a part of it.
     is_begun: AtomicBool,
     is_limited: AtomicBool,
@@ -242,6 +244,7 @@ impl Source {
             outline,
             post_processor,
             whole: OnceLock::from(Ok(without_post_processor(whole))),
+            listed: OnceLock::new(),
             is_begun: true.into(),
             is_limited: false.into(),
         }
@@ -256,14 +259,23 @@ impl Source {
             outline: Some(outline),
             post_processor,
             whole: OnceLock::new(),
+            listed: OnceLock::new(),
             is_begun: false.into(),
             is_limited: false.into(),
         }
     }
 
-    /// Has the texts compared that wait for it.
-    pub(super) fn begin(&self) {
-        self.is_begun.store(true, Ordering::Relaxed);
+    /// Has the texts compared that wait for it. Its vocabulary is read beside the work.
+    pub(super) fn begin(self: &Arc<Self>) {
+        if !self.is_begun.swap(true, Ordering::Relaxed) {
+            let source = Arc::clone(self);
+            // Without a thread it is read when it is needed.
+            let _ = thread::Builder::new().name("dlgc-vocabulary".to_owned()).spawn(move || source.listed().is_some());
+        }
+    }
+
+    fn listed(&self) -> Option<&Listed> {
+        self.listed.get_or_init(|| caught(|| Listed::read(&self.json)).ok().flatten()).as_ref()
     }
 
     /// The whole, with no more of its vocabulary than comes into some texts; `None` where that cannot be told, and where
@@ -277,7 +289,8 @@ impl Source {
 
     pub(super) fn limited_to(&self, texts: &[&str]) -> Option<Reference> {
         let outline = self.outline.as_ref()?;
-        caught(|| with_vocabulary_of(outline, &self.json, texts)).ok().flatten().map(without_post_processor)
+        let limited = || self.listed()?.limited(outline, &self.json, texts);
+        caught(limited).ok().flatten().map(without_post_processor)
     }
 
     pub(super) fn json(&self) -> &[u8] {
@@ -368,161 +381,6 @@ fn with_vocabulary(outline: &Reference, json: &[u8]) -> Result<Reference> {
     let mut whole = outline.clone();
     whole.with_model(file.model.into_reference()?);
     Ok(whole)
-}
-
-/// The same with no more of its vocabulary than may come into some texts: what a word is merged to is made of pieces of the
-/// word. `None` where something is put around words that is no part of them.
-fn with_vocabulary_of(outline: &Reference, json: &[u8], texts: &[&str]) -> Option<Reference> {
-    let ModelWrapper::BPE(bpe) = outline.get_model() else { return None };
-    let is_empty = |affix: &Option<String>| affix.as_ref().is_none_or(String::is_empty);
-    if !is_empty(&bpe.continuing_subword_prefix) || !is_empty(&bpe.end_of_word_suffix) {
-        return None;
-    }
-    let pieces = Pieces::of(outline, texts)?;
-    let mut few = Few { pieces, unknown: bpe.unk_token.clone(), vocab: Vocab::default(), merges: Merges::new() };
-    let seed = Seed { few: &mut few, level: Level::File };
-    seed.deserialize(&mut serde_json::Deserializer::from_slice(json)).ok()?;
-    let mut builder = BPE::builder()
-        .vocab_and_merges(few.vocab, few.merges)
-        .fuse_unk(bpe.fuse_unk)
-        .byte_fallback(bpe.byte_fallback)
-        .ignore_merges(bpe.ignore_merges);
-    if let Some(text) = few.unknown {
-        builder = builder.unk_token(text);
-    }
-    let mut limited = outline.clone();
-    limited.with_model(builder.build().ok()?);
-    Some(limited)
-}
-
-/// The part of a vocabulary that comes into some texts, on its way from the file.
-struct Few {
-    pieces: Pieces,
-    unknown: Option<String>,
-    vocab: Vocab,
-    merges: Merges,
-}
-
-impl Few {
-    fn keeps(&self, text: &str) -> bool {
-        let is_byte = || text.len() == "<0x00>".len() && text.starts_with("<0x");
-        self.pieces.may_hold(text) || is_byte() || self.unknown.as_deref() == Some(text)
-    }
-
-    /// Whether it was one.
-    fn merge(&mut self, merge: &Merge<'_>) -> bool {
-        let Some((left, right)) = merge.sides() else { return false };
-        if self.pieces.may_hold(left) && self.pieces.may_hold(right) && self.keeps(&[left, right].concat()) {
-            self.merges.push((left.to_owned(), right.to_owned()));
-        }
-        true
-    }
-}
-
-/// Where in the file something stands.
-#[derive(Clone, Copy)]
-enum Level {
-    File,
-    Model,
-    Vocab,
-    Merges,
-}
-
-/// Reads a vocabulary without holding what is not kept of it.
-struct Seed<'f> {
-    few: &'f mut Few,
-    level: Level,
-}
-
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<(), D::Error> {
-        match self.level {
-            Level::Merges => deserializer.deserialize_seq(self),
-            _ => deserializer.deserialize_map(self),
-        }
-    }
-}
-
-impl<'de> Visitor<'de> for Seed<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a tokenizer")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> std::result::Result<(), A::Error> {
-        while let Some(Text(key)) = members.next_key()? {
-            let level = match (self.level, &*key) {
-                (Level::Vocab, text) => {
-                    let id = members.next_value()?;
-                    if self.few.keeps(text) {
-                        self.few.vocab.insert(key.into_owned(), id);
-                    }
-                    continue;
-                }
-                (Level::File, "model") => Level::Model,
-                (Level::Model, "vocab") => Level::Vocab,
-                (Level::Model, "merges") => Level::Merges,
-                _ => {
-                    members.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            members.next_value_seed(Seed { few: self.few, level })?;
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut merges: A) -> std::result::Result<(), A::Error> {
-        while let Some(merge) = merges.next_element::<Merge<'de>>()? {
-            if !self.few.merge(&merge) {
-                return Err(de::Error::custom("a merge has two sides"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What stands in some words: all runs of four bytes, by a hash.
-struct Pieces(Vec<u64>);
-
-/// How many bits tell of them.
-const BITS: u32 = 20;
-
-impl Pieces {
-    /// Of the words that the reference makes of texts, as its model gets them.
-    fn of(outline: &Reference, texts: &[&str]) -> Option<Self> {
-        let mut pieces = Self(vec![0; 1 << (BITS - u64::BITS.ilog2())]);
-        for text in texts {
-            let mut words = outline.get_added_vocabulary().extract_and_normalize(outline.get_normalizer(), text);
-            if let Some(pre_tokenizer) = outline.get_pre_tokenizer() {
-                pre_tokenizer.pre_tokenize(&mut words).ok()?;
-            }
-            for (word, ..) in words.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
-                for run in word.as_bytes().windows(4) {
-                    let (at, bit) = Self::place(run);
-                    pieces.0[at] |= bit;
-                }
-            }
-        }
-        Some(pieces)
-    }
-
-    fn place(run: &[u8]) -> (usize, u64) {
-        let number = u32::from_le_bytes(*run.first_chunk().expect("four bytes"));
-        let hash = number.wrapping_mul(0x9E37_79B1) >> (u32::BITS - BITS);
-        (hash as usize / 64, 1 << (hash % 64))
-    }
-
-    /// Whether a text may stand in one of the words; if not, it certainly does not.
-    fn may_hold(&self, text: &str) -> bool {
-        text.as_bytes().windows(4).all(|run| {
-            let (at, bit) = Self::place(run);
-            self.0[at] & bit != 0
-        })
-    }
 }
 
 /// Reads a `tokenizer.json`; flags that are declared beside it win, as in transformers.

@@ -142,8 +142,8 @@ impl Merges {
     /// Merges symbols in place.
     pub(super) fn apply(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
         match symbols.len() {
-            0..=SOME => self.apply_to_few::<SOME>(symbols),
-            ..=FEW => self.apply_to_few::<FEW>(symbols),
+            count if count <= SOME => self.apply_to_few::<SOME>(symbols),
+            count if count <= FEW => self.apply_to_few::<FEW>(symbols),
             _ => self.apply_to_many(symbols, scratch),
         }
     }
