@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -211,16 +212,22 @@ pub(super) fn run(
     let bytes_read = reader.bytes_read();
     let (tallies, skip) = start.split();
     let mut sink = Sink { destination, hash: skip.hash_after(), tallies, skipped: Vec::new(), pass };
-    let ending = read_apart(reader, skip, permits, work_sender);
+    let (has_ended, is_settled) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
+    let ending = read_apart(reader, skip, permits, work_sender, Arc::clone(&has_ended));
 
     thread::scope(|scope| {
         let mut workers = Vec::with_capacity(threads);
         for _ in 0..threads {
             let (work, result_sender, stop, working) = (work.clone(), result_sender.clone(), &stop, &working);
+            let (has_ended, is_settled) = (&has_ended, &is_settled);
             let worker = thread::Builder::new().name("dlgc-worker".to_owned());
             let spawned = worker.spawn_scoped(scope, move || {
                 // The sender may wait for standard input for ever, so its end is not what ends the wait.
                 while !stop.load(Ordering::Relaxed) {
+                    // What waits is mostly there when the last chunks are: one checks while the others take these.
+                    if has_ended.load(Ordering::Relaxed) && !is_settled.swap(true, Ordering::Relaxed) {
+                        pass.settle()?;
+                    }
                     let (sequence, item) = match work.recv_timeout(TICK) {
                         Ok(work) => work,
                         Err(RecvTimeoutError::Timeout) => continue,
@@ -283,6 +290,7 @@ fn read_apart(
     mut skip: Skip,
     permits: Receiver<()>,
     work_sender: Sender<(u64, Item)>,
+    has_ended: Arc<AtomicBool>,
 ) -> Receiver<Ending> {
     let (ending_sender, ending) = bounded(1);
     thread::spawn(move || {
@@ -303,6 +311,7 @@ fn read_apart(
             sequence += 1;
             ControlFlow::Continue(())
         });
+        has_ended.store(true, Ordering::Relaxed);
         drop(work_sender); // ends the workers
         let changed = changed || !skip.is_done();
         let _ = ending_sender.send(Ending { digests, changed }); // fails only when the run was given up

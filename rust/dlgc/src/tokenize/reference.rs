@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
@@ -212,6 +212,9 @@ pub(super) fn read_outline(json: &[u8], declared: &[(u32, AddedToken)]) -> Optio
     Some(outline)
 }
 
+/// How often texts are compared with a part of it, which takes a fiftieth of the time to make.
+pub(super) const OFTEN: usize = 8;
+
 /// One tokenizer.
 pub(super) struct Source {
     json: Arc<[u8]>,
@@ -223,9 +226,9 @@ pub(super) struct Source {
     whole: OnceLock<std::result::Result<Reference, String>>,
     /// What its vocabulary is, for who needs little of it.
     listed: OnceLock<Option<Listed>>,
-    /// Whether texts are to be compared with it, and whether some were compared with a part of it.
+    /// Whether texts are to be compared with it, and how often some were compared with a part of it.
     is_begun: AtomicBool,
-    is_limited: AtomicBool,
+    limited: AtomicUsize,
 }
 
 impl Source {
@@ -246,7 +249,7 @@ impl Source {
             whole: OnceLock::from(Ok(without_post_processor(whole))),
             listed: OnceLock::new(),
             is_begun: true.into(),
-            is_limited: false.into(),
+            limited: 0.into(),
         }
     }
 
@@ -261,7 +264,7 @@ impl Source {
             whole: OnceLock::new(),
             listed: OnceLock::new(),
             is_begun: false.into(),
-            is_limited: false.into(),
+            limited: 0.into(),
         }
     }
 
@@ -279,9 +282,9 @@ impl Source {
     }
 
     /// The whole, with no more of its vocabulary than comes into some texts; `None` where that cannot be told, and where
-    /// it was asked for before: then there is so much to do that the whole is worth reading.
+    /// it was asked for often: then there is so much to do that the whole is worth reading.
     pub(super) fn limited(&self, texts: &[&str]) -> Option<Reference> {
-        if self.is_limited.swap(true, Ordering::Relaxed) || self.ready().is_some() {
+        if self.limited.fetch_add(1, Ordering::Relaxed) >= OFTEN || self.ready().is_some() {
             return None;
         }
         self.limited_to(texts)
