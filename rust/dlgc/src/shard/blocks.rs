@@ -1,8 +1,8 @@
 //! Files that are written in blocks; large ones past the copy of files that the system keeps in memory.
 //!
-//! What is written has to be on the disk before it has its name. A copy of it in memory costs time, a tenth of a whole
-//! compilation, and takes the room of what was read and may be read again. Where a file system knows no other way than
-//! through that copy, it is written that way.
+//! What is written has to be on the disk before it has its name. A copy of it in memory costs time, and takes the room of
+//! what was read and may be read again. Where a file system knows no other way than through that copy, it is written that
+//! way.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// How much is written at once.
 const SIZE: usize = 1 << 20;
-/// What is written past the system's memory begins and ends, there and here, at multiples of this.
+/// What is written past the system's copy begins and ends, in the file and in memory, at multiples of this.
 const UNIT: usize = 1 << 12;
 
 /// A file, and its last bytes that are not written yet.

@@ -83,11 +83,7 @@ impl DialoguesWriter {
         fields.extend(LISTS.iter().map(|name| Field::new(*name, DataType::List(item()), false)));
         fields.extend(COUNTS.iter().map(|name| Field::new(*name, DataType::Int64, false)));
         let schema = Arc::new(Schema::new(fields));
-        let file = match resumed {
-            None => AtomicFile::create(root, DIALOGUES)?,
-            Some(bytes) => AtomicFile::resume(root, DIALOGUES, bytes)?,
-        };
-        let writer = stream(root, DIALOGUES, &schema, file)?;
+        let writer = stream(root, DIALOGUES, &schema, AtomicFile::open(root, DIALOGUES, resumed)?)?;
         Ok(Self { root: root.to_owned(), schema, writer, pending: Vec::new() })
     }
 
@@ -214,12 +210,10 @@ impl<'r> Brief<'r> {
 impl RejectsWriter {
     /// Begins the files, or goes on behind so many bytes of them.
     pub(super) fn create(root: &Path, resumed: Option<[u64; 2]>) -> Result<Self> {
-        let open = |name: &str, bytes: Option<u64>| match bytes {
-            None => AtomicFile::create(root, name),
-            Some(bytes) => AtomicFile::resume(root, name, bytes).map(|mut file| {
-                file.unmute();
-                file
-            }),
+        let open = |name: &str, bytes: Option<u64>| -> Result<AtomicFile> {
+            let mut file = AtomicFile::open(root, name, bytes)?;
+            file.unmute();
+            Ok(file)
         };
         Ok(Self {
             data: open("rejects/data.bin", resumed.map(|bytes| bytes[0]))?,

@@ -52,6 +52,11 @@ impl AtomicFile {
         Ok(Self::of(root, name, writer, Hasher::new(), 0))
     }
 
+    /// Begins a file, or goes on with one.
+    pub(super) fn open(root: &Path, name: &str, resumed: Option<u64>) -> Result<Self> {
+        resumed.map_or_else(|| Self::create(root, name), |bytes| Self::resume(root, name, bytes))
+    }
+
     /// Goes on with a file that an interrupted run left, behind its first `bytes`; muted, until [`AtomicFile::unmute`].
     pub(super) fn resume(root: &Path, name: &str, bytes: u64) -> Result<Self> {
         let partial = root.join(format!("{name}{PARTIAL}"));
