@@ -4,7 +4,8 @@
     python scripts/bench.py --quick                          a few MB, once: to try it; all of it stays in the cache
     python scripts/bench.py --only tokenizers --corpora chinese --tokenizers qwen3
 
-Parts: `pipeline` (JSON lines to packed rows), `tokenizers` (alone), `passes` (of dlgc). What was measured is kept
+Parts: `pipeline` (JSON lines to packed rows), `families` (the same with other models' tokenizers and templates),
+`tokenizers` (alone), `passes` (of dlgc). What was measured is kept
 beside the page, in `specs/benchmark.json`, so a part can be measured again by itself; a part holds the figures of one
 run only. Ends with status 1 where rows are not TRL's or ids not the reference's.
 """
@@ -49,12 +50,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = Path(__file__).resolve().parent
 PAGE, PICTURE = ROOT / "specs" / "benchmark.md", ROOT / "docs" / "benchmark.svg"
 RESULTS = PAGE.with_suffix(".json")
-PARTS = ("pipeline", "tokenizers", "passes")
+PARTS = ("pipeline", "families", "tokenizers", "passes")
 TOKENIZERS = ("qwen3", "llama3_1", "gemma3", "llama2")
 QUICK = 1_000_000
 """Bytes of a corpus in a trial."""
 ALONE = ("english", "chinese")
-"""Corpora for tokenisers alone, and for passes."""
+"""Corpora for families, for tokenisers alone, and for passes."""
+BESIDE_TRL = "gemma3"
+"""Which family TRL prepares too: the one that differs most from Qwen3's, whose figures are in `pipeline`."""
 OURSELVES = f"dlgc {dlgc.__version__}"
 OURS = ("dlgc, 1 thread", "dlgc, 2 threads")
 ALLOCATOR = {"MIMALLOC_PURGE_DELAY": "10000"}
@@ -64,6 +67,15 @@ TRAINED_AS_TRL = {**corpora.AS_TRL, "packing": "trl-bfd"}
 DEFAULTS = {"chat_template": str(corpora.TEMPLATE), "control_tokens": "allow", "max_rejects": 1.0}
 
 Runs = dict[str, list[dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Theirs:
+    """What `scripts/bench_trl.py` does: `prepare` or `loop`, in how many processes, for which of the families."""
+
+    how: str
+    processes: int = 1
+    family: str = "qwen3"
 
 
 class Bench:
@@ -122,17 +134,18 @@ class Bench:
             rows=report["rows"],
         )
 
-    def trl(self, corpus: Corpus, how: str, processes: int, keep: Path | None, number: int) -> Run:
+    def trl(self, corpus: Corpus, work: Theirs, keep: Path | None, number: int) -> Run:
         """TRL's preparation, or the loop; the first time the rows are kept."""
-        work = self.folder / "trl"
-        command = [sys.executable, str(SCRIPTS / "bench_trl.py"), how, str(corpus.path), "--work", str(work)]
-        command += ["--tokenizer", str(real_tokenizers.folder("qwen3")), "--template", str(corpora.TEMPLATE)]
-        command += ["--max-length", str(corpora.MAX_LENGTH), "--processes", str(processes)]
+        folder = self.folder / "trl"
+        tokenizer, template = real_tokenizers.folder(work.family), corpora.of_family(work.family)["chat_template"]
+        command = [sys.executable, str(SCRIPTS / "bench_trl.py"), work.how, str(corpus.path), "--work", str(folder)]
+        command += ["--tokenizer", str(tokenizer), "--template", template]
+        command += ["--max-length", str(corpora.MAX_LENGTH), "--processes", str(work.processes)]
         command += ["--keep", str(keep)] if keep and number == 0 else []
         environment = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
         read_once(corpus.path)
-        whole = measure(command, processes, several=processes > 1, environment=environment)
-        shutil.rmtree(work, ignore_errors=True)
+        whole = measure(command, work.processes, several=work.processes > 1, environment=environment)
+        shutil.rmtree(folder, ignore_errors=True)
         report = json.loads(whole.printed.strip().splitlines()[-1])
         return Run(
             seconds=report["seconds"],
@@ -154,22 +167,49 @@ class Bench:
                 OURS[0]: partial(self.dlgc, corpus, TRAINED_AS_TRL, 1, ours),
                 OURS[1]: partial(self.dlgc, corpus, TRAINED_AS_TRL, 2, None),
                 "dlgc, 1 thread, defaults": partial(self.dlgc, corpus, DEFAULTS, 1, None),
-                bench_page.TRL: partial(self.trl, corpus, "prepare", 1, theirs),
-                "TRL, 2 processes": partial(self.trl, corpus, "prepare", 2, None),
-                "apply_chat_template": partial(self.trl, corpus, "loop", 1, None),
+                bench_page.TRL: partial(self.trl, corpus, Theirs("prepare"), theirs),
+                "TRL, 2 processes": partial(self.trl, corpus, Theirs("prepare", processes=2), None),
+                "apply_chat_template": partial(self.trl, corpus, Theirs("loop"), None),
             }
             runs[name] = self.turns(name, contenders, corpus.bytes)
-            found = compared(ours, theirs)
-            equal[name] = dataclasses.asdict(found)
-            print(f"{name}: {bench_page.equality(equal[name])}", flush=True)
-            if not found.is_equal:
-                self.wrong.append(f"{name}: rows are not TRL's")
-            shutil.rmtree(ours)
-            shutil.rmtree(theirs)
-        packages = ("trl", "transformers", "tokenizers", "datasets", "pyarrow", "torch")
-        versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
-        built = "as `make wheel` builds it" if _dlgc.PROFILED else "as `pip install .` builds it"
-        return {"runs": runs, "equal": equal, "versions": [f"{OURSELVES} ({built})", *versions]}
+            equal[name] = self.compared(name, ours, theirs)
+        return {"runs": runs, "equal": equal, "versions": versions()}
+
+    def families(self) -> dict[str, Any]:
+        """Whole pipelines with the tokenizers and templates of several families, on the same dialogues."""
+        runs, equal, about = {}, {}, {}
+        for corpus in (found.of_every_family() for name, found in self.corpora.items() if name in ALONE):
+            ours, theirs = self.folder / "ours", self.folder / "theirs"
+            contenders: dict[str, Callable[[int], Run]] = {}
+            for family in corpora.FAMILIES:
+                options = {**corpora.of_family(family), "packing": "trl-bfd"}
+                settings = {**options, "tokenizer": str(real_tokenizers.folder(family))}
+                keep = ours if family == BESIDE_TRL else None
+                contenders[family] = partial(self.dlgc, corpus, settings, 1, keep)
+            prepare = partial(self.trl, corpus, Theirs("prepare", family=BESIDE_TRL), theirs)
+            contenders[bench_page.of_family(BESIDE_TRL)] = prepare
+            runs[corpus.name] = self.turns(f"{corpus.name}, families", contenders, corpus.bytes)
+            equal[corpus.name] = self.compared(f"{corpus.name}, {BESIDE_TRL}", ours, theirs)
+            about[corpus.name] = dataclasses.asdict(corpus)
+        return {
+            "runs": runs,
+            "equal": equal,
+            "corpora": about,
+            "templates": corpora.FAMILIES,
+            "beside_trl": BESIDE_TRL,
+            "versions": versions(),
+        }
+
+    def compared(self, title: str, ours: Path, theirs: Path) -> dict[str, Any]:
+        """Compares rows with TRL's, says what came of it, and removes both."""
+        found = compared(ours, theirs)
+        equal = dataclasses.asdict(found)
+        print(f"{title}: {bench_page.equality(equal)}", flush=True)
+        if not found.is_equal:
+            self.wrong.append(f"{title}: rows are not TRL's")
+        shutil.rmtree(ours)
+        shutil.rmtree(theirs)
+        return equal
 
     def tokenisers(self) -> dict[str, Any]:
         """Tokenisers alone."""
@@ -228,6 +268,13 @@ class Bench:
                     shutil.rmtree(out.with_suffix(".whole"), ignore_errors=True)
                 runs[title][corpus.name] = reports
         return {"runs": runs, "versions": [OURSELVES]}
+
+
+def versions() -> list[str]:
+    """Of dlgc, with how it was built, and of what TRL's side is made of."""
+    packages = ("trl", "transformers", "tokenizers", "datasets", "pyarrow", "torch")
+    built = "as `make wheel` builds it" if _dlgc.PROFILED else "as `pip install .` builds it"
+    return [f"{OURSELVES} ({built})", *(f"{name} {importlib.metadata.version(name)}" for name in packages)]
 
 
 def encoding(command: list[str], threads: int) -> Callable[[int], Run]:
@@ -305,7 +352,12 @@ def main() -> None:
     results |= {"quick": arguments.quick, "corpora": results["corpora"] | about}
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(Path(temporary), found, list(arguments.tokenizers), runs)
-        measures = {"pipeline": bench.pipeline, "tokenizers": bench.tokenisers, "passes": bench.passes}
+        measures = {
+            "pipeline": bench.pipeline,
+            "families": bench.families,
+            "tokenizers": bench.tokenisers,
+            "passes": bench.passes,
+        }
         for part in arguments.only:
             began = time.monotonic()
             date = dt.datetime.now(dt.UTC).date().isoformat()

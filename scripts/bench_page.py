@@ -161,6 +161,44 @@ def pipeline(part: Mapping[str, Any], corpora: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def of_family(tokenizer: str) -> str:
+    """What TRL is called where it prepares for another family than Qwen3's."""
+    return f"{tokenizer}: {TRL}"
+
+
+def families(part: Mapping[str, Any]) -> list[str]:
+    """The tables of whole pipelines of several families."""
+    lines = []
+    first, *_ = part["templates"]
+    beside = part["beside_trl"]
+    for corpus, contenders in part["runs"].items():
+        about = part["corpora"][corpus]
+        figures = {name: Figures.of(runs, about["bytes"]) for name, runs in contenders.items()}
+        theirs = figures[of_family(beside)]
+        columns = ("", "template", "seconds", "shortest to longest", "MB/s", f"of {first}'s", "M tokens/s", "x TRL")
+        rows = [
+            (
+                name,
+                part["templates"].get(name, part["templates"][beside]),
+                f"{found.seconds:.2f}",
+                found.spread,
+                f"{found.rate:.1f}",
+                f"{100 * found.rate / figures[first].rate:.0f} %",
+                f"{found.token_rate:.2f}",
+                f"{theirs.seconds / found.seconds:.1f}" if name in (beside, of_family(beside)) else "",
+                f"{found.startup:.2f}",
+                f"{found.peak:,.0f}",
+                count(found.same("rows")),
+                count(found.same("tokens")),
+            )
+            for name, found in figures.items()
+        ]
+        title = f"### {TITLES[corpus].capitalize()}, {about['bytes'] / 1e6:.1f} MB, {about['left_out']:,} left out"
+        lines += ["", title, "", *table((*columns, "start-up s", "peak MB", "rows", "tokens"), rows)]
+        lines += ["", f"{beside}: {equality(part['equal'][corpus])}"]
+    return lines
+
+
 def equality(equal: Mapping[str, Any]) -> str:
     """What the comparison of rows with TRL's found, in a sentence."""
     rows = f"{equal['equal']:,} of {equal['rows']:,} rows"
@@ -287,6 +325,13 @@ once with its own defaults, which prove each turn and cut nothing off. TRL: `SFT
 mask, without truncation, packing and writing. `make bench` measures dlgc as it is released: `make wheel` builds it,
 runs it over `examples/dialogues`, and builds it again with the profile of that (`scripts/release.py`). {measured}
 """
+FAMILIES = """
+## Whole pipelines of other families
+
+The same command on one thread with the tokenizers of other models, each with the template that TRL trains its family
+with, on the dialogues of a corpus that none of them refuses (Gemma's wants roles that alternate) and of which each
+trains something of the first 2,048 tokens. {measured}
+"""
 TOKENIZERS = """
 ## Tokenisers alone
 
@@ -310,6 +355,7 @@ def page(results: Mapping[str, Any], command: str) -> str:
     text += "\n".join(described(results["corpora"])) + "\n"
     parts: tuple[tuple[str, str, Callable[[Mapping[str, Any]], list[str]]], ...] = (
         ("pipeline", PIPELINE, lambda part: pipeline(part, results["corpora"])),
+        ("families", FAMILIES, families),
         ("tokenizers", TOKENIZERS, tokenizers),
         ("passes", PASSES, passes),
     )

@@ -52,6 +52,19 @@ AS_TRL: dict[str, Any] = {
     "control_tokens": "allow",
 }
 """Options under which dlgc makes of a dialogue what TRL makes of it."""
+FAMILIES = {
+    "qwen3": "qwen3_training",
+    "llama3_1": "llama3_training",
+    "deepseek_v3": "deepseekv3_training",
+    "gptoss": "gptoss_training",
+    "gemma3": "gemma3_training",
+}
+"""Tokenizers of other families, each with the template that TRL trains the family with."""
+
+
+def of_family(name: str) -> dict[str, Any]:
+    """`AS_TRL` with the template of a family; one of them shows the day, which has to be given."""
+    return {**AS_TRL, "chat_template": str(TEMPLATE.with_stem(FAMILIES[name])), "date": "2026-01-02"}
 
 
 class MissingError(Exception):
@@ -100,6 +113,26 @@ class Corpus:
         (CACHE / "corpora" / short).write_bytes(b"".join(taken))
         return _described(self.name, short, 0)
 
+    def of_every_family(self) -> Corpus:
+        """Its dialogues that none of the families' templates refuses, and of which each trains something."""
+        common = f"{self.path.stem}-families.jsonl"
+        about = (CACHE / "corpora" / common).with_suffix(".json")
+        if about.is_file():
+            return Corpus(**json.loads(about.read_text(encoding="utf-8")))
+        with tempfile.TemporaryDirectory(dir=CACHE / "corpora") as work:
+            rejected = {
+                line
+                for name in FAMILIES
+                for line in _rejected(self.path, Path(work, name), of_family(name), real_tokenizers.folder(name))
+            }
+            kept = Path(work, "kept.jsonl")
+            with self.path.open("rb") as lines, kept.open("wb") as out:
+                out.writelines(line for number, line in enumerate(lines, 1) if number not in rejected)
+            kept.rename(CACHE / "corpora" / common)
+        found = _described(self.name, common, len(rejected))
+        about.write_text(json.dumps(dataclasses.asdict(found)), encoding="utf-8")
+        return found
+
 
 def corpus(name: str) -> Corpus:
     """A corpus by name, made if it is not in the cache yet.
@@ -121,7 +154,7 @@ def corpus(name: str) -> Corpus:
                 out.write(json.dumps(record, ensure_ascii=False) + "\n")
                 if out.tell() > LOOKED_AT:
                     break
-        rejected = _rejected(plain, Path(work, "shards"))
+        rejected = _rejected(plain, Path(work, "shards"), AS_TRL, real_tokenizers.folder("qwen3"))
         kept, left_out = Path(work, "kept.jsonl"), 0
         with plain.open("rb") as lines, kept.open("wb") as out:
             for number, line in enumerate(lines, 1):
@@ -164,9 +197,9 @@ def for_both(converted: Path) -> Iterator[dict[str, Any]]:
             yield {"messages": messages, **tools}
 
 
-def _rejected(path: Path, out: Path) -> set[int]:
-    """The lines that dlgc rejects under TRL's options."""
-    dlgc.compile(path, out, tokenizer=str(real_tokenizers.folder("qwen3")), max_rejects=1.0, **AS_TRL)
+def _rejected(path: Path, out: Path, options: dict[str, Any], tokenizer: Path) -> set[int]:
+    """The lines that dlgc rejects under such options."""
+    dlgc.compile(path, out, tokenizer=str(tokenizer), max_rejects=1.0, **options)
     index = out / "rejects" / "index.jsonl"
     if not index.is_file():
         return set()

@@ -109,6 +109,18 @@ def results() -> dict[str, Any]:
         "runs": {"english": {"dlgc, 1 thread": [run(0.1, **counts)], bench_page.TRL: [run(5.0, **counts)]}},
         "equal": {"english": {**equal, "first": None}},
     }
+    counted = {
+        "one": [run(0.1, **counts)],
+        "two": [run(0.2, **counts)],
+        bench_page.of_family("two"): [run(5.0, **counts)],
+    }
+    families = {
+        **pipeline,
+        "runs": {"english": counted},
+        "corpora": {"english": {**about, "left_out": 4}},
+        "templates": {"one": "first", "two": "second"},
+        "beside_trl": "two",
+    }
     alone = {
         **of_all,
         "date": "2026-01-03",
@@ -123,7 +135,7 @@ def results() -> dict[str, Any]:
     return {
         "quick": False,
         "corpora": {"english": about},
-        "parts": {"pipeline": pipeline, "tokenizers": alone, "passes": passes},
+        "parts": {"pipeline": pipeline, "families": families, "tokenizers": alone, "passes": passes},
     }
 
 
@@ -134,6 +146,10 @@ def test_the_page_has_every_part_with_its_ratios() -> None:
     )
     assert row in page
     assert "Ids and labels of all 5 rows are TRL's, row for row." in page
+    assert "### English, 10.0 MB, 4 left out" in page
+    assert "| one | first | 0.10 | 0.10 to 0.10 | 100.0 | 100 % | 20.00 |  | 1.00 | 100 | 5 | 2,000,000 |" in page
+    assert "| two | second | 0.20 | 0.20 to 0.20 | 50.0 | 50 % | 10.00 | 25.0 | 1.00 | 100 | 5 | 2,000,000 |" in page
+    assert "two: Ids and labels of all 5 rows are TRL's, row for row." in page
     assert "| qwen3: dlgc, 1 thread | 1.00 | 1.00 to 1.00 | 9.0 | 2.00 | 3.0 | 1.00 | 100 | equal |" in page
     assert "- fastokens 0: not installable here: no wheel" in page
     assert "| everything else | 0.50 | 500.0 | 25 % |" in page
@@ -145,7 +161,7 @@ def test_the_page_has_every_part_with_its_ratios() -> None:
 
 def test_a_part_that_was_not_measured_is_not_on_the_page() -> None:
     short = results()
-    del short["parts"]["pipeline"], short["parts"]["passes"]
+    del short["parts"]["pipeline"], short["parts"]["families"], short["parts"]["passes"]
     page = bench_page.page(short | {"quick": True}, "x")
     assert "## Whole pipelines" not in page
     assert "## Tokenisers alone" in page
@@ -155,7 +171,7 @@ def test_a_part_that_was_not_measured_is_not_on_the_page() -> None:
 def test_every_table_has_as_many_cells_as_columns() -> None:
     lines = bench_page.page(results(), "make bench").splitlines()
     heads = [index for index, line in enumerate(lines) if line.startswith("| ---")]
-    assert len(heads) == 4
+    assert len(heads) == 5
     for index in heads:
         columns = lines[index - 1].count("|")
         table = list(itertools.takewhile(lambda line: line.startswith("|"), lines[index - 1 :]))
