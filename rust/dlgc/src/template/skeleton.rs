@@ -458,7 +458,9 @@ fn word(message: usize, leaf: usize) -> String {
 pub(super) fn until_tag<'t>(text: &'t str, stops: &[String], source: &str) -> (&'t str, &'t str) {
     let is_named = |tag: &str| {
         let name = tag.trim_start_matches(['<', '/']).trim_end_matches('>');
-        source.contains(&format!("<{name}")) || source.contains(&format!("</{name}"))
+        source.match_indices('<').map(|(open, _)| &source[open + 1..]).any(|after| {
+            after.starts_with(name) || after.strip_prefix('/').is_some_and(|after| after.starts_with(name))
+        })
     };
     for (open, _) in text.match_indices('<') {
         let after = &text[open + 1..];
