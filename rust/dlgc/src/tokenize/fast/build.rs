@@ -12,7 +12,7 @@ use tokenizers::{AddedToken, Tokenizer as Reference};
 use super::super::reference::File;
 use super::cache::{Beginning, GROUP};
 use super::joins::{Joins, THREE_BYTES};
-use super::merge::{Few, Merges, SOME, Scratch};
+use super::merge::{Merges, SOME, Scratch};
 use super::parts::{self, Kind, Parts};
 use super::tables::{LARGEST_ID, Tables, values};
 use super::{Fast, NO_ID};
@@ -125,20 +125,19 @@ impl Fast {
     /// Those of some tokens, in their order, that merging what they say does not give.
     fn unmerged(&self, tokens: &[(u32, &[u8])]) -> Vec<u32> {
         let mut merged = vec![false; tokens.len()];
-        let (mut few, mut places) = (Vec::with_capacity(tokens.len()), Vec::with_capacity(tokens.len()));
+        let mut few = Vec::with_capacity(tokens.len());
         let (mut symbols, mut scratch) = (Vec::new(), Scratch::default());
         for (index, (id, said)) in tokens.iter().enumerate() {
             self.symbols(said, false, &mut symbols);
             if symbols.len() <= SOME {
-                places.push(index);
-                few.push(Few::<SOME>::of(&symbols));
+                few.push((index, self.merges.begin::<SOME>(&symbols)));
             } else {
                 self.merges.apply(&mut symbols, &mut scratch);
                 merged[index] = symbols == [*id];
             }
         }
         self.merges.apply_to_all(&mut few);
-        for (index, piece) in places.into_iter().zip(few) {
+        for (index, piece) in few {
             symbols.clear();
             piece.append_to(&mut symbols);
             merged[index] = symbols == [tokens[index].0];

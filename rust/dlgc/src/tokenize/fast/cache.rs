@@ -223,19 +223,16 @@ impl Default for Cache {
 }
 
 impl Cache {
-    /// Where a short piece is, or would be: in one of two slots, which come from memory together, or in the next two.
     #[inline]
     fn slot(&self, key: Key) -> usize {
         let mask = self.short.len() - 1;
         let mut at = hash(key) as usize & mask;
         loop {
-            for at in [at, at ^ 1] {
-                let found = self.short[at].key;
-                if found == key || found == 0 {
-                    return at;
-                }
+            let found = self.short[at].key;
+            if found == key || found == 0 {
+                return at;
             }
-            at = (at + 2) & mask;
+            at = (at + 1) & mask;
         }
     }
 
@@ -276,8 +273,7 @@ impl Cache {
         for &index in &unmet[..kept.min(GROUP)] {
             let key = keys[usize::from(index)];
             unknown[count % GROUP] = index;
-            let at = hash(key) as usize & mask;
-            count += usize::from(self.short[at].key != key && self.short[at ^ 1].key != key);
+            count += usize::from(self.short[hash(key) as usize & mask].key != key);
         }
         *unknown_count = count;
     }

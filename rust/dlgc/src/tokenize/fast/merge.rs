@@ -14,14 +14,10 @@ const RANK: u32 = 64 - 2 * SYMBOL;
 const EMPTY: u64 = u64::MAX;
 /// No larger one may be asked for; the one after it, and a symbol that there is not, are in no pair.
 pub(super) const LARGEST_SYMBOL: u32 = (1 << SYMBOL) - 2;
-/// Stands in few symbols where there is none, or none any more.
-const NO_SYMBOL: u32 = LARGEST_SYMBOL + 1;
 /// Up to so many symbols the pair with the least rank is found by looking at all of them.
 const FEW: usize = 40;
 /// Symbols of a piece that is merged together with others.
 pub(super) const SOME: usize = 16;
-/// So many pieces are merged together: enough for memory to be asked for all the time, and few to look through.
-pub(super) const TOGETHER: usize = 32;
 /// Bits of a place among few, below the rank of the pair that begins there: the least of such numbers is the pair that
 /// is merged, found without asking where it stands.
 const PLACE: u32 = 6;
@@ -40,7 +36,7 @@ pub(super) struct Merges {
     filter_shift: u32,
 }
 
-/// Up to `N` symbols on their way to tokens. One that was merged into the symbol on its left is
+/// Up to `N` symbols on their way to tokens. A symbol that was merged into the one on its left stays where it was, and is
 /// passed over.
 pub(super) struct Few<const N: usize> {
     symbols: [u32; N],
@@ -49,76 +45,10 @@ pub(super) struct Few<const N: usize> {
     next: [u8; N],
     previous: [u8; N],
     count: usize,
-}
-
-/// Pairs of several pieces, to be looked up together.
-struct Asked {
-    pairs: [u64; Self::ROOM],
-    /// Which piece a pair is of, and where in it.
-    places: [(u8, u8); Self::ROOM],
-    count: usize,
-}
-
-impl Asked {
-    const ROOM: usize = 2 * TOGETHER;
-    const NONE: Self = Self { pairs: [0; Self::ROOM], places: [(0, 0); Self::ROOM], count: 0 };
-
-    #[inline]
-    fn ask(&mut self, piece: usize, (place, pair): (usize, u64)) {
-        self.pairs[self.count % Self::ROOM] = pair;
-        self.places[self.count % Self::ROOM] = (piece as u8, place as u8);
-        self.count += 1;
-    }
+    is_done: bool,
 }
 
 impl<const N: usize> Few<N> {
-    /// Symbols before the first merge, without ranks.
-    #[inline]
-    pub(super) fn of(symbols: &[u32]) -> Self {
-        let mut few = Self {
-            symbols: [NO_SYMBOL; N],
-            ranks: [NO_PAIR; N],
-            next: std::array::from_fn(|at| at as u8 + 1),
-            previous: std::array::from_fn(|at| (at as u8).saturating_sub(1)),
-            count: symbols.len(),
-        };
-        few.symbols[..symbols.len()].copy_from_slice(symbols);
-        few
-    }
-
-    /// The pairs before the first merge, each with its place.
-    fn pairs(&self) -> impl Iterator<Item = (usize, u64)> {
-        self.symbols[..self.count].windows(2).map(|sides| pair(sides[0], sides[1])).enumerate()
-    }
-
-    /// Merges the pair that comes first; the pairs of which the new symbol is the left and the right one are to be looked
-    /// up then. A side that is not there is [`NO_SYMBOL`], the place that of the symbol that has gone.
-    #[inline]
-    fn merge(&mut self, merged: &[u32]) -> Option<[(usize, u64); 2]> {
-        let Self { symbols, ranks, next, previous, count } = self;
-        let first = ranks.iter().fold(NO_PAIR, |first, &rank| first.min(rank));
-        if first == NO_PAIR {
-            return None;
-        }
-        let at = first as usize % (1 << PLACE);
-        let right = usize::from(next[at]);
-        let after = usize::from(next[right]);
-        let symbol = merged[(first >> PLACE) as usize];
-        (symbols[at], symbols[right]) = (symbol, NO_SYMBOL);
-        (ranks[at], ranks[right]) = (NO_PAIR, NO_PAIR);
-        next[at] = after as u8;
-        let after = if after < *count { after } else { right };
-        let before = if at > 0 { usize::from(previous[at]) } else { right };
-        previous[after] = at as u8;
-        ranks[before] = NO_PAIR;
-        Some([(at, pair(symbol, symbols[after])), (before, pair(symbols[before], symbol))])
-    }
-
-    #[inline]
-    fn rank(&mut self, place: usize, rank: u32) {
-        self.ranks[place] = (rank << PLACE | place as u32).cast_signed();
-    }
-
     /// Appends the symbols that are left.
     pub(super) fn append_to(&self, symbols: &mut Vec<u32>) {
         let mut at = 0;
@@ -163,24 +93,19 @@ impl Merges {
             if left.max(right).max(symbol) > LARGEST_SYMBOL {
                 return None;
             }
-            let pair = pair(left, right);
-            let at = merges.slot(pair);
-            let bit = hash(pair) >> merges.filter_shift;
+            let at = merges.slot(left, right);
+            let bit = hash(pair(left, right)) >> merges.filter_shift;
             merges.filter[bit as usize / 64] |= 1 << (bit % 64);
-            merges.slots[at] = pair << RANK | rank as u64;
+            merges.slots[at] = pair(left, right) << RANK | rank as u64;
             merges.merged.push(symbol);
         }
         Some(merges)
     }
 
     #[inline]
-    fn first_slot(&self, pair: u64) -> usize {
-        (hash(pair) >> self.shift) as usize
-    }
-
-    #[inline]
-    fn slot(&self, pair: u64) -> usize {
-        let mut at = self.first_slot(pair);
+    fn slot(&self, left: u32, right: u32) -> usize {
+        let pair = pair(left, right);
+        let mut at = (hash(pair) >> self.shift) as usize;
         loop {
             let found = self.slots[at];
             if found >> RANK == pair || found == EMPTY {
@@ -193,45 +118,12 @@ impl Merges {
     /// The rank of a pair: less comes first.
     #[inline]
     fn of(&self, left: u32, right: u32) -> u32 {
-        self.rank(pair(left, right)).unwrap_or(NONE)
-    }
-
-    #[inline]
-    fn rank(&self, pair: u64) -> Option<u32> {
-        if !self.may_be_listed(pair) {
-            return None;
+        let bit = hash(pair(left, right)) >> self.filter_shift;
+        if self.filter[bit as usize / 64] >> (bit % 64) & 1 == 0 {
+            return NONE;
         }
-        let found = self.slots[self.slot(pair)];
-        (found != EMPTY).then_some(found as u32 & ((1 << RANK) - 1))
-    }
-
-    #[inline]
-    fn may_be_listed(&self, pair: u64) -> bool {
-        let bit = hash(pair) >> self.filter_shift;
-        self.filter[bit as usize / 64] >> (bit % 64) & 1 == 1
-    }
-
-    /// Looks up what was asked for. Each table by itself: a short loop asks memory for more at once than a long one.
-    fn answer<const N: usize>(&self, asked: &mut Asked, pieces: &mut [Few<N>]) {
-        let mut kept = 0;
-        for at in 0..asked.count.min(Asked::ROOM) {
-            let (pair, place) = (asked.pairs[at], asked.places[at]);
-            (asked.pairs[kept], asked.places[kept]) = (pair, place);
-            kept += usize::from(self.may_be_listed(pair));
-        }
-        asked.count = 0;
-        let mut found = [EMPTY; Asked::ROOM];
-        for (found, &pair) in found.iter_mut().zip(&asked.pairs[..kept]) {
-            *found = self.slots[self.first_slot(pair)];
-        }
-        for at in 0..kept {
-            let pair = asked.pairs[at];
-            let found = if found[at] >> RANK == pair { found[at] } else { self.slots[self.slot(pair)] };
-            if found != EMPTY {
-                let (piece, place) = asked.places[at];
-                pieces[usize::from(piece)].rank(usize::from(place), found as u32 & ((1 << RANK) - 1));
-            }
-        }
+        let found = self.slots[self.slot(left, right)];
+        if found == EMPTY { NONE } else { found as u32 & ((1 << RANK) - 1) }
     }
 
     /// The rank at which the last merge of these symbols happens, where they become one.
@@ -257,52 +149,72 @@ impl Merges {
     }
 
     fn apply_to_few<const N: usize>(&self, symbols: &mut Vec<u32>) {
-        let mut few = Few::<N>::of(symbols);
-        for (place, sides) in symbols.windows(2).enumerate() {
-            if let Some(rank) = self.rank(pair(sides[0], sides[1])) {
-                few.rank(place, rank);
-            }
-        }
-        while let Some(pairs) = few.merge(&self.merged) {
-            for (place, pair) in pairs {
-                if let Some(rank) = self.rank(pair) {
-                    few.rank(place, rank);
-                }
-            }
-        }
+        let mut few = self.begin::<N>(symbols);
+        while self.step(&mut few) {}
         symbols.clear();
         few.append_to(symbols);
     }
 
-    /// Merges the symbols of several pieces, a step of each by turns: what is looked up for one is looked up for all, so
-    /// that memory is waited for once.
-    pub(super) fn apply_to_all<const N: usize>(&self, pieces: &mut [Few<N>]) {
-        for pieces in pieces.chunks_mut(TOGETHER) {
-            let mut asked = Asked::NONE;
-            for index in 0..pieces.len() {
-                for (place, pair) in pieces[index].pairs() {
-                    asked.ask(index, (place, pair));
-                }
-                if asked.count + N > Asked::ROOM || index + 1 == pieces.len() {
-                    self.answer(&mut asked, pieces);
-                }
-            }
-            let mut unmerged: [u8; TOGETHER] = std::array::from_fn(|index| index as u8);
-            let mut count = pieces.len();
-            while count > 0 {
-                let mut left = 0;
-                for at in 0..count {
-                    let index = usize::from(unmerged[at]);
-                    if let Some(pairs) = pieces[index].merge(&self.merged) {
-                        pairs.into_iter().for_each(|pair| asked.ask(index, pair));
-                        unmerged[left] = index as u8;
-                        left += 1;
-                    }
-                }
-                count = left;
-                self.answer(&mut asked, pieces);
-            }
+    /// Merges the symbols of several pieces, a step of each by turns: while memory is waited for on behalf of one, the
+    /// others go on.
+    pub(super) fn apply_to_all<K, const N: usize>(&self, pieces: &mut [(K, Few<N>)]) {
+        while pieces.iter_mut().fold(false, |any, (_, piece)| self.step(piece) || any) {}
+    }
+
+    /// Up to `N` symbols before the first merge.
+    #[inline]
+    pub(super) fn begin<const N: usize>(&self, symbols: &[u32]) -> Few<N> {
+        let mut few = Few {
+            symbols: [0; N],
+            ranks: [NO_PAIR; N],
+            next: std::array::from_fn(|at| at as u8 + 1),
+            previous: std::array::from_fn(|at| (at as u8).saturating_sub(1)),
+            count: symbols.len(),
+            is_done: false,
+        };
+        few.symbols[..symbols.len()].copy_from_slice(symbols);
+        for (at, sides) in symbols.windows(2).enumerate() {
+            few.ranks[at] = self.at(at, sides[0], sides[1]);
         }
+        few
+    }
+
+    /// The rank of a pair that begins at a place among few, and the place.
+    #[inline]
+    fn at(&self, place: usize, left: u32, right: u32) -> i32 {
+        match self.of(left, right) {
+            NONE => NO_PAIR,
+            rank => (rank << PLACE | place as u32).cast_signed(),
+        }
+    }
+
+    /// Merges the pair that comes first, and says whether there was one.
+    #[inline]
+    fn step<const N: usize>(&self, few: &mut Few<N>) -> bool {
+        if few.is_done {
+            return false;
+        }
+        let Few { symbols, ranks, next, previous, count, is_done } = few;
+        let first = ranks.iter().fold(NO_PAIR, |first, &rank| first.min(rank));
+        if first == NO_PAIR {
+            *is_done = true;
+            return false;
+        }
+        let at = first as usize % (1 << PLACE);
+        let right = usize::from(next[at]);
+        let after = usize::from(next[right]);
+        symbols[at] = self.merged[(first >> PLACE) as usize];
+        (ranks[at], ranks[right]) = (NO_PAIR, NO_PAIR);
+        next[at] = after as u8;
+        if after < *count {
+            previous[after] = at as u8;
+            ranks[at] = self.at(at, symbols[at], symbols[after]);
+        }
+        if at > 0 {
+            let before = usize::from(previous[at]);
+            ranks[before] = self.at(before, symbols[before], symbols[at]);
+        }
+        true
     }
 
     /// With a heap: a run of one character must not take the square of its length.
@@ -404,12 +316,12 @@ mod tests {
                 merges.apply_to_many(&mut many, &mut scratch);
                 assert_eq!(many, expected);
             }
-            let mut several: Vec<Few<FEW>> = (0..=length.min(2 * TOGETHER))
+            let mut several: Vec<((), Few<FEW>)> = (0..=length.min(3))
                 .filter_map(|from| symbols.get(from..).filter(|rest| rest.len() <= FEW))
-                .map(Few::of)
+                .map(|rest| ((), merges.begin(rest)))
                 .collect();
             merges.apply_to_all(&mut several);
-            for (from, few) in several.iter().enumerate().filter(|_| length <= FEW) {
+            for (from, (_, few)) in several.iter().enumerate().filter(|_| length <= FEW) {
                 let mut found = Vec::new();
                 few.append_to(&mut found);
                 assert_eq!(found, slowly(&merges, &symbols[from..]));

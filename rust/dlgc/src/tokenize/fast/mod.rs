@@ -32,7 +32,7 @@ use crate::error::Result;
 
 use cache::{Beginning, Cache, GROUP, Group, Key};
 use joins::{Joins, THREE_BYTES};
-use merge::{Few, Merges, SOME, Scratch, TOGETHER};
+use merge::{Few, Merges, SOME, Scratch};
 use parts::{Kind, SPACE_SIGN};
 use unicode::{UNICODE, decode, is_lead_of_three, three};
 
@@ -40,6 +40,8 @@ pub(super) use tables::Tables;
 
 /// How many pieces are cut before they are looked up.
 const BATCH: usize = 4096;
+/// Up to so many are merged together: enough for memory to be asked for all the time, and few to look through.
+const TOGETHER: usize = 32;
 /// Set in the end of a word that is only a part of its piece, and of one that is an added token.
 const PART: u32 = 1 << 31;
 const ADDED: u32 = 1 << 30;
@@ -99,9 +101,7 @@ struct Worker {
     /// As many as the words that wait fill; none while they are used.
     groups: Vec<Group>,
     symbols: Vec<u32>,
-    /// Words that are merged together, and their keys.
-    learnt: Vec<Few<SOME>>,
-    learnt_keys: Vec<Key>,
+    learnt: Vec<(Key, Few<SOME>)>,
     scratch: Scratch,
 }
 
@@ -528,7 +528,7 @@ impl Fast {
         for &index in group.unknown.iter().take(group.unknown_count) {
             let index = usize::from(index);
             let key = group.keys[index];
-            if first && index == 0 || worker.cache.has(key) || worker.learnt_keys.contains(&key) {
+            if first && index == 0 || worker.cache.has(key) || worker.learnt.iter().any(|(learnt, _)| *learnt == key) {
                 continue;
             }
             if let Some(token) = self.beginning.find(key) {
@@ -541,8 +541,7 @@ impl Fast {
                 continue;
             }
             self.symbols(word, false, &mut worker.symbols);
-            worker.learnt.push(Few::of(&worker.symbols));
-            worker.learnt_keys.push(key);
+            worker.learnt.push((key, self.merges.begin(&worker.symbols)));
             if worker.learnt.len() == TOGETHER {
                 self.learn(worker);
             }
@@ -552,7 +551,7 @@ impl Fast {
     /// Merges the words that were gathered.
     fn learn(&self, worker: &mut Worker) {
         self.merges.apply_to_all(&mut worker.learnt);
-        for (key, piece) in worker.learnt_keys.drain(..).zip(worker.learnt.drain(..)) {
+        for (key, piece) in worker.learnt.drain(..) {
             worker.symbols.clear();
             piece.append_to(&mut worker.symbols);
             worker.cache.insert(key, &worker.symbols, &self.lengths);
