@@ -127,7 +127,12 @@ class Corpus:
             }
             kept = Path(work, "kept.jsonl")
             with self.path.open("rb") as lines, kept.open("wb") as out:
-                out.writelines(line for number, line in enumerate(lines, 1) if number not in rejected)
+                for number, line in enumerate(lines, 1):
+                    # dlgc merges two messages of one role where a template refuses them; TRL cannot prepare these.
+                    if number in rejected or not _alternates(json.loads(line)["messages"]):
+                        rejected.add(number)
+                    else:
+                        out.write(line)
             kept.rename(CACHE / "corpora" / common)
         found = _described(self.name, common, len(rejected))
         about.write_text(json.dumps(dataclasses.asdict(found)), encoding="utf-8")
@@ -205,6 +210,13 @@ def _rejected(path: Path, out: Path, options: dict[str, Any], tokenizer: Path) -
         return set()
     with index.open(encoding="utf-8") as lines:
         return {int(json.loads(line)["line"]) for line in lines}
+
+
+def _alternates(messages: list[dict[str, Any]]) -> bool:
+    """Whether user and assistant take turns, after a system message or without one."""
+    roles = [message["role"] for message in messages]
+    turns = roles[1:] if roles[0] == "system" else roles
+    return all(role == ("user", "assistant")[number % 2] for number, role in enumerate(turns))
 
 
 def _described(name: str, file: str, left_out: int) -> Corpus:
