@@ -18,9 +18,10 @@ def main(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning)
     try:
         options = Options.of(from_command_line(argv))
-        from dlgc.train.run import run
+        from dlgc.train.run import leave, run
 
         run(options)
+        leave()
     except (DlgcError, ImportError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -92,6 +92,17 @@ def run(options: Options) -> Trained:
     return trained
 
 
+def leave() -> None:
+    """Ends the group of processes, if there is one, when all of them are done.
+
+    A process that ends while threads of its group still run is now and then aborted (`terminate called without an
+    active exception`): torchrun then says that a training failed whose result is whole.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def prepare(options: Options) -> Job:
     """Opens data and model, refuses what does not fit, and makes the trainer.
 
