@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="*", choices=("table", "growth", "speed"), help="the other parts stay as they are"
     )
-    parser.add_argument("--rounds", type=int, default=9, help="compilations for each figure of speed")
+    parser.add_argument("--rounds", type=int, default=5, help="compilations for each figure of speed")
     arguments = parser.parse_args()
     if not DATA.is_dir():
         sys.exit("skipped: the real data (../shared) is not here")
