@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +32,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Chunks on the way beside two for each worker: rows are packed and written many at once, and workers shall not wait for
 /// that.
 const AHEAD: usize = 6;
+
+/// How many items there are, as long as that is not known.
+const UNKNOWN: u64 = u64::MAX;
 
 /// What is done with each record, on any thread.
 pub(super) trait Pass: Sync {
@@ -78,6 +81,11 @@ pub(super) trait Destination {
 
     /// Called when all of a record has been taken and entered in the report.
     fn settle(&mut self, _: &Place<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called when all has been taken, while the last of it is checked on other threads.
+    fn end(&mut self) -> Result<()> {
         Ok(())
     }
 }
@@ -131,6 +139,10 @@ impl Destination for Writing<'_> {
         }
         place.pass.settle()?;
         self.writer.checkpoint(resume::state(place.tallies, place.hash, &self.importers.siblings()))
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.writer.write_rest()
     }
 }
 
@@ -212,20 +224,21 @@ pub(super) fn run(
     let bytes_read = reader.bytes_read();
     let (tallies, skip) = start.split();
     let mut sink = Sink { destination, hash: skip.hash_after(), tallies, skipped: Vec::new(), pass };
-    let (has_ended, is_settled) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
-    let ending = read_apart(reader, skip, permits, work_sender, Arc::clone(&has_ended));
+    let (items, is_settled) = (Arc::new(AtomicU64::new(UNKNOWN)), AtomicBool::new(false));
+    let ending = read_apart(reader, skip, permits, work_sender, Arc::clone(&items));
 
     thread::scope(|scope| {
         let mut workers = Vec::with_capacity(threads);
         for _ in 0..threads {
             let (work, result_sender, stop, working) = (work.clone(), result_sender.clone(), &stop, &working);
-            let (has_ended, is_settled) = (&has_ended, &is_settled);
+            let (items, is_settled) = (&items, &is_settled);
             let worker = thread::Builder::new().name("dlgc-worker".to_owned());
             let spawned = worker.spawn_scoped(scope, move || {
                 // The sender may wait for standard input for ever, so its end is not what ends the wait.
                 while !stop.load(Ordering::Relaxed) {
                     // What waits is mostly there when the last chunks are: one checks while the others take these.
-                    if has_ended.load(Ordering::Relaxed) && !is_settled.swap(true, Ordering::Relaxed) {
+                    let has_ended = items.load(Ordering::Relaxed) != UNKNOWN;
+                    if has_ended && !is_settled.swap(true, Ordering::Relaxed) {
                         pass.settle()?;
                     }
                     let (sequence, item) = match work.recv_timeout(TICK) {
@@ -246,7 +259,7 @@ pub(super) fn run(
                     }
                 }
                 drop(result_sender);
-                // The last one checks while what it made is written.
+                // The last one checks while what is left is written.
                 let is_last = working.fetch_sub(1, Ordering::Relaxed) == 1;
                 if is_last && !stop.load(Ordering::Relaxed) { pass.settle() } else { Ok(()) }
             });
@@ -254,13 +267,14 @@ pub(super) fn run(
         }
         drop((work, result_sender));
         let mut progress = Progress { bytes_total: total, ..Progress::default() };
-        let done = drain(&results, &mut sink, |tallies, write_back| {
+        let done = drain(&results, &items, &mut sink, |tallies, write_back| {
             if write_back {
                 let _ = permit_sender.send(()); // fails only when the reader is gone
             }
             progress.update(bytes_read.load(Ordering::Relaxed), tallies);
             monitor.tick(&progress)
         });
+        let done = done.and_then(|()| sink.destination.end());
         if done.is_err() {
             stop.store(true, Ordering::Relaxed);
         }
@@ -290,7 +304,7 @@ fn read_apart(
     mut skip: Skip,
     permits: Receiver<()>,
     work_sender: Sender<(u64, Item)>,
-    has_ended: Arc<AtomicBool>,
+    items: Arc<AtomicU64>,
 ) -> Receiver<Ending> {
     let (ending_sender, ending) = bounded(1);
     thread::spawn(move || {
@@ -311,7 +325,7 @@ fn read_apart(
             sequence += 1;
             ControlFlow::Continue(())
         });
-        has_ended.store(true, Ordering::Relaxed);
+        items.store(sequence, Ordering::Relaxed);
         drop(work_sender); // ends the workers
         let changed = changed || !skip.is_done();
         let _ = ending_sender.send(Ending { digests, changed }); // fails only when the run was given up
@@ -319,15 +333,17 @@ fn read_apart(
     ending
 }
 
-/// Takes results in input order; stops at the first error, or when the monitor says so.
+/// Takes results in input order, up to the last one; stops at the first error, or when the monitor says so.
 fn drain(
     results: &Receiver<(u64, Result<Done>)>,
+    items: &AtomicU64,
     sink: &mut Sink<'_>,
     mut tick: impl FnMut(&Tallies, bool) -> ControlFlow<()>,
 ) -> Result<()> {
     let mut waiting = BTreeMap::new();
     let mut next = 0;
-    loop {
+    // Who checks something keeps the channel open, so its end is not waited for.
+    while items.load(Ordering::Relaxed) != next {
         match results.recv_timeout(TICK) {
             Ok((sequence, item)) => {
                 waiting.insert(sequence, item);
@@ -344,9 +360,10 @@ fn drain(
                     return Err(interrupted());
                 }
             }
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
+    Ok(())
 }
 
 /// What ends a run that the monitor gives up.

@@ -98,7 +98,8 @@ impl DialoguesWriter {
         if self.pending.len() == BATCH { self.flush() } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<()> {
+    /// Writes what waits.
+    pub(super) fn flush(&mut self) -> Result<()> {
         let rows = std::mem::take(&mut self.pending);
         if rows.is_empty() {
             return Ok(());

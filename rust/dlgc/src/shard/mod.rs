@@ -394,6 +394,15 @@ impl DatasetWriter {
         Journal { run: self.run.clone(), checkpoint, committing: false }.save(&self.root)
     }
 
+    /// Packs and writes what waits: nothing will be appended any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] where the disk fails.
+    pub fn write_rest(&mut self) -> Result<()> {
+        self.splits.write_rest()?;
+        self.dialogues.flush()
+    }
+
     /// Closes all files; the manifest is still missing.
     ///
     /// # Errors

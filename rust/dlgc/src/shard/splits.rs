@@ -106,7 +106,12 @@ impl SplitsWriter {
         self.splits.iter_mut().map(|(name, writer)| Ok((name.clone(), writer.settle()?))).collect()
     }
 
-    /// Packs what waits, and closes all files.
+    /// Packs and writes what waits: nothing will be taken any more.
+    pub(super) fn write_rest(&mut self) -> Result<()> {
+        self.splits.values_mut().try_for_each(SplitWriter::write_rest)
+    }
+
+    /// Packs and writes what waits, and closes all files.
     pub(crate) fn finish(self) -> Result<Written> {
         let (mut shards, mut files, mut splits) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (split, writer) in self.splits {
@@ -266,13 +271,17 @@ impl SplitWriter {
         Ok(())
     }
 
-    /// Closes the last shard and writes what `datasets.load_from_disk` needs.
-    fn finish(mut self) -> Result<(Vec<Shard>, [FileEntry; 2])> {
+    /// Packs and writes what waits.
+    fn write_rest(&mut self) -> Result<()> {
         let bins = self.packer.as_mut().map(Packer::finish).unwrap_or_default();
         bins.into_iter().try_for_each(|bin| self.write(Row::join(bin)))?;
-        if !self.pending.is_empty() || self.shards.is_empty() {
-            self.flush()?; // an empty split still has one shard, with the schema
-        }
+        // An empty split still has one shard, with the schema.
+        if self.pending.is_empty() && !self.shards.is_empty() { Ok(()) } else { self.flush() }
+    }
+
+    /// Closes the last shard and writes what `datasets.load_from_disk` needs.
+    fn finish(mut self) -> Result<(Vec<Shard>, [FileEntry; 2])> {
+        self.write_rest()?;
         self.close()?;
         let names: Vec<_> = self
             .shards
