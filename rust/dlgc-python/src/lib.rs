@@ -4,6 +4,7 @@
 
 mod error;
 
+use std::ffi::c_long;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -16,6 +17,8 @@ use dlgc::pack::Packing;
 use dlgc::source::Record;
 use dlgc::window::Request;
 use error::BindingError;
+use libmimalloc_sys::{mi_option_set, mi_option_set_default, mi_option_t};
+use pyo3::ffi::Py_AtExit;
 use pyo3::prelude::*;
 
 /// Templates make many small values; glibc's allocator took a third of the time of a compilation.
@@ -24,14 +27,25 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Milliseconds for which the allocator keeps freed memory. It gives memory back after one second by itself, and asking
 /// the system for it again took a fifth of the time of a compilation. `MIMALLOC_PURGE_DELAY` wins.
-const KEPT: std::ffi::c_long = 10_000;
+const KEPT: c_long = 10_000;
+/// `mi_option_purge_delay`, for which the bindings have no name.
+const PURGE_DELAY: mi_option_t = 15;
 
-#[allow(unsafe_code, reason = "an option of the allocator, which has no safe interface for them")]
-fn keep_memory() {
-    /// `mi_option_purge_delay`, for which the bindings have no name.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: the option is one of the library's, and a number is all that is set.
-    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, KEPT) };
+#[allow(unsafe_code, reason = "options of the allocator, and the end of the interpreter, have no safe interface")]
+fn set_up_allocator() {
+    // SAFETY: the option is one of the library's, a number is all that is set, and what is called at the end does no more.
+    unsafe {
+        mi_option_set_default(PURGE_DELAY, KEPT);
+        Py_AtExit(Some(keep_memory));
+    }
+}
+
+/// A process that ends gives all its memory back at once. The allocator gave back piece by piece what it kept before
+/// that, which took 10 ms.
+#[allow(unsafe_code, reason = "options of the allocator have no safe interface")]
+extern "C" fn keep_memory() {
+    // SAFETY: as above.
+    unsafe { mi_option_set(PURGE_DELAY, -1) };
 }
 
 /// Calls back into Python: shows progress, and lets Ctrl-C through.
@@ -280,7 +294,7 @@ fn json(value: &impl serde::Serialize) -> PyResult<String> {
 /// The native module.
 #[pymodule(gil_used = false)]
 fn _dlgc(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    keep_memory();
+    set_up_allocator();
     module.add("__version__", dlgc::VERSION)?;
     module.add("OPTIMISED", !cfg!(debug_assertions))?;
     module.add("PROFILED", option_env!("DLGC_PROFILED").is_some())?;
