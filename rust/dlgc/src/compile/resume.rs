@@ -9,7 +9,6 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::report::Tallies;
@@ -72,9 +71,9 @@ pub(super) fn chain(hash: u64, record: &[u8]) -> u64 {
 
 /// What makes two runs the same compilation: versions, options, tokenizer, templates, and the names of the inputs.
 pub(super) fn digest(options: &CompileOptions, compiler: &Compiler, files: &[PathBuf]) -> String {
-    let mut hash = Sha256::new();
+    let mut hash = blake3::Hasher::new();
     let mut add = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(&(bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
     add(crate::VERSION.as_bytes());
@@ -92,7 +91,7 @@ pub(super) fn digest(options: &CompileOptions, compiler: &Compiler, files: &[Pat
     for file in files {
         add(file.as_os_str().as_encoded_bytes());
     }
-    crate::hex(&hash.finalize())
+    hash.finalize().to_hex().to_string()
 }
 
 /// Passes over what was compiled before.

@@ -14,7 +14,7 @@ use super::fast::{Fast, Tables};
 use super::limited::in_halves;
 use super::proof::{Difference, Texts, compare, lengths, scalars};
 use super::reference::{File, Source, read_outline, read_whole};
-use super::tested;
+use super::tested::{self, Kept};
 use crate::error::{Error, ErrorKind, Result};
 use crate::panics::caught;
 
@@ -62,7 +62,8 @@ impl Known {
     /// neither tested again, nor is its vocabulary read from its file.
     pub(super) fn read(json: &Arc<[u8]>, declared: &[(u32, AddedToken)]) -> Result<Self> {
         let key = tested::key(json, declared);
-        if let Some(known) = tested::recall(&key).and_then(|kept| Self::again(json, declared, &kept)) {
+        let again = |kept: Vec<u8>| Self::again(Some(key.clone()), json, declared, &kept);
+        if let Some(known) = tested::recall(&key, Kept::Tokenizer).and_then(again) {
             return Ok(known);
         }
         let read = || caught(|| read_whole(json, declared)).unwrap_or_else(|said| Err(fail(said)));
@@ -88,7 +89,7 @@ impl Known {
         match (known.prove(AT_LOAD, false)?, written, tables) {
             (Err(difference), ..) => known.fast = Err(format!("it failed its test: {difference}")),
             (Ok(texts), Some(outline), Some(tables)) if known.source.has_outline() => {
-                tested::remember(&key, texts, &kept(&outline, &tables));
+                tested::remember(&key, Kept::Tokenizer, texts, &kept(&outline, &tables));
             }
             _ => {}
         }
@@ -96,13 +97,14 @@ impl Known {
     }
 
     /// One that passed its test before, of what was kept.
-    fn again(json: &Arc<[u8]>, declared: &[(u32, AddedToken)], kept: &[u8]) -> Option<Self> {
+    fn again(key: Option<String>, json: &Arc<[u8]>, declared: &[(u32, AddedToken)], kept: &[u8]) -> Option<Self> {
         let again = || {
             let (length, rest) = kept.split_first_chunk()?;
             let (outline, tables) = rest.split_at_checked(u64::from_le_bytes(*length).try_into().ok()?)?;
             let outline = read_outline(outline, declared)?;
             let fast = Ok(Fast::again(Tables::read(tables)?, &outline).ok()?);
-            Some(Self { source: Arc::new(Source::unread(Arc::clone(json), declared.to_vec(), outline)), fast })
+            let source = Source::unread(key, Arc::clone(json), declared.to_vec(), outline);
+            Some(Self { source: Arc::new(source), fast })
         };
         caught(again).ok().flatten()
     }
@@ -353,7 +355,7 @@ impl Engine {
             let mut compared = texts.iter().map(|(text, encoded)| Ok((text, is_as_by(reference, text, encoded)?)));
             compared.find_map(|compared| compared.map(|(text, is_same)| (!is_same).then(|| text.clone())).transpose())
         };
-        match in_halves(texts, differing).into_iter().flatten().next() {
+        match in_halves(texts, |(text, _)| text.len(), differing).into_iter().flatten().next() {
             None => Ok(()),
             Some(Err(failed)) => Err(failed),
             Some(Ok(text)) => Err(self.differs(self.known.compare(fast, &text)?)),
@@ -444,7 +446,7 @@ mod tests {
     #[test]
     fn the_whole_of_an_outline_is_what_is_read_otherwise() {
         for json in [json(), TokenizerFiles::builtin().file("tokenizer.json").expect("there").into()] {
-            let source = Source::unread(Arc::clone(&json), Vec::new(), outline(&json));
+            let source = Source::unread(None, Arc::clone(&json), Vec::new(), outline(&json));
             let said = |reference: &Reference| reference.to_string(false).expect("JSON");
             let mut expected = read_whole(&json, &[]).expect("read");
             expected.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
@@ -459,10 +461,10 @@ mod tests {
         let written = file.outline().expect("an outline");
         let (_, tables) = fast_of(Some(&file), &read_outline(&written, &[]).expect("read")).expect("a fast path");
         let kept = kept(&written, &tables);
-        let again = Known::again(&json, &[], &kept).expect("made again");
+        let again = Known::again(None, &json, &[], &kept).expect("made again");
         assert_eq!(again.prove(AT_LOAD, false).expect("encoded"), Ok(AT_LOAD));
-        assert!(Known::again(&json, &[], &kept[..kept.len() - 1]).is_none());
-        assert!(Known::again(&json, &[], &[]).is_none());
+        assert!(Known::again(None, &json, &[], &kept[..kept.len() - 1]).is_none());
+        assert!(Known::again(None, &json, &[], &[]).is_none());
     }
 
     #[test]
@@ -495,7 +497,7 @@ mod tests {
         let fast = || fast_of(File::read(&json).as_ref(), &outline).expect("a fast path").0;
         let largest = fast().largest();
         for is_spoiled in [false, true] {
-            let source = Arc::new(Source::unread(Arc::clone(&json), Vec::new(), outline.clone()));
+            let source = Arc::new(Source::unread(None, Arc::clone(&json), Vec::new(), outline.clone()));
             let mut known = Known { source, fast: Ok(fast()) };
             if is_spoiled {
                 known.spoil();

@@ -11,9 +11,10 @@ use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::{ModelWrapper, OffsetReferential, OffsetType, PreTokenizer, Tokenizer as Reference};
 
 use super::reference::{Merge, Text};
+use super::sections::{Sections, put, put_numbers};
 
 /// A vocabulary and its merges, by where their texts stand in the file.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Listed {
     vocab: Vec<(Place, u32)>,
     merges: Vec<[Place; 2]>,
@@ -22,7 +23,7 @@ pub(super) struct Listed {
 }
 
 /// Where a text begins, and how many bytes it has.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     start: u32,
     length: u32,
@@ -43,6 +44,26 @@ impl Listed {
         Some(listed)
     }
 
+    /// Writes it down.
+    pub(super) fn write(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_numbers(&mut out, self.vocab.iter().flat_map(|&(Place { start, length }, id)| [start, length, id]));
+        put_numbers(&mut out, self.merges.iter().flatten().flat_map(|&Place { start, length }| [start, length]));
+        put(&mut out, self.odd.bytes());
+        out
+    }
+
+    /// What was written down of the same file; `None` where it is not what [`Listed::write`] writes.
+    pub(super) fn again(written: &[u8], json: &[u8]) -> Option<Self> {
+        let mut written = Sections(written);
+        let place = |start, length| Place { start, length };
+        let vocab: Vec<_> = written.groups()?.map(|[start, length, id]| (place(start, length), id)).collect();
+        let merges: Vec<_> = written.groups()?.map(|[a, b, c, d]| [place(a, b), place(c, d)]).collect();
+        let listed = Self { vocab, merges, odd: std::str::from_utf8(written.bytes()?).ok()?.to_owned() };
+        let mut places = listed.vocab.iter().map(|(place, _)| place).chain(listed.merges.iter().flatten());
+        (places.all(|place| listed.holds(json, *place)) && written.are_read()).then_some(listed)
+    }
+
     fn place(&mut self, json: &[u8], text: &str) -> Place {
         let length = text.len() as u32;
         let start = text.as_ptr().addr().wrapping_sub(json.as_ptr().addr());
@@ -54,9 +75,20 @@ impl Listed {
         Place { start, length }
     }
 
-    fn text<'t>(&'t self, json: &'t [u8], Place { start, length }: Place) -> &'t [u8] {
-        let (from, all) = if start & ODD == 0 { (start, json) } else { (start & !ODD, self.odd.as_bytes()) };
-        &all[from as usize..from as usize + length as usize]
+    /// Where a text begins, and in what.
+    fn around<'t>(&'t self, json: &'t [u8], place: Place) -> (usize, &'t [u8]) {
+        let Place { start, .. } = place;
+        if start & ODD == 0 { (start as usize, json) } else { ((start & !ODD) as usize, self.odd.as_bytes()) }
+    }
+
+    fn holds(&self, json: &[u8], place: Place) -> bool {
+        let (from, all) = self.around(json, place);
+        from + place.length as usize <= all.len()
+    }
+
+    fn text<'t>(&'t self, json: &'t [u8], place: Place) -> &'t [u8] {
+        let (from, all) = self.around(json, place);
+        &all[from..from + place.length as usize]
     }
 
     /// The reference of an outline with the part of this that may come into some texts. `None` where something is put
@@ -67,7 +99,7 @@ impl Listed {
         if !is_empty(&bpe.continuing_subword_prefix) || !is_empty(&bpe.end_of_word_suffix) {
             return None;
         }
-        let [pieces, others] = in_halves(texts, |texts| Pieces::of(outline, texts));
+        let [pieces, others] = in_halves(texts, |text| text.len(), |texts| Pieces::of(outline, texts));
         let pieces = pieces?.with(&others?);
         let unknown = bpe.unk_token.as_ref().map(String::as_bytes);
         let is_byte = |text: &[u8]| text.len() == "<0x00>".len() && text.starts_with(b"<0x");
@@ -106,9 +138,19 @@ impl Listed {
     }
 }
 
-/// Runs something on both halves of a list, one of them beside.
-pub(super) fn in_halves<T: Sync, R: Send>(list: &[T], run: impl Fn(&[T]) -> R + Sync) -> [R; 2] {
-    let (first, second) = list.split_at(list.len() / 2);
+/// Runs something on both halves of a list by size, one of them beside.
+pub(super) fn in_halves<T: Sync, R: Send>(
+    list: &[T],
+    size: impl Fn(&T) -> usize,
+    run: impl Fn(&[T]) -> R + Sync,
+) -> [R; 2] {
+    let half = list.iter().map(&size).sum::<usize>() / 2;
+    let mut sum = 0;
+    let before = list.iter().map(|item| {
+        sum += size(item);
+        sum - size(item)
+    });
+    let (first, second) = list.split_at(before.take_while(|before| *before < half).count());
     std::thread::scope(|scope| {
         let beside = std::thread::Builder::new().spawn_scoped(scope, || run(second));
         let own = run(first);
@@ -230,5 +272,34 @@ impl Pieces {
             let (at, bit) = Self::place(run);
             self.0[at] & bit != 0
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_down_is_read_again_and_nothing_else_is() {
+        let json = br#"{"model": {"vocab": {"a": 0, "b": 1, "\u00e9": 2, "ab": 3}, "merges": [["a", "b"]]}}"#;
+        let listed = Listed::read(json).expect("a vocabulary");
+        let said = |place| std::str::from_utf8(listed.text(json, place)).expect("text");
+        let vocab: Vec<_> = listed.vocab.iter().map(|&(place, id)| (said(place), id)).collect();
+        assert_eq!(vocab, [("a", 0), ("b", 1), ("é", 2), ("ab", 3)]);
+        assert_eq!(listed.merges.iter().map(|sides| sides.map(said)).collect::<Vec<_>>(), [["a", "b"]]);
+        let written = listed.write();
+        assert_eq!(Listed::again(&written, json).as_ref(), Some(&listed));
+        for length in 0..written.len() {
+            assert_eq!(Listed::again(&written[..length], json), None);
+        }
+        assert_eq!(Listed::again(&written, &json[..40]), None, "places that the file does not have");
+    }
+
+    #[test]
+    fn halves_are_halves_by_size() {
+        let halves = |list: &[usize]| in_halves(list, |size| *size, <[usize]>::to_vec);
+        assert_eq!(halves(&[1, 1, 1, 1, 4]), [vec![1, 1, 1, 1], vec![4]]);
+        assert_eq!(halves(&[9, 1]), [vec![9], vec![1]]);
+        assert_eq!(halves(&[]), [const { Vec::<usize>::new() }; 2]);
     }
 }

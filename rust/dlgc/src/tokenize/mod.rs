@@ -17,6 +17,7 @@ mod limited;
 mod proof;
 mod reference;
 mod rows;
+mod sections;
 mod tested;
 
 use std::sync::Arc;

@@ -23,6 +23,7 @@ use tokenizers::{AddedToken, ModelWrapper, PostProcessorWrapper, Tokenizer as Re
 
 use super::encode::fail;
 use super::limited::Listed;
+use super::tested::{self, Kept};
 use crate::error::{Error, ErrorKind, Result};
 use crate::panics::caught;
 
@@ -217,6 +218,8 @@ pub(super) const OFTEN: usize = 8;
 
 /// One tokenizer.
 pub(super) struct Source {
+    /// The name of the notes on it, if there are any.
+    key: Option<String>,
     json: Arc<[u8]>,
     declared: Vec<(u32, AddedToken)>,
     /// All of it but the vocabulary, if it has been found to be that.
@@ -242,6 +245,7 @@ impl Source {
         let outline = outline.filter(|outline| is_outline_of(outline, &whole));
         let post_processor = whole.get_post_processor().filter(|found| changes_offsets(found)).cloned();
         Self {
+            key: None,
             json,
             declared,
             outline,
@@ -254,9 +258,15 @@ impl Source {
     }
 
     /// With an outline that was found to be right before; the whole is read when it is needed.
-    pub(super) fn unread(json: Arc<[u8]>, declared: Vec<(u32, AddedToken)>, outline: Reference) -> Self {
+    pub(super) fn unread(
+        key: Option<String>,
+        json: Arc<[u8]>,
+        declared: Vec<(u32, AddedToken)>,
+        outline: Reference,
+    ) -> Self {
         let post_processor = outline.get_post_processor().filter(|found| changes_offsets(found)).cloned();
         Self {
+            key,
             json,
             declared,
             outline: Some(outline),
@@ -278,7 +288,16 @@ impl Source {
     }
 
     fn listed(&self) -> Option<&Listed> {
-        self.listed.get_or_init(|| caught(|| Listed::read(&self.json)).ok().flatten()).as_ref()
+        let noted = |key: &String| Listed::again(&tested::recall(key, Kept::Listed)?, &self.json);
+        let anew = || {
+            let listed = Listed::read(&self.json)?;
+            if let Some(key) = &self.key {
+                tested::remember(key, Kept::Listed, 0, &listed.write());
+            }
+            Some(listed)
+        };
+        let listed = || self.key.as_ref().and_then(noted).or_else(anew);
+        self.listed.get_or_init(|| caught(listed).ok().flatten()).as_ref()
     }
 
     /// The whole, with no more of its vocabulary than comes into some texts; `None` where that cannot be told, and where

@@ -1,8 +1,8 @@
 //! Which tokenizers passed their test before, so that neither the test nor the tables need be made again at every start.
 //!
 //! In: a `tokenizer.json`, and the added tokens that are declared beside it. Out: what was kept when this build of dlgc, on
-//! this kind of machine, found them encoded as by the reference. A note is a file, named by what it is about: a line of
-//! JSON, then what is kept, a few megabytes. It lies in `DLGC_CACHE_DIR`, or `dlgc` in the user's cache folder. Notes may
+//! this kind of machine, found them encoded as by the reference, and where its vocabulary stands in the file. A note is
+//! a file, named by what it is about: a line of JSON, then what is kept, a few megabytes. It lies in `DLGC_CACHE_DIR`, or `dlgc` in the user's cache folder. Notes may
 //! be deleted at any time, and one that is damaged counts for nothing: nothing but the time of the next start depends on
 //! them, and every run of some size compares texts of its own with the reference. `DLGC_CACHE_DIR` without a value keeps
 //! none.
@@ -11,7 +11,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tokenizers::AddedToken;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -19,14 +18,23 @@ use xxhash_rust::xxh3::xxh3_128;
 /// other builds count for nothing, and are written over.
 const BUILD: &str = concat!(env!("DLGC_TOKENIZE_BUILD"), " ", env!("CARGO_PKG_VERSION"));
 
-/// The name of the note on a tokenizer.
+/// What a note keeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kept {
+    /// What makes the tokenizer again.
+    Tokenizer,
+    /// Where its vocabulary stands in its file.
+    Listed,
+}
+
+/// The name of the notes on a tokenizer.
 pub(super) fn key(json: &[u8], declared: &[(u32, AddedToken)]) -> String {
-    let mut hash = Sha256::new();
+    let mut hash = blake3::Hasher::new();
     for part in [format!("{declared:?}").as_bytes(), json] {
-        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize().to_hex().to_string()
 }
 
 /// The first line of a note.
@@ -44,8 +52,8 @@ struct Head {
 }
 
 /// What was kept of a tokenizer that passed before.
-pub(super) fn recall(key: &str) -> Option<Vec<u8>> {
-    let mut note = std::fs::read(folder()?.join(file_name(key))).ok()?;
+pub(super) fn recall(key: &str, what: Kept) -> Option<Vec<u8>> {
+    let mut note = std::fs::read(folder()?.join(file_name(key, what))).ok()?;
     let end = memchr::memchr(b'\n', &note)?;
     let head: Head = serde_json::from_slice(&note[..end]).ok()?;
     note.drain(..=end);
@@ -53,15 +61,15 @@ pub(super) fn recall(key: &str) -> Option<Vec<u8>> {
     (head.tokenizer == key && is_ours && head.hash == hash(&note)).then_some(note)
 }
 
-/// Notes that a tokenizer passed. Where that cannot be written, it will be tested again.
-pub(super) fn remember(key: &str, texts: usize, kept: &[u8]) {
+/// Notes that a tokenizer passed with so many texts. Where that cannot be written, it will be tested again.
+pub(super) fn remember(key: &str, what: Kept, texts: usize, kept: &[u8]) {
     let Some(folder) = folder() else { return };
     let (build, architecture) = (BUILD.to_owned(), std::env::consts::ARCH.to_owned());
     let head = Head { tokenizer: key.to_owned(), build, architecture, texts, hash: hash(kept) };
     let Ok(mut note) = serde_json::to_vec(&head) else { return };
     note.push(b'\n');
     note.extend_from_slice(kept);
-    let _ = std::fs::create_dir_all(&folder).and_then(|()| write(&folder, &file_name(key), &note));
+    let _ = std::fs::create_dir_all(&folder).and_then(|()| write(&folder, &file_name(key, what), &note));
 }
 
 fn hash(kept: &[u8]) -> String {
@@ -74,8 +82,12 @@ fn write(folder: &Path, name: &str, note: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&half, folder.join(name))
 }
 
-fn file_name(key: &str) -> String {
-    format!("{}.note", &key[..32])
+fn file_name(key: &str, what: Kept) -> String {
+    let ending = match what {
+        Kept::Tokenizer => "note",
+        Kept::Listed => "list",
+    };
+    format!("{}.{ending}", &key[..32])
 }
 
 fn folder() -> Option<PathBuf> {

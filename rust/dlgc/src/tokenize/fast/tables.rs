@@ -4,6 +4,7 @@
 //! reference has to do the work. They can be written down: what is read again is the same, in a small part of the time.
 
 use super::super::reference::{Ids, Model, Text};
+use super::super::sections::{Sections, put, put_numbers};
 use super::NO_ID;
 use super::parts::{Kind, SPACE_SIGN, Why};
 
@@ -152,41 +153,25 @@ impl Tables {
 
     /// Writes them down.
     pub(in crate::tokenize) fn write(&self, out: &mut Vec<u8>) {
-        let mut put = |section: &mut dyn Iterator<Item = u8>| {
-            let at = out.len();
-            out.extend([0; 8]);
-            out.extend(section);
-            let length = (out.len() - at - 8) as u64;
-            out[at..at + 8].copy_from_slice(&length.to_le_bytes());
-        };
-        let mut numbers = |list: &mut dyn Iterator<Item = u32>| put(&mut list.flat_map(u32::to_le_bytes));
-        numbers(&mut self.ids.iter().copied());
-        numbers(&mut self.ends.iter().copied());
-        numbers(&mut self.merges.iter().flatten().copied());
-        numbers(&mut self.bytes.iter().copied());
-        numbers(&mut self.unmerged.iter().flatten().copied());
-        numbers(&mut self.others.iter().map(|(id, _)| *id));
-        numbers(&mut self.others.iter().map(|(_, text)| text.len() as u32));
-        put(&mut self.said.iter().copied());
-        put(&mut self.others.iter().flat_map(|(_, text)| text.bytes()));
+        put_numbers(out, self.ids.iter().copied());
+        put_numbers(out, self.ends.iter().copied());
+        put_numbers(out, self.merges.iter().flatten().copied());
+        put_numbers(out, self.bytes.iter().copied());
+        put_numbers(out, self.unmerged.iter().flatten().copied());
+        put_numbers(out, self.others.iter().map(|(id, _)| *id));
+        put_numbers(out, self.others.iter().map(|(_, text)| text.len() as u32));
+        put(out, self.said.iter().copied());
+        put(out, self.others.iter().flat_map(|(_, text)| text.bytes()));
     }
 
     /// What was written down; `None` where it is not what [`Tables::write`] writes.
-    pub(in crate::tokenize) fn read(mut written: &[u8]) -> Option<Self> {
-        let mut section = || -> Option<&[u8]> {
-            let (length, rest) = written.split_first_chunk()?;
-            let (section, rest) = rest.split_at_checked(u64::from_le_bytes(*length).try_into().ok()?)?;
-            written = rest;
-            Some(section)
-        };
-        let mut numbers = || -> Option<Vec<u32>> {
-            let (numbers, []) = section()?.as_chunks() else { return None };
-            Some(numbers.iter().map(|number| u32::from_le_bytes(*number)).collect())
-        };
-        let (ids, ends, merges, bytes) = (numbers()?, numbers()?, numbers()?, numbers()?);
-        let (unmerged, other_ids, other_lengths) = (numbers()?, numbers()?, numbers()?);
-        let (said, mut texts) = (section()?.to_vec(), std::str::from_utf8(section()?).ok()?);
-        let (merges, []) = merges.as_chunks() else { return None };
+    pub(in crate::tokenize) fn read(written: &[u8]) -> Option<Self> {
+        let mut written = Sections(written);
+        let (ids, ends) = (written.numbers()?, written.numbers()?);
+        let merges: Vec<[u32; 3]> = written.groups()?.collect();
+        let (bytes, unmerged) = (written.numbers()?, written.numbers()?);
+        let (other_ids, other_lengths) = (written.numbers()?, written.numbers()?);
+        let (said, mut texts) = (written.bytes()?.to_vec(), std::str::from_utf8(written.bytes()?).ok()?);
         let mut others = Vec::with_capacity(other_ids.len());
         for (id, length) in other_ids.into_iter().zip(other_lengths) {
             let (text, rest) = texts.split_at_checked(length as usize)?;
@@ -203,9 +188,9 @@ impl Tables {
             && merges.iter().flatten().all(is_known)
             && bytes.len() == 256
             && bytes.iter().all(|id| *id == NO_ID || is_known(id))
-            && written.is_empty();
+            && written.are_read();
         let places = places(&ids);
-        let (merges, unmerged) = (merges.to_vec(), Some(unmerged));
+        let unmerged = Some(unmerged);
         is_sound.then_some(Self { ids, ends, said, places, others, merges, bytes, unmerged })
     }
 }
