@@ -273,28 +273,51 @@ fn until_quote(bytes: &[u8]) -> usize {
     quotes.next().unwrap_or_default()
 }
 
+/// What is looked through at once.
+const BLOCK: usize = 32;
+
 /// Where a string stops being its own text: at a quote, a backslash or a control character.
 fn end_of_plain(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGHS: u64 = ONES << 7;
-    // The high bit of each byte that is below `limit`, up to the first one; above it a borrow may set others.
-    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
-    let is_end = |byte: &u8| (*byte == b'"') | (*byte == b'\\') | (*byte < 0x20);
-    // What is long goes by blocks.
-    const BLOCK: usize = 64;
-    let is_plain = |block: &&[u8; BLOCK]| !block.iter().fold(false, |found, byte| found | is_end(byte));
-    let start = BLOCK * bytes.as_chunks().0.iter().take_while(is_plain).count();
-    let (words, rest) = bytes[start..].as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let quotes = below(word ^ (ONES * u64::from(b'"')), 1);
-        let backslashes = below(word ^ (ONES * u64::from(b'\\')), 1);
-        let found = quotes | backslashes | below(word, 0x20);
-        if found != 0 {
-            return Some(start + index * 8 + found.trailing_zeros() as usize / 8);
+    let (blocks, rest) = bytes.as_chunks();
+    for (block, start) in blocks.iter().zip((0..).step_by(BLOCK)) {
+        let ends = ends_of_plain(block);
+        if ends != 0 {
+            return Some(start + ends.trailing_zeros() as usize);
         }
     }
-    rest.iter().position(is_end).map(|at| start + words.len() * 8 + at)
+    rest.iter().position(is_end_of_plain).map(|at| blocks.len() * BLOCK + at)
+}
+
+fn is_end_of_plain(byte: &u8) -> bool {
+    matches!(byte, b'"' | b'\\' | ..0x20)
+}
+
+/// Which bytes of a block end plain text, the first one in the lowest bit.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[allow(unsafe_code, reason = "the language does not know that every such processor has SSE2")]
+fn ends_of_plain(block: &[u8; BLOCK]) -> u32 {
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8,
+    };
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    fn half(bytes: &[u8; 16]) -> u32 {
+        let [low, high] = [0, 8].map(|at| i64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes")));
+        let bytes = _mm_set_epi64x(high, low);
+        let is = |byte: u8| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte.cast_signed()));
+        let is_control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1F)), bytes);
+        _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(is(b'"'), is(b'\\')), is_control)).cast_unsigned()
+    }
+    let ([low, high], []) = block.as_chunks() else { unreachable!("a block is two halves") };
+    // SAFETY: SSE2 is part of x86-64. The function itself does nothing that is unsafe.
+    unsafe { half(low) | half(high) << 16 }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn ends_of_plain(block: &[u8; BLOCK]) -> u32 {
+    block.iter().zip(0..).fold(0, |ends, (byte, place)| ends | u32::from(is_end_of_plain(byte)) << place)
 }
 
 impl<'a> Parser<'a> {
@@ -728,7 +751,7 @@ mod tests {
     #[test]
     fn the_end_of_plain_text_is_found_wherever_it_stands() {
         let plainly = |bytes: &[u8]| bytes.iter().position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20);
-        for length in 0..20 {
+        for length in (0..20).chain(BLOCK - 1..BLOCK + 3).chain([2 * BLOCK + 5]) {
             for at in 0..length {
                 for byte in 0..=u8::MAX {
                     for other in [b'a', 0x1f, 0x20, 0x21, 0x22, 0x23, 0x5b, 0x5c, 0x5d, 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
