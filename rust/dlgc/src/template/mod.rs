@@ -56,6 +56,8 @@ const MAX_SOURCE: usize = 1 << 20;
 pub struct Template {
     program: Program,
     source: Arc<str>,
+    /// The names of its tags.
+    tags: skeleton::Names,
     tokens: Vec<(String, String)>,
     kwargs: Option<Node<'static>>,
     date: Option<Date>,
@@ -243,6 +245,7 @@ impl Template {
         let mut template = Self {
             program,
             source: source.into(),
+            tags: skeleton::Names::of(source),
             tokens: options.special_tokens.clone(),
             kwargs: options.kwargs.clone(),
             date: options.date,
@@ -349,7 +352,7 @@ impl Template {
         }
         let (prepared, around) = unmarked.as_ref().map_or((&marked, &marked_around), |(plain, around)| (plain, around));
         let nodes: Vec<&Node<'_>> = prepared.iter().map(|message| &message.node).collect();
-        let skeleton = LazyCell::new(|| Skeleton::of(&nodes, &self.stops, &self.source));
+        let skeleton = LazyCell::new(|| Skeleton::of(&nodes, &self.stops, &self.tags));
         self.nothing_lost(prepared, around, &skeleton, &row.text, mode)?;
         let (blocks, turns) = match &rendering {
             Rendering::Recorded(history) => {

@@ -254,7 +254,7 @@ impl<'d> Subject<'d> {
         let mut has_brackets = false;
         for text in strings.iter().filter(has_bracket) {
             has_brackets = true;
-            let (_, tag) = until_tag(text, &template.stops, &template.source);
+            let (_, tag) = until_tag(text, &template.stops, &template.tags);
             if !tag.is_empty() || text.contains(END_OF_THOUGHTS) {
                 return None;
             }

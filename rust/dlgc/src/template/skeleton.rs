@@ -58,8 +58,8 @@ pub(super) enum Unproved {
 }
 
 impl<'m> Skeleton<'m> {
-    /// `stops` are the texts that may end a turn, `source` is the template's.
-    pub(super) fn of(messages: &[&'m Node<'_>], stops: &[String], source: &str) -> Self {
+    /// `stops` are the texts that may end a turn, `tags` the names of the template's.
+    pub(super) fn of(messages: &[&'m Node<'_>], stops: &[String], tags: &Names) -> Self {
         let mut skeleton = Self {
             messages: Vec::with_capacity(messages.len()),
             leaves: Vec::new(),
@@ -75,7 +75,7 @@ impl<'m> Skeleton<'m> {
                 in_reasoning: false,
                 call: None,
                 stops,
-                source,
+                tags,
             };
             let mut message = message.lent();
             words.message(&mut message);
@@ -262,7 +262,7 @@ struct Words<'s, 'm> {
     in_reasoning: bool,
     call: Option<usize>,
     stops: &'s [String],
-    source: &'s str,
+    tags: &'s Names,
 }
 
 impl<'m> Words<'_, 'm> {
@@ -400,7 +400,7 @@ impl<'m> Words<'_, 'm> {
         let mut out = String::new();
         let mut rest = text;
         while !rest.is_empty() {
-            let (said, tag) = until_tag(rest, self.stops, self.source);
+            let (said, tag) = until_tag(rest, self.stops, self.tags);
             let core = said.trim();
             if core.is_empty() {
                 out.push_str(said);
@@ -454,21 +454,40 @@ fn word(message: usize, leaf: usize) -> String {
     [MARK, "m", &message.to_string(), "n", &leaf.to_string(), "Zq"].concat()
 }
 
-/// Text up to the next tag, and the tag: `<`, no white space or bracket, `>`, no stop, and the template names it.
-pub(super) fn until_tag<'t>(text: &'t str, stops: &[String], source: &str) -> (&'t str, &'t str) {
-    let is_named = |tag: &str| {
+/// A tag has up to so many bytes between `<` and `>`.
+const LONGEST_TAG: usize = 64;
+
+/// What a template writes behind each `<`, or behind `</`, as far as a tag may go; in order.
+#[derive(Debug, Default)]
+pub(super) struct Names(Vec<String>);
+
+impl Names {
+    pub(super) fn of(source: &str) -> Self {
+        let behind = source.match_indices('<').map(|(open, _)| &source[open + 1..]);
+        let both = behind.flat_map(|behind| [Some(behind), behind.strip_prefix('/')]).flatten();
+        let mut names: Vec<String> = both.map(|behind| behind.chars().take(LONGEST_TAG).collect()).collect();
+        names.sort_unstable();
+        Self(names)
+    }
+
+    /// Whether the template writes a tag, or begins one so.
+    fn has(&self, tag: &str) -> bool {
         let name = tag.trim_start_matches(['<', '/']).trim_end_matches('>');
-        source.match_indices('<').map(|(open, _)| &source[open + 1..]).any(|after| {
-            after.starts_with(name) || after.strip_prefix('/').is_some_and(|after| after.starts_with(name))
-        })
-    };
+        let at = self.0.partition_point(|behind| behind.as_str() < name);
+        self.0.get(at).is_some_and(|behind| behind.starts_with(name))
+    }
+}
+
+/// Text up to the next tag, and the tag: `<`, no white space or bracket, `>`, no stop, and the template names it.
+pub(super) fn until_tag<'t>(text: &'t str, stops: &[String], names: &Names) -> (&'t str, &'t str) {
     for (open, _) in text.match_indices('<') {
         let after = &text[open + 1..];
         let close = after.find(|character: char| character == '>' || character == '<' || character.is_whitespace());
-        if let Some(close) = close.filter(|&close| close > 0 && close <= 64 && after[close..].starts_with('>')) {
+        if let Some(close) = close.filter(|&close| close > 0 && close <= LONGEST_TAG && after[close..].starts_with('>'))
+        {
             let tag = &text[open..open + close + 2];
             if !tag.contains(MARK)
-                && is_named(tag)
+                && names.has(tag)
                 && !stops.iter().any(|stop| tag.contains(stop.as_str()) || stop.contains(tag))
             {
                 return (&text[..open], tag);
@@ -489,7 +508,7 @@ mod tests {
             .map(|text| json::parse(text.as_bytes()).expect("JSON").root.into_owned_at(&(0..0)))
             .collect::<Vec<_>>()
             .leak();
-        Skeleton::of(&nodes.iter().collect::<Vec<_>>(), &["<|end|>".to_owned()], "<think></think><br>")
+        Skeleton::of(&nodes.iter().collect::<Vec<_>>(), &["<|end|>".to_owned()], &Names::of("<think></think><br>"))
     }
 
     #[test]
@@ -518,7 +537,7 @@ mod tests {
             for role in ["user", "tool"] {
                 let messages = [message(role, first), message("assistant", second)];
                 let plain = key_of_plain(messages.iter()).expect("strings without tags");
-                let whole = Skeleton::of(&messages.iter().collect::<Vec<_>>(), &[], "").key(1, 0);
+                let whole = Skeleton::of(&messages.iter().collect::<Vec<_>>(), &[], &Names::default()).key(1, 0);
                 assert_eq!(*keys.entry(plain).or_insert(whole), whole, "{first:?} {second:?}");
             }
         }
