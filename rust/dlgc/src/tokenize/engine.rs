@@ -14,6 +14,7 @@ use super::fast::{Fast, Tables};
 use super::limited::in_halves;
 use super::proof::{Difference, Texts, compare, lengths, scalars};
 use super::reference::{File, Source, read_outline, read_whole};
+use super::sections::{Sections, put};
 use super::tested::{self, Kept};
 use crate::error::{Error, ErrorKind, Result};
 use crate::panics::caught;
@@ -99,10 +100,9 @@ impl Known {
     /// One that passed its test before, of what was kept.
     fn again(key: Option<String>, json: &Arc<[u8]>, declared: &[(u32, AddedToken)], kept: &[u8]) -> Option<Self> {
         let again = || {
-            let (length, rest) = kept.split_first_chunk()?;
-            let (outline, tables) = rest.split_at_checked(u64::from_le_bytes(*length).try_into().ok()?)?;
-            let outline = read_outline(outline, declared)?;
-            let fast = Ok(Fast::again(Tables::read(tables)?, &outline).ok()?);
+            let mut kept = Sections(kept);
+            let outline = read_outline(kept.bytes()?, declared)?;
+            let fast = Ok(Fast::again(Tables::read(kept.rest())?, &outline).ok()?);
             let source = Source::unread(key, Arc::clone(json), declared.to_vec(), outline);
             Some(Self { source: Arc::new(source), fast })
         };
@@ -219,7 +219,8 @@ const IN_A_LOT: usize = 400;
 
 /// What is kept of a tokenizer that passed its test: [`Known::again`] makes it again of that.
 fn kept(outline: &[u8], tables: &Tables) -> Vec<u8> {
-    let mut kept = [&(outline.len() as u64).to_le_bytes(), outline].concat();
+    let mut kept = Vec::new();
+    put(&mut kept, outline.iter().copied());
     tables.write(&mut kept);
     kept
 }

@@ -61,7 +61,7 @@ impl Listed {
         let merges: Vec<_> = written.groups()?.map(|[a, b, c, d]| [place(a, b), place(c, d)]).collect();
         let listed = Self { vocab, merges, odd: std::str::from_utf8(written.bytes()?).ok()?.to_owned() };
         let mut places = listed.vocab.iter().map(|(place, _)| place).chain(listed.merges.iter().flatten());
-        (places.all(|place| listed.holds(json, *place)) && written.are_read()).then_some(listed)
+        (places.all(|place| listed.holds(json, *place)) && written.rest().is_empty()).then_some(listed)
     }
 
     fn place(&mut self, json: &[u8], text: &str) -> Place {

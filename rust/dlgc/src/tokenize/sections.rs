@@ -38,8 +38,8 @@ impl<'w> Sections<'w> {
         Some(self.groups()?.map(|[number]| number).collect())
     }
 
-    /// Whether there is none left.
-    pub(super) fn are_read(&self) -> bool {
-        self.0.is_empty()
+    /// What has not been read.
+    pub(super) fn rest(&self) -> &'w [u8] {
+        self.0
     }
 }

@@ -188,7 +188,7 @@ impl Tables {
             && merges.iter().flatten().all(is_known)
             && bytes.len() == 256
             && bytes.iter().all(|id| *id == NO_ID || is_known(id))
-            && written.are_read();
+            && written.rest().is_empty();
         let places = places(&ids);
         let unmerged = Some(unmerged);
         is_sound.then_some(Self { ids, ends, said, places, others, merges, bytes, unmerged })
