@@ -1,25 +1,19 @@
 //! Pieces that were merged before, with their tokens. Each worker has its own; it is bounded, and what comes out of it
 //! was put there by the merge.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
+use super::longer::Longer;
 use super::{ADDED, PART, end_of};
 
 /// So many pieces are looked up together.
 pub(super) const GROUP: usize = 256;
 /// Pieces of up to so many bytes are kept by value.
 pub(super) const SHORT: usize = 15;
-/// Longer pieces than this are merged each time.
-const LONG: usize = 4096;
 /// Slots for short pieces, at first and at most; three quarters of them are used.
 const FIRST_SLOTS: usize = 1 << 13;
 const MOST_SLOTS: usize = 1 << 18;
 /// Up to so many slots there are four times as many the next time, then twice as many: memory that was never used before
 /// costs more than moving what there is.
 const FEW_SLOTS: usize = 1 << 15;
-/// So many bytes of long pieces are kept.
-const MOST_LONG: usize = 1 << 21;
 /// Places for pieces that are one token, the last one for each place: what a text says most, near to the processor.
 const HOT: usize = 1 << 14;
 /// They have up to so many bytes, so that a token fits into their key.
@@ -187,23 +181,7 @@ pub(super) struct Cache {
     used: usize,
     /// Tokens of pieces that have more of them than an entry holds.
     arena: Vec<u32>,
-    long: HashMap<Box<[u8]>, Box<[u32]>, BuildHasherDefault<Xxh3>>,
-    long_bytes: usize,
-}
-
-#[derive(Default)]
-struct Xxh3(u64);
-
-impl Hasher for Xxh3 {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.0);
-    }
-
-    fn write_usize(&mut self, _length: usize) {}
+    pub(super) longer: Longer,
 }
 
 const EMPTY: Entry = Entry { key: 0, tokens: [0; 3], count: 0, lengths: [0; 3] };
@@ -216,8 +194,7 @@ impl Default for Cache {
             short: vec![EMPTY; FIRST_SLOTS],
             used: 0,
             arena: Vec::new(),
-            long: HashMap::default(),
-            long_bytes: 0,
+            longer: Longer::default(),
         }
     }
 }
@@ -358,23 +335,6 @@ impl Cache {
             let at = self.slot(entry.key);
             self.short[at] = entry;
         }
-    }
-
-    /// The tokens of a longer piece.
-    pub(super) fn find_long(&self, piece: &[u8]) -> Option<&[u32]> {
-        self.long.get(piece).map(AsRef::as_ref)
-    }
-
-    pub(super) fn insert_long(&mut self, piece: &[u8], tokens: &[u32]) {
-        if piece.len() > LONG {
-            return;
-        }
-        self.long_bytes += piece.len();
-        if self.long_bytes > MOST_LONG {
-            self.long.clear();
-            self.long_bytes = piece.len();
-        }
-        self.long.insert(piece.into(), tokens.into());
     }
 }
 

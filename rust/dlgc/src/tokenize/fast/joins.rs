@@ -6,12 +6,19 @@
 
 use std::ops::RangeInclusive;
 
+use super::unicode::{is_lead_of_three, three};
+
 /// Pairs of characters between which a merge may happen: all of those, and by chance some others.
 pub(super) struct Joins {
     /// For each ASCII character the ones that may follow.
     ascii: Vec<u128>,
     /// All others by hash.
     bits: Vec<u64>,
+    /// By hash, those of them that a merge may join whatever stands around them.
+    alone: Vec<u64>,
+    /// By hash, three characters in a row that a merge has around a border, two bits each: whether that border is
+    /// between the last two, and between the first two.
+    wide: Vec<u64>,
     /// By hash, last bytes and the characters after them, where a merge knows no more of the left one.
     endings: Vec<u64>,
     /// For each first byte of a character of three the last bytes of others before it, where a merge knows little more
@@ -22,6 +29,7 @@ pub(super) struct Joins {
 }
 
 const BITS: u32 = 20;
+const WIDE_BITS: u32 = 20;
 const ENDING_BITS: u32 = 15;
 const PARTIAL_BITS: u32 = 17;
 
@@ -37,7 +45,8 @@ impl Joins {
     pub(super) fn new() -> Self {
         let bits = |bits: u32| vec![0; 1 << (bits - 6)];
         let (endings, partial) = (bits(ENDING_BITS), bits(PARTIAL_BITS));
-        Self { ascii: vec![0; 128], bits: bits(BITS), endings, leads: [0; 16], partial }
+        let (alone, wide) = (bits(BITS), bits(WIDE_BITS));
+        Self { ascii: vec![0; 128], bits: bits(BITS), alone, wide, endings, leads: [0; 16], partial }
     }
 
     /// Adds a pair of characters.
@@ -65,6 +74,21 @@ impl Joins {
     pub(super) fn may_join_bytes(&self, left: u32, right: u32) -> bool {
         let pair = place::<BITS>(left, right);
         (self.bits[pair / 64] >> (pair % 64) | self.parts(left, right)) & 1 != 0
+    }
+
+    /// Whether a merge may happen between two characters of three bytes, in the lowest bit, whatever stands around them.
+    #[inline]
+    pub(super) fn may_join_alone(&self, left: u32, right: u32) -> u64 {
+        let pair = place::<BITS>(left, right);
+        self.alone[pair / 64] >> (pair % 64) | self.parts(left, right)
+    }
+
+    /// Whether a merge may happen among three characters of three bytes because all three stand there: between the last
+    /// two in the lowest bit, between the first two in the next.
+    #[inline]
+    pub(super) fn may_join_in(&self, first: u32, second: u32, third: u32) -> u64 {
+        let three = wide(first, second, third);
+        self.wide[three / 64] >> (three % 64)
     }
 
     /// Whether a merge may happen between two characters of three bytes before each of them is one symbol.
@@ -102,9 +126,17 @@ impl Joins {
             return;
         }
         let is_partial = known < 3 || lefts.known < 16;
+        let wider = if is_partial { None } else { wider(left, right) };
+        if let Some(bit) = wider {
+            self.wide[bit / 64] |= 1 << (bit % 64);
+        }
         for left in lefts.characters() {
             for right in rights.clone() {
                 self.add(left, right);
+                if wider.is_none() {
+                    let pair = place::<BITS>(left, right);
+                    self.alone[pair / 64] |= 1 << (pair % 64);
+                }
                 if is_partial {
                     let pair = place::<PARTIAL_BITS>(left, right);
                     self.partial[pair / 64] |= 1 << (pair % 64);
@@ -112,6 +144,26 @@ impl Joins {
             }
         }
     }
+}
+
+/// The place of the two bits of three characters in a row.
+#[inline]
+fn wide(first: u32, second: u32, third: u32) -> usize {
+    let three = u64::from(first) << 32 | u64::from(second) << 16 | u64::from(third);
+    (three.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - WIDE_BITS + 1)) as usize * 2
+}
+
+/// The bit of three characters in a row that stand where two symbols are merged, the border between which is one between
+/// characters of three bytes; `None` where the symbols do not say a third one of these.
+fn wider(left: &[u8], right: &[u8]) -> Option<usize> {
+    let is_whole = |bytes: &&[u8; 3]| is_lead_of_three(bytes[0]) && std::str::from_utf8(*bytes).is_ok();
+    let (before, &last) = left.split_last_chunk::<3>()?;
+    let (&first, after) = right.split_first_chunk::<3>()?;
+    if let Some(&next) = after.first_chunk().filter(is_whole) {
+        return Some(wide(three(last), three(first), three(next)) + 1);
+    }
+    let &before = before.last_chunk().filter(is_whole)?;
+    Some(wide(three(before), three(last), three(first)))
 }
 
 /// The bits of the last bytes of a character of three, as far as a symbol has them.

@@ -29,11 +29,37 @@ pub(super) struct Merges {
     /// Pair and rank in one number, since what is small is near; open addressing, at most two thirds full.
     slots: Vec<u64>,
     shift: u32,
-    /// By rank.
-    merged: Vec<u32>,
+    /// What pairs become, by rank.
+    merged: Merged,
     /// Bits by hash: most pairs are in no list, and this is smaller.
     filter: Vec<u64>,
     filter_shift: u32,
+}
+
+/// What pairs become, by rank.
+enum Merged {
+    /// The symbol that so much above the rank is.
+    Above(u32),
+    Each(Vec<u32>),
+}
+
+impl Merged {
+    fn of(symbols: Vec<u32>) -> Self {
+        let above = symbols.first().copied().unwrap_or_default();
+        if (above..).zip(&symbols).all(|(expected, symbol)| expected == *symbol) {
+            Self::Above(above)
+        } else {
+            Self::Each(symbols)
+        }
+    }
+
+    #[inline]
+    fn symbol(&self, rank: u32) -> u32 {
+        match self {
+            Self::Above(above) => above + rank,
+            Self::Each(symbols) => symbols[rank as usize],
+        }
+    }
 }
 
 /// Up to `N` symbols on their way to tokens. A symbol that was merged into the one on its left stays where it was, and is
@@ -85,10 +111,11 @@ impl Merges {
         let mut merges = Self {
             slots: vec![EMPTY; size],
             shift: 64 - size.trailing_zeros(),
-            merged: Vec::with_capacity(list.len()),
+            merged: Merged::Above(0),
             filter: vec![0; bits / 64],
             filter_shift: 64 - bits.trailing_zeros(),
         };
+        let mut merged = Vec::with_capacity(list.len());
         for (rank, [left, right, symbol]) in list.enumerate() {
             if left.max(right).max(symbol) > LARGEST_SYMBOL {
                 return None;
@@ -97,8 +124,9 @@ impl Merges {
             let bit = hash(pair(left, right)) >> merges.filter_shift;
             merges.filter[bit as usize / 64] |= 1 << (bit % 64);
             merges.slots[at] = pair(left, right) << RANK | rank as u64;
-            merges.merged.push(symbol);
+            merged.push(symbol);
         }
+        merges.merged = Merged::of(merged);
         Some(merges)
     }
 
@@ -133,7 +161,7 @@ impl Merges {
             let ranks = symbols.windows(2).map(|sides| self.of(sides[0], sides[1]));
             let (rank, at) = ranks.zip(0..).min().filter(|(rank, _)| *rank != NONE)?;
             last = last.max(rank);
-            symbols[at] = self.merged[rank as usize];
+            symbols[at] = self.merged.symbol(rank);
             symbols.remove(at + 1);
         }
         Some(last)
@@ -203,7 +231,7 @@ impl Merges {
         let at = first as usize % (1 << PLACE);
         let right = usize::from(next[at]);
         let after = usize::from(next[right]);
-        symbols[at] = self.merged[(first >> PLACE) as usize];
+        symbols[at] = self.merged.symbol(first.cast_unsigned() >> PLACE);
         (ranks[at], ranks[right]) = (NO_PAIR, NO_PAIR);
         next[at] = after as u8;
         if after < *count {
@@ -247,7 +275,7 @@ impl Merges {
             if u64::from(rank) != first >> 32 {
                 continue;
             }
-            symbols[place] = self.merged[rank as usize];
+            symbols[place] = self.merged.symbol(rank);
             symbols[right as usize] = GONE;
             let after = next[right as usize];
             next[place] = after;
@@ -293,7 +321,7 @@ mod tests {
         loop {
             let ranks = symbols.windows(2).map(|sides| merges.of(sides[0], sides[1]));
             let Some((rank, at)) = ranks.zip(0..).min().filter(|(rank, _)| *rank != NONE) else { return symbols };
-            symbols[at] = merges.merged[rank as usize];
+            symbols[at] = merges.merged.symbol(rank);
             symbols.remove(at + 1);
         }
     }

@@ -10,6 +10,7 @@ mod blocks;
 mod build;
 mod cache;
 mod joins;
+mod longer;
 mod merge;
 mod parts;
 mod split;
@@ -32,6 +33,7 @@ use crate::error::Result;
 
 use cache::{Beginning, Cache, GROUP, Group, Key};
 use joins::{Joins, THREE_BYTES};
+use longer::Place;
 use merge::{Few, Merges, SOME, Scratch};
 use parts::{Kind, SPACE_SIGN};
 use unicode::{UNICODE, decode, is_lead_of_three, three};
@@ -100,6 +102,8 @@ struct Worker {
     added: Vec<u32>,
     /// As many as the words that wait fill; none while they are used.
     groups: Vec<Group>,
+    /// Where the words among them stand that are too long for a key.
+    places: Vec<Place>,
     symbols: Vec<u32>,
     learnt: Vec<(Key, Few<SOME>)>,
     scratch: Scratch,
@@ -447,13 +451,21 @@ impl Fast {
 
     /// The same for characters of three bytes each, which is how Chinese comes.
     fn cut_threes(&self, threes: &[[u8; 3]], start: usize, words: &mut Vec<u32>) {
-        let mut left = three(threes[0]);
         let mut borders = Borders::default();
-        for (index, &right) in threes.iter().enumerate().skip(1) {
-            let right = three(right);
-            borders.note((start + 3 * index) as u32 | PART, !self.joins.may_join_bytes(left, right), words);
-            left = right;
+        let mut note = |index: usize, may_join: u64| {
+            borders.note((start + 3 * index) as u32 | PART, may_join & 1 == 0, words);
+        };
+        let mut characters = threes.iter().map(|&character| three(character));
+        let (Some(mut before), Some(mut left)) = (characters.next(), characters.next()) else { return };
+        // Of the border before the left one all is known but what follows.
+        let mut may_join = self.joins.may_join_alone(before, left);
+        for (right, index) in characters.zip(1..) {
+            let around = self.joins.may_join_in(before, left, right);
+            note(index, may_join | around >> 1);
+            may_join = self.joins.may_join_alone(left, right) | around;
+            (before, left) = (left, right);
         }
+        note(threes.len() - 1, may_join);
         borders.append_to(words);
     }
 
@@ -491,14 +503,18 @@ impl Fast {
         let mut groups = std::mem::take(&mut worker.groups);
         groups.resize_with(groups.len().max(words.len().div_ceil(GROUP)), Group::default);
         let part = if self.whole.is_empty() { 0 } else { PART_KEY };
+        let mut places = std::mem::take(&mut worker.places);
         let (mut from, mut is_first) = (start, first);
         for (words, group) in words.chunks(GROUP).zip(&mut groups) {
             group.set(text, from, words, part, if is_first { FIRST_KEY } else { 0 });
             worker.cache.meet(&self.beginning, group, words.len());
+            self.find_longer(text, from, words, group, worker, &mut places);
             self.gather(text, from, words, is_first, group, worker);
             (from, is_first) = (words.last().map_or(from, |&end| end_of(end)), false);
         }
         self.learn(worker);
+        let epoch = worker.cache.longer.epoch();
+        let mut known = places.iter().copied();
         for (words, group) in words.chunks(GROUP).zip(&groups) {
             let mut done = 0;
             for &index in group.unmet.iter().take(group.unmet_count) {
@@ -510,8 +526,14 @@ impl Fast {
                 if words[index] & ADDED != 0 {
                     out.push(ids.next().expect("each has an id"), (start, end));
                 } else {
-                    let is_part = words[index] & PART != 0;
-                    self.not_one(text, start..end, group.keys[index], is_part, first && index == 0, worker, out);
+                    let (is_part, is_first) = (words[index] & PART != 0, first && index == 0);
+                    match group.keys[index] {
+                        0 => {
+                            let place = known.next().filter(|_| !is_first && worker.cache.longer.epoch() == epoch);
+                            self.long(text, start..end, place, is_part, is_first, worker, out);
+                        }
+                        key => self.not_one(text, start..end, key, is_part, is_first, worker, out),
+                    }
                 }
                 (start, done) = (end, index + 1);
             }
@@ -520,7 +542,27 @@ impl Fast {
         }
         words.clear();
         added.clear();
-        (worker.groups, worker.words, worker.added) = (groups, words, added);
+        places.clear();
+        (worker.groups, worker.words, worker.added, worker.places) = (groups, words, added, places);
+    }
+
+    /// Looks up the words of a group that are too long for a key, one after the other, so that memory is asked for
+    /// several of them at once.
+    fn find_longer(
+        &self,
+        text: &[u8],
+        start: usize,
+        words: &[u32],
+        group: &Group,
+        worker: &Worker,
+        places: &mut Vec<Place>,
+    ) {
+        for index in group.unmet.iter().take(group.unmet_count).map(|&index| usize::from(index)) {
+            if group.keys[index] == 0 && words[index] & ADDED == 0 {
+                let from = index.checked_sub(1).map_or(start, |before| end_of(words[before]));
+                places.push(worker.cache.longer.find(&text[from..end_of(words[index])]));
+            }
+        }
     }
 
     /// Gathers the words of a group that were never met.
@@ -571,9 +613,6 @@ impl Fast {
         worker: &mut Worker,
         out: &mut S,
     ) {
-        if key == 0 {
-            return self.long(text, word, is_part, first, worker, out);
-        }
         if let Some(entry) = worker.cache.find(key) {
             if S::HAS_OFFSETS
                 && !first
@@ -595,10 +634,13 @@ impl Fast {
         self.push(text, word.start, first, &worker.symbols, out);
     }
 
+    /// Appends the tokens of a word that is too long for a key, and stands at a place if it was met before this batch.
+    #[expect(clippy::too_many_arguments, reason = "all of what is known of a word")]
     fn long(
         &self,
         text: &[u8],
         word: Range<usize>,
+        place: Option<Place>,
         is_part: bool,
         first: bool,
         worker: &mut Worker,
@@ -606,12 +648,16 @@ impl Fast {
     ) {
         let said = &text[word.clone()];
         let is_kept = !first && (!is_part || self.whole.is_empty());
-        if is_kept && let Some(tokens) = worker.cache.find_long(said) {
-            return self.push(text, word.start, first, tokens, out);
+        if is_kept {
+            let longer = &worker.cache.longer;
+            let tokens = place.and_then(|place| longer.tokens(place));
+            if let Some(tokens) = tokens.or_else(|| longer.tokens(longer.find(said))) {
+                return self.push(text, word.start, first, tokens, out);
+            }
         }
         self.tokens(said, is_part, first, worker);
         if is_kept {
-            worker.cache.insert_long(said, &worker.symbols);
+            worker.cache.longer.insert(said, &worker.symbols);
         }
         self.push(text, word.start, first, &worker.symbols, out);
     }

@@ -104,10 +104,25 @@ impl Splitter {
             Self::Qwen35 => Scan { unicode, text }.all_cl100k::<1, true>(at, limit, ends),
             Self::Llama3 => Scan { unicode, text }.all_cl100k::<3, false>(at, limit, ends),
             Self::O200k => whole(text, at, limit, ends, |text, at| Scan { unicode, text }.o200k(at)),
-            Self::Digits => parts(text, at, limit, ends, digit_part, |text, at| Scan { unicode, text }.gpt2(at)),
+            Self::Digits => {
+                let mut at = at;
+                while at < text.len() && ends.len() < limit {
+                    let inside = &text[..digit_part(text, at)];
+                    at = whole(inside, at, limit, ends, |text, at| Scan { unicode, text }.gpt2(at));
+                }
+                at
+            }
             Self::DeepSeekV3 => {
-                let part = |text: &[u8], at: usize| Scan { unicode, text }.deepseek_part(at);
-                parts(text, at, limit, ends, part, |text, at| Scan { unicode, text }.deepseek(at))
+                let scan = Scan { unicode, text };
+                let mut at = at;
+                while at < text.len() && ends.len() < limit {
+                    at = scan.deepseek_chinese(at, limit, ends);
+                    if at < text.len() {
+                        let inside = &text[..scan.deepseek_part(at)];
+                        at = whole(inside, at, limit, ends, |text, at| Scan { unicode, text }.deepseek(at));
+                    }
+                }
+                at
             }
         }
     }
@@ -125,27 +140,6 @@ fn whole(
     while at < text.len() && ends.len() < limit {
         at = piece(text, at);
         ends.push(at as u32);
-    }
-    at
-}
-
-/// Pieces inside parts, each of which is split as if it were all.
-#[inline(always)]
-fn parts(
-    text: &[u8],
-    mut at: usize,
-    limit: usize,
-    ends: &mut Vec<u32>,
-    part: impl Fn(&[u8], usize) -> usize,
-    piece: impl Fn(&[u8], usize) -> usize,
-) -> usize {
-    while at < text.len() && ends.len() < limit {
-        let end = part(text, at);
-        let inside = &text[..end];
-        while at < end && ends.len() < limit {
-            at = piece(inside, at);
-            ends.push(at as u32);
-        }
     }
     at
 }
@@ -443,6 +437,30 @@ impl Scan<'_> {
     fn o200k_upper(&self, start: usize) -> Option<usize> {
         let end = self.run(start, |class| matches!(class, UPPER | TITLE | MODIFIER | LETTER | MARK));
         (end > start).then_some(end)
+    }
+
+    /// Appends the ends of pieces as Chinese has them: runs of its characters, and single signs between those.
+    fn deepseek_chinese(&self, mut at: usize, limit: usize, ends: &mut Vec<u32>) -> usize {
+        let next = |at: usize| self.text[at..].first_chunk::<3>().map(|&[a, b, c]| u32::from_be_bytes([0, a, b, c]));
+        // U+4E00 to U+9FA5, letters all of them.
+        let is_chinese = |three: &u32| (0xE4_B880..=0xE9_BEA5).contains(three);
+        while ends.len() < limit {
+            let start = at;
+            while next(at).is_some_and(|three| is_chinese(&three)) {
+                at += 3;
+            }
+            match next(at) {
+                // U+3040 to U+30FF, which belong to such runs.
+                Some(0xE3_8180..=0xE3_83BF) => return start,
+                _ if at > start => ends.push(at as u32),
+                Some(0xE2_8080..=0xEF_BFBF) if next(at + 3).is_some_and(|three| is_chinese(&three)) => {
+                    at += 3;
+                    ends.push(at as u32);
+                }
+                _ => return at,
+            }
+        }
+        at
     }
 
     /// The end of up to three digits, of Chinese and Japanese, or of what comes before either.
