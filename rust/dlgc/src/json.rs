@@ -17,6 +17,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::Range;
 
+use crate::bytes;
+
 /// Deepest nesting of arrays and objects that is read.
 pub const MAX_DEPTH: usize = 256;
 
@@ -273,51 +275,10 @@ fn until_quote(bytes: &[u8]) -> usize {
     quotes.next().unwrap_or_default()
 }
 
-/// What is looked through at once.
-const BLOCK: usize = 32;
-
 /// Where a string stops being its own text: at a quote, a backslash or a control character.
+#[inline]
 fn end_of_plain(bytes: &[u8]) -> Option<usize> {
-    let (blocks, rest) = bytes.as_chunks();
-    for (block, start) in blocks.iter().zip((0..).step_by(BLOCK)) {
-        let ends = ends_of_plain(block);
-        if ends != 0 {
-            return Some(start + ends.trailing_zeros() as usize);
-        }
-    }
-    rest.iter().position(is_end_of_plain).map(|at| blocks.len() * BLOCK + at)
-}
-
-fn is_end_of_plain(byte: &u8) -> bool {
-    matches!(byte, b'"' | b'\\' | ..0x20)
-}
-
-/// Which bytes of a block end plain text, the first one in the lowest bit.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[allow(unsafe_code, reason = "the language does not know that every such processor has SSE2")]
-fn ends_of_plain(block: &[u8; BLOCK]) -> u32 {
-    use std::arch::x86_64::{
-        _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8,
-    };
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    fn half(bytes: &[u8; 16]) -> u32 {
-        let [low, high] = [0, 8].map(|at| i64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes")));
-        let bytes = _mm_set_epi64x(high, low);
-        let is = |byte: u8| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte.cast_signed()));
-        let is_control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1F)), bytes);
-        _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(is(b'"'), is(b'\\')), is_control)).cast_unsigned()
-    }
-    let ([low, high], []) = block.as_chunks() else { unreachable!("a block is two halves") };
-    // SAFETY: SSE2 is part of x86-64. The function itself does nothing that is unsafe.
-    unsafe { half(low) | half(high) << 16 }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-#[inline]
-fn ends_of_plain(block: &[u8; BLOCK]) -> u32 {
-    block.iter().zip(0..).fold(0, |ends, (byte, place)| ends | u32::from(is_end_of_plain(byte)) << place)
+    bytes::first_among(bytes, b"\"\\", 0x20)
 }
 
 impl<'a> Parser<'a> {
@@ -746,25 +707,6 @@ mod tests {
 
     fn kind(text: &str) -> JsonErrorKind {
         parse(text.as_bytes()).expect_err("not JSON").kind
-    }
-
-    #[test]
-    fn the_end_of_plain_text_is_found_wherever_it_stands() {
-        let plainly = |bytes: &[u8]| bytes.iter().position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20);
-        for length in (0..20).chain(BLOCK - 1..BLOCK + 3).chain([2 * BLOCK + 5]) {
-            for at in 0..length {
-                for byte in 0..=u8::MAX {
-                    for other in [b'a', 0x1f, 0x20, 0x21, 0x22, 0x23, 0x5b, 0x5c, 0x5d, 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
-                        let mut bytes = vec![b'x'; length];
-                        bytes[at] = byte;
-                        if at + 1 < length {
-                            bytes[at + 1] = other;
-                        }
-                        assert_eq!(end_of_plain(&bytes), plainly(&bytes), "{bytes:?}");
-                    }
-                }
-            }
-        }
     }
 
     #[test]

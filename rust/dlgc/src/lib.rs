@@ -10,6 +10,7 @@
 //!
 //! What is wrong with the data is a [`diagnostic::Diagnostic`]; what goes wrong with the run is an [`error::Error`].
 
+mod bytes;
 pub mod compile;
 pub mod diagnostic;
 pub mod dialogue;

@@ -1,53 +1,48 @@
 //! Added tokens in a text, as the reference finds them: of those that begin leftmost the longest.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use aho_corasick::{AhoCorasick, Anchored, Input, MatchKind, StartKind};
+
+use crate::bytes::first_among;
 
 /// Finds added tokens, of each of which something is known.
 pub(super) struct Finder<T> {
-    automaton: AhoCorasick,
     tokens: Vec<T>,
-    /// Whether a token may begin with a byte, and with two.
-    first: [bool; 256],
-    pairs: Vec<u64>,
-    /// The only byte with which tokens begin, if there is one.
-    only: Option<u8>,
-    /// All tokens by their first two bytes, where these are few.
-    few: Option<Vec<(u16, Vec<Few>)>>,
+    /// The bytes with which tokens begin, in order, and for each of them the tokens.
+    firsts: Vec<u8>,
+    beginnings: Vec<Beginning>,
+    /// Of all tokens, where too many begin alike.
+    automaton: Option<AhoCorasick>,
+}
+
+/// Tokens with one first byte, by their first eight bytes, or as many as all of them have.
+struct Beginning {
+    /// Where these bytes are in the first eight of a text.
+    mask: u64,
+    /// These bytes, in order, and the tokens with them.
+    alike: Vec<(u64, Alike)>,
+}
+
+enum Alike {
+    /// The longest first.
+    Few(Vec<Few>),
+    /// Left to the automaton.
+    Many,
 }
 
 /// One of few tokens that begin alike.
 struct Few {
     text: Box<[u8]>,
-    /// Its first eight bytes, or less; and where they are in those of a text.
-    head: u64,
-    mask: u64,
     index: usize,
 }
 
-/// Up to so many tokens that begin alike are compared with a text one by one, and of so many beginnings.
-const FEW: usize = 24;
-const BEGINNINGS: usize = 8;
-
-/// All tokens by their first two bytes, the longest first; `None` where there are many, or shorter ones.
-fn few<S: AsRef<str>, T>(tokens: &[(S, T)]) -> Option<Vec<(u16, Vec<Few>)>> {
-    let mut found: Vec<(u16, Vec<Few>)> = Vec::new();
-    for (index, (text, _)) in tokens.iter().enumerate() {
-        let text = text.as_ref().as_bytes();
-        let [first, second, ..] = *text else { return None };
-        let mask = u64::MAX >> (64 - 8 * text.len().min(8));
-        let few = Few { text: text.into(), head: head(text), mask, index };
-        let pair = u16::from_le_bytes([first, second]);
-        match found.iter_mut().find(|(known, _)| *known == pair) {
-            Some((_, alike)) => alike.push(few),
-            None => found.push((pair, vec![few])),
-        }
-    }
-    found.iter_mut().for_each(|(_, alike)| alike.sort_by_key(|few| std::cmp::Reverse(few.text.len())));
-    let are_few = found.len() <= BEGINNINGS && found.iter().all(|(_, alike)| alike.len() <= FEW);
-    are_few.then_some(found)
-}
+/// Up to so many tokens that begin alike are compared with a text one by one.
+const FEW: usize = 32;
 
 /// The first eight bytes of a text, or less.
+#[inline]
 fn head(text: &[u8]) -> u64 {
     match text.first_chunk() {
         Some(head) => u64::from_le_bytes(*head),
@@ -55,42 +50,56 @@ fn head(text: &[u8]) -> u64 {
     }
 }
 
+impl Beginning {
+    /// Of the tokens that begin with a byte; up to `few` are compared one by one.
+    fn of<'t>(tokens: impl Iterator<Item = (usize, &'t [u8])> + Clone, few: usize) -> Self {
+        let shortest = tokens.clone().map(|(_, text)| text.len()).min().unwrap_or_default();
+        let mask = u64::MAX >> (64 - 8 * shortest.clamp(1, 8));
+        let mut alike: BTreeMap<u64, Vec<Few>> = BTreeMap::new();
+        for (index, text) in tokens {
+            alike.entry(head(text) & mask).or_default().push(Few { text: text.into(), index });
+        }
+        let alike = alike.into_iter().map(|(head, mut tokens)| {
+            tokens.sort_by_key(|token| Reverse(token.text.len()));
+            (head, if tokens.len() <= few { Alike::Few(tokens) } else { Alike::Many })
+        });
+        Self { mask, alike: alike.collect() }
+    }
+
+    /// What a text may begin with.
+    #[inline]
+    fn alike(&self, text: &[u8]) -> Option<&Alike> {
+        let head = head(text) & self.mask;
+        match self.alike.as_slice() {
+            [(only, alike)] => (*only == head).then_some(alike),
+            several => several.binary_search_by_key(&head, |(head, _)| *head).ok().map(|found| &several[found].1),
+        }
+    }
+}
+
 impl<T: Copy> Finder<T> {
     /// `None` where there are no tokens.
     pub(super) fn of<S: AsRef<str>>(tokens: &[(S, T)]) -> Result<Option<Self>, String> {
-        if tokens.is_empty() {
-            return Ok(None);
+        if tokens.is_empty() { Ok(None) } else { Self::with(tokens, FEW).map(Some) }
+    }
+
+    fn with<S: AsRef<str>>(tokens: &[(S, T)], few: usize) -> Result<Self, String> {
+        let texts = || tokens.iter().map(|(text, _)| text.as_ref().as_bytes()).enumerate();
+        let mut firsts: Vec<u8> = texts().filter_map(|(_, text)| text.first().copied()).collect();
+        firsts.sort_unstable();
+        firsts.dedup();
+        let with = |first: u8| texts().filter(move |(_, text)| text.first() == Some(&first));
+        let beginnings: Vec<Beginning> = firsts.iter().map(|&first| Beginning::of(with(first), few)).collect();
+        let are_many = |beginning: &Beginning| beginning.alike.iter().any(|(_, alike)| matches!(alike, Alike::Many));
+        let mut automaton = None;
+        if beginnings.iter().any(are_many) {
+            let builder = AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostLongest)
+                .start_kind(StartKind::Anchored)
+                .build(tokens.iter().map(|(text, _)| text.as_ref()));
+            automaton = Some(builder.map_err(|error| error.to_string())?);
         }
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .start_kind(StartKind::Anchored)
-            .build(tokens.iter().map(|(text, _)| text.as_ref()))
-            .map_err(|error| error.to_string())?;
-        let mut finder = Self {
-            automaton,
-            tokens: Vec::new(),
-            first: [false; 256],
-            pairs: vec![0; 1 << 10],
-            only: None,
-            few: few(tokens),
-        };
-        for (text, token) in tokens {
-            finder.tokens.push(*token);
-            let text = text.as_ref().as_bytes();
-            let first = text[0];
-            finder.first[usize::from(first)] = true;
-            let seconds = match text.get(1) {
-                Some(&second) => second..=second,
-                None => 0..=255,
-            };
-            for second in seconds {
-                let pair = usize::from(first) << 8 | usize::from(second);
-                finder.pairs[pair / 64] |= 1 << (pair % 64);
-            }
-        }
-        let mut firsts = (0..=255).filter(|&byte: &u8| finder.first[usize::from(byte)]);
-        finder.only = firsts.next().filter(|_| firsts.next().is_none());
-        Ok(Some(finder))
+        Ok(Self { tokens: tokens.iter().map(|(_, token)| *token).collect(), firsts, beginnings, automaton })
     }
 
     /// The first added token from a place on: where it begins and ends.
@@ -98,45 +107,35 @@ impl<T: Copy> Finder<T> {
         let bytes = text.as_bytes();
         let mut at = from;
         loop {
-            at = self.candidate(bytes, at)?;
-            if let Some(few) = &self.few {
-                if let Some((length, token)) = self.among(few, &bytes[at..]) {
-                    return Some((at, at + length, token));
-                }
-                at += 1;
-                continue;
-            }
-            let input = Input::new(text).span(at..bytes.len()).anchored(Anchored::Yes);
-            if let Some(found) = self.automaton.find(input) {
-                return Some((at, found.end(), self.tokens[found.pattern().as_usize()]));
+            at += self.candidate(bytes.get(at..)?)?;
+            if let Some((length, index)) = self.longest(&bytes[at..]) {
+                return Some((at, at + length, self.tokens[index]));
             }
             at += 1;
         }
     }
 
-    /// The longest of few tokens that a text begins with, and its length.
-    fn among(&self, few: &[(u16, Vec<Few>)], text: &[u8]) -> Option<(usize, T)> {
-        let pair = u16::from_le_bytes(*text.first_chunk()?);
-        let (_, alike) = few.iter().find(|(known, _)| *known == pair)?;
-        let begins = head(text);
-        let is_it = |few: &&Few| few.head == begins & few.mask && text.starts_with(&few.text);
-        alike.iter().find(is_it).map(|few| (few.text.len(), self.tokens[few.index]))
+    /// The next place where a token may begin.
+    #[inline]
+    fn candidate(&self, bytes: &[u8]) -> Option<usize> {
+        match *self.firsts {
+            [only] => memchr::memchr(only, bytes),
+            [first, second] => memchr::memchr2(first, second, bytes),
+            _ => first_among(bytes, &self.firsts, 0),
+        }
     }
 
-    /// The next place where a token may begin.
-    fn candidate(&self, bytes: &[u8], mut at: usize) -> Option<usize> {
-        loop {
-            if let Some(only) = self.only {
-                at += memchr::memchr(only, bytes.get(at..)?)?;
+    /// The longest token that a text begins with: its length, and which it is.
+    fn longest(&self, text: &[u8]) -> Option<(usize, usize)> {
+        let beginning = self.firsts.iter().position(|first| *first == text[0])?;
+        match self.beginnings[beginning].alike(text)? {
+            Alike::Few(few) => {
+                few.iter().find(|few| text.starts_with(&few.text)).map(|few| (few.text.len(), few.index))
             }
-            let Some(&second) = bytes.get(at + 1) else {
-                return bytes.get(at).filter(|first| self.first[usize::from(**first)]).map(|_| at);
-            };
-            let pair = usize::from(bytes[at]) << 8 | usize::from(second);
-            if self.pairs[pair / 64] >> (pair % 64) & 1 != 0 {
-                return Some(at);
+            Alike::Many => {
+                let found = self.automaton.as_ref()?.find(Input::new(text).anchored(Anchored::Yes))?;
+                Some((found.end(), found.pattern().as_usize()))
             }
-            at += 1;
         }
     }
 }
@@ -147,39 +146,51 @@ mod tests {
 
     #[test]
     fn few_tokens_are_found_as_many_are() {
-        let tokens = ["<a>", "<a>b", "<abcdefgh>", "<abcdefgh", "</a>", "<abcdefghi", "é|"];
-        let tokens: Vec<(&str, usize)> = tokens.into_iter().zip(0..).collect();
-        let few = Finder::of(&tokens).expect("tokens").expect("some");
-        assert!(few.few.is_some());
-        let many = Finder { few: None, ..Finder::of(&tokens).expect("tokens").expect("some") };
-        let pieces = ["<", "a", ">", "b", "<a>", "<abcdefgh", "i", "/a>", "é", "|", "", "<abcdefg", " "];
+        let lists: [&[&str]; 3] = [
+            &["<a>", "<a>b", "<abcdefgh>", "<abcdefgh", "</a>", "<abcdefghi", "é|"],
+            &["<a>", "\n", "\n\n", "\n\n\n", "[b", "é", "éé", "</a>", "|a"],
+            &["<abcdefgh>", "<abcdefgh|", "<abcdefgi", "<abcdefgh"],
+        ];
+        let pieces = ["<", "a", ">", "b", "<a>", "<abcdefgh", "i", "/a>", "é", "|", "", "<abcdefg", " ", "\n", "["];
         let mut seed = 1_u64;
-        let mut found = 0;
-        for _ in 0..5_000 {
-            let mut text = String::new();
-            for _ in 0..12 {
-                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                text.push_str(pieces[(seed >> 33) as usize % pieces.len()]);
+        for tokens in lists {
+            let tokens: Vec<(&str, usize)> = tokens.iter().copied().zip(0..).collect();
+            let few = Finder::of(&tokens).expect("tokens").expect("some");
+            assert!(few.automaton.is_none());
+            let many = Finder::with(&tokens, 0).expect("tokens");
+            let mut found = 0;
+            for _ in 0..5_000 {
+                let mut text = String::new();
+                for _ in 0..24 {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    text.push_str(pieces[(seed >> 33) as usize % pieces.len()]);
+                }
+                let mut at = 0;
+                while let Some(token) = few.find(&text, at) {
+                    assert_eq!(Some(token), many.find(&text, at), "{text} from {at}");
+                    assert_eq!(&text[token.0..token.1], tokens[token.2].0);
+                    (at, found) = (token.1, found + 1);
+                }
+                assert_eq!(many.find(&text, at), None, "{text} from {at}");
             }
-            let mut at = 0;
-            while let Some(token) = few.find(&text, at) {
-                assert_eq!(Some(token), many.find(&text, at), "{text} from {at}");
-                (at, found) = (token.1, found + 1);
-            }
-            assert_eq!(many.find(&text, at), None, "{text} from {at}");
+            assert!(found > 1_000);
+            assert!(few.find("a<", 0).is_none() && many.find("a<", 0).is_none());
         }
-        assert!(found > 1_000);
-        assert!(few.find("a<", 0).is_none() && many.find("a<", 0).is_none());
     }
 
     #[test]
-    fn many_tokens_and_single_bytes_are_left_to_the_automaton() {
-        let many: Vec<(String, usize)> = (0..100).map(|number| (format!("<{number}>"), number)).collect();
+    fn tokens_that_begin_alike_are_left_to_the_automaton_where_they_are_many() {
+        let many: Vec<(String, usize)> = (0..100).map(|number| (format!("<{number:03}>"), number)).collect();
+        let alike: Vec<(String, usize)> = (0..100).map(|number| (format!("<reserved {number}>"), number)).collect();
         let finder = Finder::of(&many).expect("tokens").expect("some");
-        assert!(finder.few.is_none());
-        assert_eq!(finder.find("a <17> b", 0), Some((2, 6, 17)));
+        assert!(finder.automaton.is_none());
+        assert_eq!(finder.find("a <017> b", 0), Some((2, 7, 17)));
+        let finder = Finder::of(&alike).expect("tokens").expect("some");
+        assert!(finder.automaton.is_some());
+        assert_eq!(finder.find("a <reserved 1> b", 0), Some((2, 14, 1)));
+        assert_eq!(finder.find("a <reserved x> b", 0), None);
         let single = Finder::of(&[("<", 0)]).expect("tokens").expect("some");
-        assert!(single.few.is_none());
         assert_eq!(single.find("a<", 0), Some((1, 2, 0)));
+        assert!(Finder::of::<&str>(&[] as &[(&str, usize)]).expect("tokens").is_none());
     }
 }

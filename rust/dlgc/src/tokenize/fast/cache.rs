@@ -189,13 +189,7 @@ const EMPTY: Entry = Entry { key: 0, tokens: [0; 3], count: 0, lengths: [0; 3] }
 impl Default for Cache {
     fn default() -> Self {
         let hot = vec![NO_KEY; HOT].into_boxed_slice().try_into().expect("as many as that");
-        Self {
-            hot,
-            short: vec![EMPTY; FIRST_SLOTS],
-            used: 0,
-            arena: Vec::new(),
-            longer: Longer::default(),
-        }
+        Self { hot, short: vec![EMPTY; FIRST_SLOTS], used: 0, arena: Vec::new(), longer: Longer::default() }
     }
 }
 
