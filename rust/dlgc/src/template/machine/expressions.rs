@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::value::{Text, Value};
 use super::{Done, Machine, refuse};
-use crate::template::program::{Arithmetic, Expression};
+use crate::template::program::{Argument, Arithmetic, Comparison, Expression};
 
 impl<'a> Machine<'a> {
     pub(super) fn evaluate(&mut self, expression: &'a Expression) -> Done<Value<'a>> {
@@ -33,28 +33,7 @@ impl<'a> Machine<'a> {
                 let key = self.deep(&pair[1])?;
                 self.item(&value, &key)?
             }
-            Expression::Compare(first, chain) => {
-                if let [(comparison, second)] = chain.as_slice()
-                    && let Some(holds) = self.remembered(first, *comparison, second)?
-                {
-                    return Ok(Value::Bool(holds));
-                }
-                if self.lesson.is_some()
-                    && let [(comparison, second)] = chain.as_slice()
-                    && let Some(holds) = self.place_compared(first, *comparison, second)
-                {
-                    return Ok(Value::Bool(holds));
-                }
-                let mut left = self.deep(first)?;
-                for (comparison, right) in chain {
-                    let right = self.deep(right)?;
-                    if !self.compare(*comparison, &left, &right)? {
-                        return Ok(Value::Bool(false));
-                    }
-                    left = right;
-                }
-                Value::Bool(true)
-            }
+            Expression::Compare(first, chain) => Value::Bool(self.compared(first, chain)?),
             Expression::And(pair) => {
                 let left = self.deep(&pair[0])?;
                 if self.is_true(&left) { self.deep(&pair[1])? } else { left }
@@ -63,10 +42,7 @@ impl<'a> Machine<'a> {
                 let left = self.deep(&pair[0])?;
                 if self.is_true(&left) { left } else { self.deep(&pair[1])? }
             }
-            Expression::Not(value) => {
-                let value = self.deep(value)?;
-                Value::Bool(!self.is_true(&value))
-            }
+            Expression::Not(value) => Value::Bool(!self.deeper(|machine| machine.decide(value))?),
             Expression::Negative(value) => {
                 let value = self.deep(value)?;
                 self.negate(&value)?
@@ -81,25 +57,18 @@ impl<'a> Machine<'a> {
                 let right = self.deep(&pair[1])?;
                 self.sum(*operation, pair, &left, &right)?
             }
-            Expression::Choose(parts) => {
-                let test = self.deep(&parts.0)?;
-                match (self.is_true(&test), &parts.2) {
-                    (true, _) => self.deep(&parts.1)?,
-                    (false, Some(otherwise)) => self.deep(otherwise)?,
-                    (false, None) => Value::Undefined,
-                }
-            }
+            Expression::Choose(parts) => match (self.deeper(|machine| machine.decide(&parts.0))?, &parts.2) {
+                (true, _) => self.deep(&parts.1)?,
+                (false, Some(otherwise)) => self.deep(otherwise)?,
+                (false, None) => Value::Undefined,
+            },
             Expression::Filter { name, value, arguments } => {
                 let Some(value) = value else { return refuse("a filter of nothing") };
                 let value = self.deep(value)?;
                 let arguments = self.arguments(arguments)?;
                 self.filter(name, value, arguments)?
             }
-            Expression::Test { name, value, arguments } => {
-                let value = self.deep(value)?;
-                let arguments = self.arguments(arguments)?;
-                Value::Bool(self.test(name, &value, &arguments)?)
-            }
+            Expression::Test { name, value, arguments } => Value::Bool(self.tested(name, value, arguments)?),
             Expression::Call(callee, arguments) => {
                 if let Expression::Attribute(value, name) = &**callee {
                     let value = self.deep(value)?;
@@ -136,6 +105,69 @@ impl<'a> Machine<'a> {
         })
     }
 
+    /// Whether the value of an expression counts as true, without making it where that is all it says.
+    pub(super) fn decide(&mut self, expression: &'a Expression) -> Done<bool> {
+        match expression {
+            Expression::Not(value) => {
+                self.burn(0)?;
+                Ok(!self.deeper(|machine| machine.decide(value))?)
+            }
+            Expression::And(pair) => {
+                self.burn(0)?;
+                Ok(self.deeper(|machine| machine.decide(&pair[0]))?
+                    && self.deeper(|machine| machine.decide(&pair[1]))?)
+            }
+            Expression::Or(pair) => {
+                self.burn(0)?;
+                Ok(self.deeper(|machine| machine.decide(&pair[0]))?
+                    || self.deeper(|machine| machine.decide(&pair[1]))?)
+            }
+            Expression::Compare(first, chain) => {
+                self.burn(0)?;
+                self.compared(first, chain)
+            }
+            Expression::Test { name, value, arguments } => {
+                self.burn(0)?;
+                self.tested(name, value, arguments)
+            }
+            _ => {
+                let value = self.evaluate(expression)?;
+                Ok(self.is_true(&value))
+            }
+        }
+    }
+
+    fn compared(&mut self, first: &'a Expression, chain: &'a [(Comparison, Expression)]) -> Done<bool> {
+        if let [(comparison, second)] = chain {
+            if let Some(holds) = self.remembered(first, *comparison, second)? {
+                return Ok(holds);
+            }
+            if self.lesson.is_some()
+                && let Some(holds) = self.place_compared(first, *comparison, second)
+            {
+                return Ok(holds);
+            }
+            let left = self.deep(first)?;
+            let right = self.deep(second)?;
+            return self.compare(*comparison, &left, &right);
+        }
+        let mut left = self.deep(first)?;
+        for (comparison, right) in chain {
+            let right = self.deep(right)?;
+            if !self.compare(*comparison, &left, &right)? {
+                return Ok(false);
+            }
+            left = right;
+        }
+        Ok(true)
+    }
+
+    fn tested(&mut self, name: &'a str, value: &'a Expression, arguments: &'a [Argument]) -> Done<bool> {
+        let value = self.deep(value)?;
+        let arguments = self.arguments(arguments)?;
+        self.test(name, &value, &arguments)
+    }
+
     /// An operation on what two expressions gave.
     pub(super) fn sum(
         &mut self,
@@ -165,8 +197,20 @@ impl<'a> Machine<'a> {
         }
     }
 
+    #[inline]
     pub(super) fn deep(&mut self, expression: &'a Expression) -> Done<Value<'a>> {
-        self.deeper(|machine| machine.evaluate(expression))
+        match expression {
+            // What has nothing inside goes no deeper.
+            Expression::Text(text) => {
+                self.burn(0)?;
+                Ok(Value::from(text.as_str()))
+            }
+            Expression::Name(name) => {
+                self.burn(0)?;
+                Ok(self.lookup(*name))
+            }
+            _ => self.deeper(|machine| machine.evaluate(expression)),
+        }
     }
 
     /// A chain of filters over what a block printed.

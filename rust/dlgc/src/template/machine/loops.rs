@@ -126,8 +126,7 @@ impl<'a> Machine<'a> {
             self.push();
             self.inner += 1;
             self.assign(&course.statement.target, item.clone())?;
-            let holds = self.evaluate(condition)?;
-            let holds = self.is_true(&holds);
+            let holds = self.decide(condition)?;
             self.inner -= 1;
             self.pop();
             self.frame = outer;

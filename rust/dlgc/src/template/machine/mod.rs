@@ -258,10 +258,7 @@ impl<'a> Machine<'a> {
             Kind::If { test, then, otherwise } => {
                 let (holds, rest) = match path.split_first() {
                     Some((Step::Then(holds), rest)) => (*holds, rest),
-                    _ => {
-                        let value = self.evaluate(test)?;
-                        (self.is_true(&value), &[][..])
-                    }
+                    _ => (self.decide(test)?, &[][..]),
                 };
                 self.enter(Step::Then(holds));
                 let flow = self.deeper(|machine| machine.block(if holds { then } else { otherwise }, rest))?;
