@@ -218,6 +218,20 @@ mod tests {
         ends && (b.starts_with(right) || right.starts_with(&b))
     }
 
+    /// Whether a merge is found between two characters: by them alone, or by what has to stand around them.
+    fn may_join_around(joins: &Joins, left: &[u8], right: &[u8], [a, b]: [char; 2]) -> bool {
+        let character = |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(|text| text.chars().next());
+        let is_three = |character: &char| THREE_BYTES.contains(&(*character as u32));
+        let before = left.split_last_chunk::<3>().and_then(|(before, _)| before.last_chunk::<3>());
+        let before = before.and_then(|bytes| character(bytes)).filter(is_three);
+        let after = right.split_first_chunk::<3>().and_then(|(_, after)| after.first_chunk::<3>());
+        let after = after.and_then(|bytes| character(bytes)).filter(is_three);
+        let (a, b) = (a as u32, b as u32);
+        joins.may_join_alone(a, b) & 1 == 1
+            || before.is_some_and(|before| joins.may_join_in(before as u32, a, b) & 1 == 1)
+            || after.is_some_and(|after| joins.may_join_in(a, b, after as u32) >> 1 & 1 == 1)
+    }
+
     #[test]
     fn every_pair_that_a_merge_can_join_is_found() {
         let characters: Vec<char> = "一丁丂你我的好除数ᄀ가각힣あいうアイー。，ก็ะ₤€ऀ".chars().collect();
@@ -227,7 +241,15 @@ mod tests {
                 let bytes = character.to_string().into_bytes();
                 [bytes[..1].to_vec(), bytes[..2].to_vec(), bytes.clone(), bytes[1..].to_vec(), bytes[2..].to_vec()]
             })
-            .chain([b"a".to_vec(), b" ".to_vec(), "é".into(), "a你".into(), "你a".into(), "我你".into()])
+            .chain([
+                b"a".to_vec(),
+                b" ".to_vec(),
+                "é".into(),
+                "a你".into(),
+                "你a".into(),
+                "我你".into(),
+                "的我你".into(),
+            ])
             .collect();
         let mut found = 0;
         for left in &symbols {
@@ -238,6 +260,7 @@ mod tests {
                         if can(left, right, a, b) {
                             found += 1;
                             assert!(joins.may_join_bytes(a as u32, b as u32), "{left:?} {right:?} {a} {b}");
+                            assert!(may_join_around(&joins, left, right, [a, b]), "{left:?} {right:?} {a} {b}");
                             let whole = std::str::from_utf8(left).is_ok() && std::str::from_utf8(right).is_ok();
                             assert!(whole || joins.may_join_parts(a as u32, b as u32), "{left:?} {right:?} {a} {b}");
                         }
@@ -255,5 +278,11 @@ mod tests {
         assert!(!joins.may_join_parts('你' as u32, '好' as u32));
         assert!(!joins.may_join_bytes('我' as u32, '你' as u32));
         assert!(!joins.may_join_bytes('你' as u32, '吗' as u32));
+        let [me, you, good, what] = ['我', '你', '好', '吗'].map(u32::from);
+        assert_eq!(joins.may_join_alone(you, good) & 1, 0);
+        assert_eq!((joins.may_join_in(you, good, what) & 3, joins.may_join_in(me, you, good) & 3), (2, 0));
+        let joins = joined("我你".as_bytes(), "好".as_bytes());
+        assert_eq!((joins.may_join_in(you, good, what) & 3, joins.may_join_in(me, you, good) & 3), (0, 1));
+        assert_eq!(joined("你".as_bytes(), "好".as_bytes()).may_join_alone(you, good) & 1, 1);
     }
 }

@@ -555,6 +555,50 @@ mod tests {
         [by_blocks, one_by_one]
     }
 
+    /// Texts of some parts at random.
+    fn texts(parts: &'static [&'static str], count: usize) -> impl Iterator<Item = String> {
+        let mut seed = 7_u64;
+        let mut random = move |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        (0..count).map(move |_| (0..random(40)).map(|_| parts[random(parts.len())]).collect())
+    }
+
+    #[test]
+    fn runs_of_chinese_are_cut_as_deepseeks_expressions_do_one_by_one() {
+        let parts = &[
+            "你", "好的", "一", "龥", "\u{9fa6}", "\u{4dff}", "の", "カ", "・", "ー", "\u{3099}", "゛", "\u{303f}",
+            "\u{3100}", "，", "。", "“", "…", "\u{2028}", "\u{3000}", "〇", "㈠", "０", "7", "12", " ", "\n", "\r\n",
+            "a", "Word", "é", ".", "#x", "\u{200b}", "\u{20dd}", "\u{e000}", "한", "👍🏽", "𠀀", "\u{ffff}", "\u{800}",
+        ];
+        let mut cut = 0;
+        for text in texts(parts, 60_000) {
+            let bytes = text.as_bytes();
+            let (mut found, mut one_by_one) = (Vec::new(), Vec::new());
+            assert_eq!(Splitter::DeepSeekV3.ends(bytes, 0, usize::MAX, &mut found), bytes.len());
+            let scan = Scan { unicode: &UNICODE, text: bytes };
+            let mut at = 0;
+            while at < bytes.len() {
+                let inside = &bytes[..scan.deepseek_part(at)];
+                let piece = |text: &[u8], at: usize| Scan { unicode: &UNICODE, text }.deepseek(at);
+                at = whole(inside, at, usize::MAX, &mut one_by_one, piece);
+            }
+            assert_eq!(found, one_by_one, "{text:?}");
+            // Wherever it is broken off, it goes on as it would have.
+            let (mut parts, mut at) = (Vec::new(), 0);
+            while at < bytes.len() {
+                let limit = parts.len() + 1 + text.len() % 3;
+                at = Splitter::DeepSeekV3.ends(bytes, at, limit, &mut parts);
+            }
+            assert_eq!(parts, one_by_one, "{text:?}");
+            let mut chinese = Vec::new();
+            scan.deepseek_chinese(0, usize::MAX, &mut chinese);
+            cut += chinese.len();
+        }
+        assert!(cut > 10_000);
+    }
+
     #[test]
     fn blocks_cut_as_the_expressions_do_one_by_one() {
         let parts = [
