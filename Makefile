@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test env build lint test-rust test-python specs conformance fuzz fuzz-readers kill wheel bench clean explore
+.PHONY: help demo test env build lint test-rust test-python specs conformance fuzz fuzz-readers kill wheel bench profile clean explore
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ bench: env ## dlgc as it is released beside TRL and beside tokenizers, in one ru
 	$(BIN)/python scripts/release.py --develop
 	$(BIN)/python scripts/scaling.py
 	$(BIN)/python scripts/bench.py
+
+profile: env ## what a compilation spends its time on, by perf: specs/profile.md
+	$(BIN)/python scripts/stages.py
 
 clean: ## what this folder's builds left; the cached environment stays
 	cargo clean --quiet

@@ -13,6 +13,8 @@ pub(super) struct Finder<T> {
     /// The bytes with which tokens begin, in order, and for each of them the tokens.
     firsts: Vec<u8>,
     beginnings: Vec<Beginning>,
+    /// With which two bytes a token may begin, where the first ones are many.
+    pairs: Option<Vec<u64>>,
     /// Of all tokens, where too many begin alike.
     automaton: Option<AhoCorasick>,
 }
@@ -40,6 +42,14 @@ struct Few {
 
 /// Up to so many tokens that begin alike are compared with a text one by one.
 const FEW: usize = 32;
+/// Up to so many bytes are looked for by blocks: where tokens begin as words do, most bytes of a text are among them.
+const FIRSTS: usize = 8;
+
+/// The place of two bytes among all pairs of them.
+#[inline]
+fn pair(first: u8, second: u8) -> usize {
+    usize::from(first) << 8 | usize::from(second)
+}
 
 /// The first eight bytes of a text, or less.
 #[inline]
@@ -99,7 +109,17 @@ impl<T: Copy> Finder<T> {
                 .build(tokens.iter().map(|(text, _)| text.as_ref()));
             automaton = Some(builder.map_err(|error| error.to_string())?);
         }
-        Ok(Self { tokens: tokens.iter().map(|(_, token)| *token).collect(), firsts, beginnings, automaton })
+        let pairs = (firsts.len() > FIRSTS).then(|| {
+            let mut pairs = vec![0; (1 << 16) / 64];
+            for (_, text) in texts() {
+                let seconds = text.get(1).map_or(0..=255, |&second| second..=second);
+                for pair in seconds.map(|second| pair(text[0], second)) {
+                    pairs[pair / 64] |= 1 << (pair % 64);
+                }
+            }
+            pairs
+        });
+        Ok(Self { tokens: tokens.iter().map(|(_, token)| *token).collect(), firsts, beginnings, pairs, automaton })
     }
 
     /// The first added token from a place on: where it begins and ends.
@@ -118,6 +138,14 @@ impl<T: Copy> Finder<T> {
     /// The next place where a token may begin.
     #[inline]
     fn candidate(&self, bytes: &[u8]) -> Option<usize> {
+        if let Some(pairs) = &self.pairs {
+            // Any byte may follow a token of one, also the 0 that stands for the end.
+            let may_begin = |at: &usize| {
+                let pair = pair(bytes[*at], bytes.get(at + 1).copied().unwrap_or_default());
+                pairs[pair / 64] >> (pair % 64) & 1 == 1
+            };
+            return (0..bytes.len()).find(may_begin);
+        }
         match *self.firsts {
             [only] => memchr::memchr(only, bytes),
             [first, second] => memchr::memchr2(first, second, bytes),
@@ -127,7 +155,7 @@ impl<T: Copy> Finder<T> {
 
     /// The longest token that a text begins with: its length, and which it is.
     fn longest(&self, text: &[u8]) -> Option<(usize, usize)> {
-        let beginning = self.firsts.iter().position(|first| *first == text[0])?;
+        let beginning = self.firsts.binary_search(&text[0]).ok()?;
         match self.beginnings[beginning].alike(text)? {
             Alike::Few(few) => {
                 few.iter().find(|few| text.starts_with(&few.text)).map(|few| (few.text.len(), few.index))
@@ -146,10 +174,11 @@ mod tests {
 
     #[test]
     fn few_tokens_are_found_as_many_are() {
-        let lists: [&[&str]; 3] = [
+        let lists: [&[&str]; 4] = [
             &["<a>", "<a>b", "<abcdefgh>", "<abcdefgh", "</a>", "<abcdefghi", "é|"],
             &["<a>", "\n", "\n\n", "\n\n\n", "[b", "é", "éé", "</a>", "|a"],
             &["<abcdefgh>", "<abcdefgh|", "<abcdefgi", "<abcdefgh"],
+            &["a", "b>", "c", "def", "é", "|", "i\n", "<a", "h<", "x", "y", "z"],
         ];
         let pieces = ["<", "a", ">", "b", "<a>", "<abcdefgh", "i", "/a>", "é", "|", "", "<abcdefg", " ", "\n", "["];
         let mut seed = 1_u64;
@@ -174,7 +203,7 @@ mod tests {
                 assert_eq!(many.find(&text, at), None, "{text} from {at}");
             }
             assert!(found > 1_000);
-            assert!(few.find("a<", 0).is_none() && many.find("a<", 0).is_none());
+            assert!(few.find("(<", 0).is_none() && many.find("(<", 0).is_none());
         }
     }
 
