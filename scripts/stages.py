@@ -144,7 +144,7 @@ def plain(name: str) -> str:
 
 def page(found: dict[str, Found], results: dict[str, Any]) -> list[str]:
     """The page; `results` are those of the benchmark."""
-    part = results["pipeline"]
+    part = results["parts"]["pipeline"]
     measured = ", ".join(part["versions"][:1])
     lines = ["# Profile", "", f"Written by `make profile` (scripts/stages.py): {measured}, one thread, as beside TRL."]
     lines += ["What the columns mean stands there; the seconds and TRL's are those of [the benchmark](benchmark.md)."]
