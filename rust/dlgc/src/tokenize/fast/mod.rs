@@ -390,6 +390,7 @@ impl Fast {
     ) {
         let inside = &text[..segment.end];
         let is_ascii = text[segment.clone()].is_ascii();
+        let mut borders = Borders::default();
         let mut at = segment.start;
         while at < segment.end {
             if writer.worker.words.len() >= BATCH {
@@ -409,7 +410,7 @@ impl Fast {
             for &end in &*ends {
                 let end = end as usize;
                 if end - piece > 5 && text[end - 1] >= 0x80 {
-                    self.cut(text, piece..end, words);
+                    self.cut(text, piece..end, &mut borders, words);
                 } else {
                     words.push(end as u32);
                 }
@@ -426,12 +427,12 @@ impl Fast {
     }
 
     /// Cuts a piece where no merge crosses.
-    fn cut(&self, text: &[u8], piece: Range<usize>, words: &mut Vec<u32>) {
+    fn cut(&self, text: &[u8], piece: Range<usize>, borders: &mut Borders, words: &mut Vec<u32>) {
         let before = words.len();
         if let (threes, []) = text[piece.clone()].as_chunks::<3>()
             && threes.iter().all(|three| is_lead_of_three(three[0]))
         {
-            self.cut_threes(threes, piece.start, words);
+            self.cut_threes(threes, piece.start, borders, words);
         } else {
             let (mut left, mut at) = decode(text, piece.start);
             while at < piece.end {
@@ -450,8 +451,7 @@ impl Fast {
     }
 
     /// The same for characters of three bytes each, which is how Chinese comes.
-    fn cut_threes(&self, threes: &[[u8; 3]], start: usize, words: &mut Vec<u32>) {
-        let mut borders = Borders::default();
+    fn cut_threes(&self, threes: &[[u8; 3]], start: usize, borders: &mut Borders, words: &mut Vec<u32>) {
         let mut note = |index: usize, may_join: u64| {
             borders.note((start + 3 * index) as u32 | PART, may_join & 1 == 0, words);
         };
