@@ -69,7 +69,7 @@ impl Longer {
     /// Where a hash is looked for first.
     #[inline]
     fn first(&self, hash: u32) -> usize {
-        (u64::from(hash) * self.slots.len() as u64 >> 32) as usize
+        ((u64::from(hash) * self.slots.len() as u64) >> 32) as usize
     }
 
     /// The slot of a piece, or the empty one where it belongs.
