@@ -41,6 +41,16 @@ fn place<const BITS: u32>(left: u32, right: u32) -> usize {
     (pair.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - BITS)) as usize
 }
 
+/// The bit at a place, in the lowest bit, and those after it.
+#[inline]
+fn bits_from(bits: &[u64], place: usize) -> u64 {
+    bits[place / 64] >> (place % 64)
+}
+
+fn set(bits: &mut [u64], place: usize) {
+    bits[place / 64] |= 1 << (place % 64);
+}
+
 impl Joins {
     pub(super) fn new() -> Self {
         let bits = |bits: u32| vec![0; 1 << (bits - 6)];
@@ -55,8 +65,7 @@ impl Joins {
             self.ascii[left as usize] |= 1 << right;
             return;
         }
-        let place = place::<BITS>(left, right);
-        self.bits[place / 64] |= 1 << (place % 64);
+        set(&mut self.bits, place::<BITS>(left, right));
     }
 
     /// Whether a merge may happen between two characters, all pairs of which were added.
@@ -65,42 +74,37 @@ impl Joins {
         if left < 128 && right < 128 {
             return self.ascii[left as usize] >> right & 1 != 0;
         }
-        let place = place::<BITS>(left, right);
-        self.bits[place / 64] >> (place % 64) & 1 != 0
+        bits_from(&self.bits, place::<BITS>(left, right)) & 1 != 0
     }
 
     /// Whether a merge may happen between two characters of three bytes, by [`Joins::add_bytes`].
     #[inline]
     pub(super) fn may_join_bytes(&self, left: u32, right: u32) -> bool {
-        let pair = place::<BITS>(left, right);
-        (self.bits[pair / 64] >> (pair % 64) | self.parts(left, right)) & 1 != 0
+        (bits_from(&self.bits, place::<BITS>(left, right)) | self.parts(left, right)) & 1 != 0
     }
 
     /// Whether a merge may happen between two characters of three bytes, in the lowest bit, whatever stands around them.
     #[inline]
     pub(super) fn may_join_alone(&self, left: u32, right: u32) -> u64 {
-        let pair = place::<BITS>(left, right);
-        self.alone[pair / 64] >> (pair % 64) | self.parts(left, right)
+        bits_from(&self.alone, place::<BITS>(left, right)) | self.parts(left, right)
     }
 
     /// Whether a merge may happen among three characters of three bytes because all three stand there: between the last
     /// two in the lowest bit, between the first two in the next.
     #[inline]
     pub(super) fn may_join_in(&self, first: u32, second: u32, third: u32) -> u64 {
-        let three = wide(first, second, third);
-        self.wide[three / 64] >> (three % 64)
+        bits_from(&self.wide, wide(first, second, third))
     }
 
     /// Whether a merge may happen between two characters of three bytes before each of them is one symbol.
     pub(super) fn may_join_parts(&self, left: u32, right: u32) -> bool {
-        let pair = place::<PARTIAL_BITS>(left, right);
-        (self.partial[pair / 64] >> (pair % 64) | self.parts(left, right)) & 1 != 0
+        (bits_from(&self.partial, place::<PARTIAL_BITS>(left, right)) | self.parts(left, right)) & 1 != 0
     }
 
     #[inline]
     fn parts(&self, left: u32, right: u32) -> u64 {
-        let ending = place::<ENDING_BITS>(left & 63, right);
-        self.endings[ending / 64] >> (ending % 64) | self.leads[(right >> 12) as usize & 15] >> (left & 63)
+        bits_from(&self.endings, place::<ENDING_BITS>(left & 63, right))
+            | self.leads[(right >> 12) as usize & 15] >> (left & 63)
     }
 
     /// Adds what a merge of two symbols, which are bytes, joins as far as both characters have three of them.
@@ -121,25 +125,22 @@ impl Joins {
             None => first..=first | 63,
         };
         if lefts.known == 6 {
-            let ending = place::<ENDING_BITS>(lefts.bits, *rights.start());
-            self.endings[ending / 64] |= 1 << (ending % 64);
+            set(&mut self.endings, place::<ENDING_BITS>(lefts.bits, *rights.start()));
             return;
         }
         let is_partial = known < 3 || lefts.known < 16;
         let wider = if is_partial { None } else { wider(left, right) };
-        if let Some(bit) = wider {
-            self.wide[bit / 64] |= 1 << (bit % 64);
+        if let Some(place) = wider {
+            set(&mut self.wide, place);
         }
         for left in lefts.characters() {
             for right in rights.clone() {
                 self.add(left, right);
                 if wider.is_none() {
-                    let pair = place::<BITS>(left, right);
-                    self.alone[pair / 64] |= 1 << (pair % 64);
+                    set(&mut self.alone, place::<BITS>(left, right));
                 }
                 if is_partial {
-                    let pair = place::<PARTIAL_BITS>(left, right);
-                    self.partial[pair / 64] |= 1 << (pair % 64);
+                    set(&mut self.partial, place::<PARTIAL_BITS>(left, right));
                 }
             }
         }
