@@ -514,6 +514,10 @@ impl Lengths for SideRows<'_, '_> {
         self.sides[0].guess_cut(self.sides[0].layout.turns.len() - 1, tokens)
     }
 
+    fn guess_cut_of_prompt(&self, _: usize, tokens: u64) -> usize {
+        self.sides[0].guess_cut_of_prompt(0, tokens)
+    }
+
     fn guess_turn(&self, _: usize, _: u64) -> usize {
         0
     }

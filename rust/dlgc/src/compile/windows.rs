@@ -18,7 +18,7 @@ use crate::json::{self, Node};
 use crate::shard::WindowCounts;
 use crate::source::Record;
 use crate::template::{Part, Rendered, Template, Turn, Whole};
-use crate::tokenize::{Example, Expected, Memory, UNTRAINED};
+use crate::tokenize::{Example, Memory, UNTRAINED};
 use crate::validate::validate;
 use crate::window::{Lengths, Request, SummaryOptions, Window, WindowMode, plan};
 
@@ -115,7 +115,7 @@ pub(super) const BYTES_A_TOKEN: u64 = 4;
 type Found<T> = std::result::Result<T, Diagnostic>;
 
 /// Tokens of a dialogue, and of each of its messages where that is known.
-type Length = (u64, Option<Vec<Expected>>);
+type Length = (u64, Option<Vec<u64>>);
 
 impl Compiler {
     /// Renders and tokenises a dialogue, in windows if it is longer than `max_length`.
@@ -311,21 +311,13 @@ impl Compiler {
         memory: &Memory,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Result<Lowered> {
-        let mut rows = Rows::new(self, dialogue, whole, expected, memory, budget);
-        let mut lowered = Lowered {
-            windows: Vec::new(),
-            left_out: Vec::new(),
-            tokens,
-            counts: WindowCounts { dialogues: 1, ..WindowCounts::default() },
-            requests: Vec::new(),
-            seen: HashSet::new(),
-        };
-        match (rows.head_too_long()?, self.windows.mode) {
-            (Some(found), _) => {
-                (0..rows.layout.turns.len()).for_each(|turn| rows.enter(turn, &found, &mut lowered));
-            }
-            (None, WindowMode::Last) => self.last(&mut rows, &mut lowered, diagnostics)?,
-            (None, _) => self.cover(&mut rows, &mut lowered, diagnostics)?,
+        let mut rows = Rows::new(self, dialogue, whole, expected.map(|expected| (tokens, expected)), memory, budget);
+        let mut lowered = Lowered::to_cut(tokens);
+        if self.windows.mode == WindowMode::Last {
+            self.last(&mut rows, &mut lowered, diagnostics)?;
+        } else {
+            rows.tell();
+            self.cover(&mut rows, &mut lowered, diagnostics)?;
         }
         lowered.requests = rows.summaries.requests;
         Ok(lowered)
@@ -335,13 +327,21 @@ impl Compiler {
     fn cover(&self, rows: &mut Rows<'_, '_>, lowered: &mut Lowered, diagnostics: &mut Vec<Diagnostic>) -> Result<()> {
         let turns = rows.layout.turns.len();
         let limits = rows.limits;
-        rows.only_compares = true;
         let mut first = 0;
         while first < turns {
             rows.first = first;
             let planned = plan::next(first, turns, rows, limits);
             rows.failed()?;
             let Some(window) = planned else {
+                if first == 0
+                    && let Some(found) = rows.head_too_long()?
+                {
+                    (0..turns).for_each(|turn| rows.enter(turn, &found, lowered));
+                    return Ok(());
+                }
+                if !rows.is_too_long(first) {
+                    continue;
+                }
                 if !self.cut_turn(rows, first, lowered, diagnostics)? {
                     rows.leave_out(first, lowered)?;
                 }
@@ -352,6 +352,9 @@ impl Compiler {
             let Some(shot) = self.shoot(rows, &window, &mut found)? else {
                 continue; // a row is longer than it measured; now its measure is right
             };
+            if !rows.is_as_told(&window, &shot) {
+                continue; // the plan was made of lengths that are not so certain
+            }
             first = window.turns.end;
             rows.count(&window, &shot, lowered)?;
             lowered.take(shot, found, diagnostics);
@@ -397,7 +400,13 @@ impl Compiler {
             let limits = rows.limits;
             let planned = plan::last(turns, rows, limits);
             rows.failed()?;
-            let Some((cut, turn)) = planned else { break None };
+            let Some((cut, turn)) = planned else {
+                if let Some(found) = rows.head_too_long()? {
+                    (0..turns).for_each(|turn| rows.enter(turn, &found, lowered));
+                    return Ok(());
+                }
+                break None;
+            };
             let at = rows.layout.cuts[cut].at;
             let first = rows.layout.turns.partition_point(|turn| turn.start < at).min(turn);
             let window = Window { cut, turns: first..turn + 1, is_short: false };
@@ -522,6 +531,18 @@ impl Lowered {
         }
     }
 
+    /// Of a dialogue that is to be cut into windows.
+    fn to_cut(tokens: u64) -> Self {
+        Self {
+            windows: Vec::new(),
+            left_out: Vec::new(),
+            tokens,
+            counts: WindowCounts { dialogues: 1, ..WindowCounts::default() },
+            requests: Vec::new(),
+            seen: HashSet::new(),
+        }
+    }
+
     /// Every verdict, in the order of the record.
     pub(super) fn turns(&self) -> impl Iterator<Item = &Turn> {
         let mut turns: Vec<&Turn> =
@@ -577,4 +598,124 @@ fn untrained(dialogue: &Dialogue<'_>, refused: &Diagnostic) -> Rendered {
     let messages = dialogue.messages.iter().enumerate().filter(|(_, message)| message.train);
     let turns = messages.map(|(message, _)| Turn { message, target: Err(refused.clone()) }).collect();
     Rendered { turns, ..Rendered::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::compile::CompileOptions;
+    use crate::compile::options::MaxLength;
+    use crate::dialogue::{Location, Position};
+
+    /// Numbers below a limit that look random, the same each time.
+    struct Draw(u64);
+
+    impl Draw {
+        fn below(&mut self, most: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % most
+        }
+
+        fn said(&mut self, most: u64) -> String {
+            const WORDS: [&str; 6] = ["night", "trains", "to", "Chongqing", "重庆的夜车", "🙂?"];
+            let words: Vec<&str> = (0..=self.below(most)).map(|_| WORDS[self.below(6) as usize]).collect();
+            words.join(" ")
+        }
+
+        /// A long dialogue: thoughts, calls and results in some of its turns, all so many times as long as the shortest.
+        fn record(&mut self, times: u64) -> Vec<u8> {
+            let (thinks, calls) = (self.below(4) == 0, self.below(3) == 0);
+            let mut messages = Vec::new();
+            if self.below(2) == 0 {
+                messages.push(json!({"role": "system", "content": self.said(8 * times)}));
+            }
+            for _ in 0..3 + self.below(10) {
+                messages.push(json!({"role": "user", "content": self.said(20 * times)}));
+                if calls && self.below(2) == 0 {
+                    let function = json!({"name": "look_up", "arguments": {"word": self.said(3 * times)}});
+                    let call = json!({"id": "call00000", "type": "function", "function": function});
+                    let beside = if self.below(4) == 0 { self.said(4 * times) } else { String::new() };
+                    messages.push(json!({"role": "assistant", "content": beside, "tool_calls": [call]}));
+                    messages
+                        .push(json!({"role": "tool", "tool_call_id": "call00000", "content": self.said(9 * times)}));
+                }
+                let mut answer = json!({"role": "assistant", "content": self.said(20 * times)});
+                if thinks && self.below(2) == 0 {
+                    answer["reasoning_content"] = self.said(12 * times).into();
+                }
+                messages.push(answer);
+            }
+            json!({"messages": messages}).to_string().into_bytes()
+        }
+    }
+
+    /// The built-in template, and the real ones that are at hand.
+    fn templates() -> Vec<Option<PathBuf>> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/templates");
+        let files = ["trl", "llama.cpp"].into_iter().filter_map(|name| std::fs::read_dir(folder.join(name)).ok());
+        let paths = files.flatten().map(|entry| entry.expect("a file").path());
+        let real = paths.filter(|path| path.extension().is_some_and(|extension| extension == "jinja"));
+        std::iter::once(None).chain(real.map(Some)).collect()
+    }
+
+    /// Which turns windows train, and what becomes of the others; lengths told or each measured.
+    fn cut(compiler: &Compiler, dialogue: &Dialogue<'_>, tells: bool) -> Option<Vec<String>> {
+        let (memory, mut found) = (Memory::default(), Vec::new());
+        let template = compiler.templates.of(dialogue);
+        let whole = template.whole(dialogue);
+        let (tokens, expected) =
+            compiler.whole_length(template, whole.as_ref(), dialogue, &memory).expect("it is encoded")?;
+        let known = expected.map(|expected| (tokens, expected));
+        let budget = compiler.max_length.expect("a budget");
+        let mut rows = Rows::new(compiler, dialogue, whole.as_ref(), known, &memory, budget);
+        if tells {
+            rows.tell();
+        }
+        let mut lowered = Lowered::to_cut(tokens);
+        compiler.cover(&mut rows, &mut lowered, &mut found).expect("it is cut");
+        let trained = |shot: &Shot| {
+            let trained: Vec<&Vec<usize>> = shot.examples.iter().map(|example| &example.trained_messages).collect();
+            format!("{:?} of {:?}", trained, shot.sources)
+        };
+        let left_out = lowered.left_out.iter().map(|turn| format!("{} {:?}", turn.message, turn.target));
+        Some(lowered.windows.iter().map(trained).chain(left_out).collect())
+    }
+
+    #[test]
+    #[expect(clippy::print_stdout, reason = "says how much was compared")]
+    fn windows_of_told_lengths_are_those_of_measured_ones() {
+        let mut draw = Draw(7);
+        let (mut several, mut templates_cut, mut differ) = (0, 0, String::new());
+        for chat_template in templates() {
+            let before = several;
+            let path = chat_template.as_ref().map(|path| path.to_string_lossy().into_owned());
+            for _ in 0..8 {
+                let times = [1, 8][draw.below(2) as usize];
+                let options = CompileOptions {
+                    chat_template: path.clone(),
+                    max_length: MaxLength::Tokens(times * (100 + draw.below(200))),
+                    min_context: [0.0, 0.3, 0.5, 1.0][draw.below(4) as usize],
+                    ..CompileOptions::default()
+                };
+                let Ok(compiler) = Compiler::load(&options) else { continue };
+                let bytes = draw.record(times);
+                let location = Location::new("a.jsonl", Position::Line(1));
+                let record = Record { location, bytes: &bytes };
+                let checked = validate(&record, &compiler.importers, &compiler.severities).dialogues.into_iter().next();
+                let Some(dialogue) = checked.and_then(|checked| checked.dialogue) else { continue };
+                let (told, measured) = (cut(&compiler, &dialogue, true), cut(&compiler, &dialogue, false));
+                if told != measured {
+                    writeln!(differ, "{path:?}: {told:?}\n{measured:?}").expect("written");
+                }
+                several += usize::from(told.is_some_and(|told| told.len() > 1));
+            }
+            templates_cut += usize::from(several > before);
+        }
+        println!("{several} dialogues were cut, under {templates_cut} templates");
+        assert!(differ.is_empty(), "{differ}");
+        assert!(several >= 3);
+    }
 }

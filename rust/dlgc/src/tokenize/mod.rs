@@ -45,9 +45,6 @@ const AROUND_MESSAGE: usize = 5;
 /// So far behind a message the next one is looked for by comparing, in bytes: less than a searcher takes to be made.
 const NEAR: usize = 256;
 
-/// At its ends a text may share so many tokens with what stands around it.
-const SHARED: usize = 2;
-
 /// The label of a token that is not trained.
 pub const UNTRAINED: i32 = -100;
 
@@ -124,15 +121,6 @@ impl Before {
             *labels = [&vec![UNTRAINED; count], labels.as_slice()].concat();
         }
     }
-}
-
-/// How many tokens a message may have in a rendering.
-#[derive(Debug, Clone, Copy)]
-pub struct Expected {
-    /// Most likely.
-    pub about: u64,
-    /// At least, if its content is shown at all.
-    pub least: u64,
 }
 
 /// How a target ends.
@@ -347,19 +335,16 @@ impl Tokenizer {
 
     /// How many tokens a message has in a rendering, before that is measured: counted but for what the template writes
     /// around it where counting costs little, by its length where it does not.
-    pub fn expected_of(&self, message: &Message<'_>) -> Expected {
+    pub fn expected_of(&self, message: &Message<'_>) -> u64 {
         let is_cheap = self.encoder.path().is_ok();
         let counted = |text: &str| {
             let mut ids = Vec::new();
-            (is_cheap && self.encoder.append_ids(text.trim(), &mut ids).is_ok()).then_some(ids.len())
+            let is_counted = is_cheap && self.encoder.append_ids(text.trim(), &mut ids).is_ok();
+            if is_counted { ids.len() } else { text.len() / 4 }
         };
-        let content = message.content.as_ref().map(|text| (counted(text), text.len() / 4));
-        let reasoning = message.reasoning.as_ref().map(|text| counted(text).unwrap_or(text.len() / 4));
+        let texts = [&message.content, &message.reasoning].into_iter().flatten().map(|text| counted(text));
         let calls = message.tool_calls.iter().map(|call| (call.name.len() + call.arguments.range.len()) / 4);
-        let beside = calls.sum::<usize>() + reasoning.unwrap_or_default() + AROUND_MESSAGE;
-        let (counted, guessed) = content.unwrap_or_default();
-        let least = counted.map_or(0, |tokens| tokens.saturating_sub(SHARED));
-        Expected { about: (counted.unwrap_or(guessed) + beside) as u64, least: least as u64 }
+        (texts.chain(calls).sum::<usize>() + AROUND_MESSAGE) as u64
     }
 
     /// How many tokens the text has that a whole dialogue is rendered to, and those that each of its messages has, where that is
@@ -367,12 +352,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
-    pub fn learn(
-        &self,
-        text: &str,
-        messages: &[Message<'_>],
-        memory: &Memory,
-    ) -> Result<(usize, Option<Vec<Expected>>)> {
+    pub fn learn(&self, text: &str, messages: &[Message<'_>], memory: &Memory) -> Result<(usize, Option<Vec<u64>>)> {
         let encoded = self.encoder.learn(text, memory)?;
         Ok((encoded.ids.len(), expected_in(text, &encoded, messages)))
     }
@@ -444,20 +424,16 @@ fn hash_of_targets<'t>(targets: impl Iterator<Item = &'t str>) -> u64 {
     hash.digest()
 }
 
-/// The tokens of messages in the text that they are rendered to, if each is found there after the one before.
-fn expected_in(text: &str, encoded: &Encoded, messages: &[Message<'_>]) -> Option<Vec<Expected>> {
-    let (mut at, mut begins, mut least) =
-        (0, Vec::with_capacity(messages.len() + 1), Vec::with_capacity(messages.len()));
+/// The tokens of messages in the text that they are rendered to, if each is found there after the one before: all from where
+/// its content begins to where that of the next one does.
+fn expected_in(text: &str, encoded: &Encoded, messages: &[Message<'_>]) -> Option<Vec<u64>> {
+    let (mut at, mut begins) = (0, Vec::with_capacity(messages.len() + 1));
     for message in messages {
         let said = message.content.as_deref().unwrap_or_default().trim();
         let start = at + place_of(said.as_bytes(), &text.as_bytes()[at..])?;
         at = start + said.len();
-        let first = encoded.offsets.partition_point(|&(token, _)| token < start);
-        let last = encoded.offsets.partition_point(|&(_, end)| end <= at);
-        begins.push(first);
-        least.push(last.saturating_sub(first + SHARED) as u64);
+        begins.push(encoded.offsets.partition_point(|&(token, _)| token < start));
     }
     begins.push(encoded.ids.len());
-    let about = begins.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as u64);
-    Some(about.zip(least).map(|(about, least)| Expected { about, least }).collect())
+    Some(begins.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as u64).collect())
 }

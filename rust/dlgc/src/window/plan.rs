@@ -19,6 +19,8 @@ pub trait Lengths {
     fn last_cut(&self, turn: usize) -> usize;
     /// Cut after which a window that ends with a turn is expected to have so many tokens: where to look first.
     fn guess_cut(&self, turn: usize, tokens: u64) -> usize;
+    /// Cut after which the prompt of a turn is expected to have so many tokens.
+    fn guess_cut_of_prompt(&self, turn: usize, tokens: u64) -> usize;
     /// Turn with which a window that begins at a cut is expected to have so many tokens.
     fn guess_turn(&self, cut: usize, tokens: u64) -> usize;
 }
@@ -75,7 +77,7 @@ pub fn cover(turns: usize, lengths: &mut dyn Lengths, limits: Limits) -> Plan {
 pub fn next(first: usize, turns: usize, lengths: &mut dyn Lengths, limits: Limits) -> Option<Window> {
     let Limits { budget, context } = limits;
     let last_cut = lengths.last_cut(first);
-    let guess = lengths.guess_cut(first, context);
+    let guess = lengths.guess_cut_of_prompt(first, context);
     // The latest cut that leaves the turn enough context, or the first one if none does.
     // What is guessed to fit is measured first: what does not can often be told from that.
     let fits = guess.saturating_sub(1);
@@ -105,7 +107,7 @@ pub fn next(first: usize, turns: usize, lengths: &mut dyn Lengths, limits: Limit
 /// The earliest cut from which the prompt of a turn leaves room for so many tokens; `None` if no cut does.
 pub fn earliest(turn: usize, lengths: &mut dyn Lengths, budget: u64, room: u64) -> Option<usize> {
     let last_cut = lengths.last_cut(turn);
-    let guess = lengths.guess_cut(turn, budget.saturating_sub(room));
+    let guess = lengths.guess_cut_of_prompt(turn, budget.saturating_sub(room));
     let cut = partition(0..last_cut + 1, guess, |cut| lengths.prompt(cut, turn).saturating_add(room) > budget);
     (cut <= last_cut).then_some(cut)
 }
@@ -191,6 +193,9 @@ mod tests {
             turn
         }
         fn guess_cut(&self, _: usize, _: u64) -> usize {
+            self.guess
+        }
+        fn guess_cut_of_prompt(&self, _: usize, _: u64) -> usize {
             self.guess
         }
         fn guess_turn(&self, _: usize, _: u64) -> usize {
