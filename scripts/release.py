@@ -1,9 +1,9 @@
 """The extension as it is released: built, run over the examples, and built again for what they had it do.
 
 That is profile-guided optimisation, as CPython, rustc and many wheels are built. The profile is of the examples, many
-times over, with the built-in tokenizer and with real ones, with the defaults, in windows and as TRL does it; no dialogue
-that is measured is in it. `llvm-profdata` of rustc's LLVM is needed: `rustup component add llvm-tools`, or a package
-such as `llvm-22`. By default a wheel is written to `target/wheels`; `--develop` puts the extension into this
+times over, with the built-in tokenizer and with real ones, with the defaults, in windows and as TRL does it; no
+dialogue that is measured is in it. `llvm-profdata` of rustc's LLVM is needed: `rustup component add llvm-tools`, or a
+package such as `llvm-22`. By default a wheel is written to `target/wheels`; `--develop` puts the extension into this
 environment instead, which is what `make bench` measures.
 """
 

@@ -29,15 +29,17 @@ const DOUBT_OF_CALLS: u64 = 64;
 struct Gauge {
     /// Tokens of a rendering, and those that its messages are expected to have by themselves.
     measured: Option<(u64, u64)>,
-    /// How far from a limit a length must be to be told: twice as far as one was from what was told of it. Nothing is told
-    /// before one was measured.
+    /// The same of the last one, where that may hold more than messages: a summary. Guesses are made by it.
+    last: Option<(u64, u64)>,
+    /// How far from a limit a length must be to be told: twice as far as one was from what was told of it.
     doubt: u64,
+    /// Whether a window was measured, and not only the whole dialogue: before that nothing is told.
     is_tried: bool,
 }
 
 impl Gauge {
     fn of(measured: Option<(u64, u64)>, doubt: u64) -> Self {
-        Self { measured, doubt, is_tried: false }
+        Self { measured, last: measured, doubt, is_tried: false }
     }
 
     /// The length of a rendering of whose messages so many tokens are expected.
@@ -52,16 +54,23 @@ impl Gauge {
 
     /// The sum of expected tokens at which a rendering has so many.
     fn expected_at(&self, tokens: u64) -> u64 {
-        self.measured.map_or(tokens, |(known, of)| tokens.saturating_add(of).saturating_sub(known))
+        self.last.map_or(tokens, |(known, of)| tokens.saturating_add(of).saturating_sub(known))
     }
 
-    /// Takes what was measured; whether it is about what would have been told.
-    fn learn(&mut self, tokens: u64, expected: u64) -> bool {
+    /// Takes what was measured, [`u64::MAX`] where the template refuses it; whether it is about what would have been told.
+    fn take(&mut self, tokens: u64, expected: u64, is_unsummed: bool) -> bool {
+        if tokens == u64::MAX {
+            return true;
+        }
+        self.last = Some((tokens, expected));
+        if !is_unsummed {
+            return true;
+        }
         let error = self.tell(expected).map_or(0, |told| told.abs_diff(tokens));
         let is_expected = error <= self.doubt;
         self.doubt = self.doubt.max(error.saturating_mul(2));
         self.is_tried = true;
-        self.measured = Some((tokens, expected));
+        self.measured = self.last;
         is_expected
     }
 }
@@ -259,7 +268,8 @@ impl<'r, 'a> Rows<'r, 'a> {
     fn enter_row(&mut self, cut: usize, turn: usize, tokens: u64) -> bool {
         self.rows.insert((cut, turn), tokens);
         let expected = self.expected(cut, self.layout.turns[turn].end);
-        tokens == u64::MAX || !self.is_unsummed(cut) || self.of_rows.learn(tokens, expected)
+        let is_unsummed = self.is_unsummed(cut);
+        self.of_rows.take(tokens, expected, is_unsummed)
     }
 
     /// Tokens that the messages of a window are expected to have, by themselves.
@@ -416,9 +426,8 @@ impl Lengths for Rows<'_, '_> {
         let text = self.text(cut, start + 1, true);
         let tokens = self.measure(text).saturating_add(self.reserve(cut));
         self.prompts.insert((cut, turn), tokens);
-        if tokens != u64::MAX && self.is_unsummed(cut) {
-            self.of_prompts.learn(tokens, self.expected(cut, start));
-        }
+        let is_unsummed = self.is_unsummed(cut);
+        self.of_prompts.take(tokens, self.expected(cut, start), is_unsummed);
         tokens
     }
 
