@@ -151,9 +151,10 @@ impl<'r, 'a> Rows<'r, 'a> {
     /// Lets lengths be told, where they are only compared with the limits, and where all that messages say is shown, whatever
     /// follows: most templates show only the newest thoughts, and some, of what is said beside calls, nothing or more.
     pub(super) fn tell(&mut self) {
+        let shows_beside_calls = self.template.abilities().shows_content_beside_calls;
         let is_shown = |message: &Message<'_>| {
             let is_silent = message.content.as_ref().is_none_or(|text| text.trim().is_empty());
-            message.reasoning.is_none() && (message.tool_calls.is_empty() || is_silent)
+            message.reasoning.is_none() && (message.tool_calls.is_empty() || is_silent || shows_beside_calls)
         };
         self.may_tell = self.dialogue.messages.iter().all(is_shown);
     }

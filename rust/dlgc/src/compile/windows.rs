@@ -637,7 +637,7 @@ mod tests {
                 if calls && self.below(2) == 0 {
                     let function = json!({"name": "look_up", "arguments": {"word": self.said(3 * times)}});
                     let call = json!({"id": "call00000", "type": "function", "function": function});
-                    let beside = if self.below(4) == 0 { self.said(4 * times) } else { String::new() };
+                    let beside = if self.below(2) == 0 { self.said(4 * times) } else { String::new() };
                     messages.push(json!({"role": "assistant", "content": beside, "tool_calls": [call]}));
                     messages
                         .push(json!({"role": "tool", "tool_call_id": "call00000", "content": self.said(9 * times)}));
@@ -687,7 +687,7 @@ mod tests {
     #[test]
     #[expect(clippy::print_stdout, reason = "says how much was compared")]
     fn windows_of_told_lengths_are_those_of_measured_ones() {
-        let mut draw = Draw(7);
+        let mut draw = Draw(5);
         let (mut several, mut templates_cut, mut differ) = (0, 0, String::new());
         for chat_template in templates() {
             let before = several;

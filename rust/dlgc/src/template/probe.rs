@@ -17,6 +17,8 @@ pub struct Abilities {
     pub needs_content: bool,
     /// An assistant message with calls needs a content, be it empty.
     pub needs_content_beside_calls: bool,
+    /// What an assistant message says beside calls is shown before them, once, whatever comes before or follows.
+    pub shows_content_beside_calls: bool,
     /// Arguments of calls may be an object.
     pub takes_object_arguments: bool,
     /// Arguments of calls may be a string that holds JSON.
@@ -35,6 +37,7 @@ impl Default for Abilities {
             takes_parts_only: false,
             needs_content: false,
             needs_content_beside_calls: false,
+            shows_content_beside_calls: false,
             takes_object_arguments: true,
             takes_string_arguments: true,
             takes_repeated_user: true,
@@ -188,6 +191,7 @@ impl Template {
         self.abilities.takes_object_arguments = takes_object;
         self.abilities.takes_string_arguments = takes_string;
         let arguments = if takes_object { object } else { text };
+        self.abilities.shows_content_beside_calls = self.shows_content_beside_calls(ask, answer, arguments);
         let calling = |count: usize| {
             let call = asking_call(content, arguments, count);
             self.show(&[ask, &call], Some(TOOLS)).or_else(|_| self.show(&[ask, &call], None)).ok()
@@ -196,6 +200,32 @@ impl Template {
             let two = calling(2);
             self.learn_stop_of_calls(&one, two.as_deref());
         }
+    }
+
+    /// Whether messages with calls show their content, before the calls: the newest and earlier ones, the first and those after
+    /// results. Some templates show only the first one's.
+    fn shows_content_beside_calls(&self, ask: &str, answer: &str, arguments: &str) -> bool {
+        const SAID: [&str; 3] = ["Ef6 first", "Ef7 second", "Ef8 third"];
+        let calls = SAID.map(|said| {
+            let content = if self.abilities.takes_parts_only {
+                format!(r#""content": [{{"type": "text", "text": "{said}"}}],"#)
+            } else {
+                format!(r#""content": "{said}","#)
+            };
+            asking_call(&content, arguments, 1)
+        });
+        let [first, second, third] = calls.each_ref().map(String::as_str);
+        let scene = [ask, first, RESULT, second, RESULT, answer, ask, third, RESULT, answer];
+        let is_shown = |length: usize| {
+            let scene = &scene[..length];
+            let said = SAID.iter().zip([first, second, third]).filter(|(_, call)| scene.contains(call));
+            let shown = self.show(scene, Some(TOOLS)).or_else(|_| self.show(scene, None));
+            shown.is_ok_and(|text| {
+                let is_before = text.find("Xd4").is_some_and(|call| text.find(SAID[0]).is_some_and(|said| said < call));
+                is_before && said.into_iter().all(|(said, _)| text.matches(said).count() == 1)
+            })
+        };
+        [2, 4, 6, 8, 10].into_iter().all(is_shown)
     }
 
     /// The stop of plain turns: one that the model declares, else the first tag after the content.
