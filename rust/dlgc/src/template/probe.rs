@@ -299,3 +299,26 @@ impl Template {
 fn printed_plainly(text: &str) -> bool {
     text.contains("Qa1 question") && text.contains("Ab2 answer") && !text.contains("'text'")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::recipe::tests::load;
+
+    #[test]
+    fn what_is_said_beside_calls_must_be_shown_before_each() {
+        let shown = |said: &str, after: &str| {
+            let source = format!(
+                "{{% set ns = namespace(called=false) %}}{{% for m in messages %}}<|{{{{ m.role }}}}|>\
+                {{% if m.tool_calls %}}{said}{{% for call in m.tool_calls %}}{{{{ call.function | tojson }}}}{{% endfor %}}\
+                {after}{{% set ns.called = true %}}{{% else %}}{{{{ m.content }}}}{{% endif %}}<|end|>{{% endfor %}}"
+            );
+            load(&source).expect("a template").abilities().shows_content_beside_calls
+        };
+        assert!(shown("{{ m.content }}", ""));
+        assert!(!shown("", ""));
+        assert!(!shown("", "{{ m.content }}"));
+        assert!(!shown("{{ m.content }}", "{{ m.content }}"));
+        assert!(!shown("{% if not ns.called %}{{ m.content }}{% endif %}", ""));
+        assert!(!shown("{% if loop.last %}{{ m.content }}{% endif %}", ""));
+    }
+}
