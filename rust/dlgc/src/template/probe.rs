@@ -17,7 +17,7 @@ pub struct Abilities {
     pub needs_content: bool,
     /// An assistant message with calls needs a content, be it empty.
     pub needs_content_beside_calls: bool,
-    /// What an assistant message says beside calls is shown before them, once, whatever comes before or follows.
+    /// What an assistant message says beside calls is shown once, before them, whatever comes before or follows.
     pub shows_content_beside_calls: bool,
     /// Arguments of calls may be an object.
     pub takes_object_arguments: bool,
@@ -202,8 +202,8 @@ impl Template {
         }
     }
 
-    /// Whether messages with calls show their content, before the calls: the newest and earlier ones, the first and those after
-    /// results. Some templates show only the first one's.
+    /// Whether messages with calls show their content once, the first one before its call: the newest and earlier ones, and
+    /// those after results. Some templates show only the first one's.
     fn shows_content_beside_calls(&self, ask: &str, answer: &str, arguments: &str) -> bool {
         const SAID: [&str; 3] = ["Ef6 first", "Ef7 second", "Ef8 third"];
         let calls = SAID.map(|said| {

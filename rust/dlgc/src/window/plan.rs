@@ -79,7 +79,7 @@ pub fn next(first: usize, turns: usize, lengths: &mut dyn Lengths, limits: Limit
     let last_cut = lengths.last_cut(first);
     let guess = lengths.guess_cut_of_prompt(first, context);
     // The latest cut that leaves the turn enough context, or the first one if none does.
-    // What is guessed to fit is measured first: what does not can often be told from that.
+    // What is guessed to fit is asked for first: it is nearest to the border.
     let fits = guess.saturating_sub(1);
     let too_little = partition(0..last_cut + 1, fits, |cut| lengths.prompt(cut, first) >= context);
     let mut latest = too_little.saturating_sub(1);
