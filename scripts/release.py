@@ -24,8 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PGO = ROOT / "target" / "pgo"
 PROFILE = PGO / "dlgc.profdata"
 TEMPLATE = ROOT / "rust" / "dlgc" / "assets" / "builtin" / "chat_template.jinja"
-# Real tokenizers of the kinds that have a fast path of their own.
-TOKENIZERS = ("qwen3", "llama3_1", "gemma3")
+# Real tokenizers, of each kind that has a fast path of its own; the last one comes without a template.
+TOKENIZERS = ("qwen3", "llama3_1", "gemma3", "deepseek_v3", "gptoss")
+WITHOUT_TEMPLATE = ("gptoss",)
 AS_TRL = (
     *("--target", "template", "--mask", "hf-compat", "--window", "truncate", "--packing", "trl-bfd"),
     *("--max-length", "2048"),
@@ -98,7 +99,9 @@ def train(host: str) -> None:
             print(f"{name}: not in the profile: {error}", file=sys.stderr)
             continue
         common = (*own, "--chat-template", str(TEMPLATE))
-        runs += [common, (*common, *AS_TRL), (*own, *IN_WINDOWS)]
+        runs += [common, (*common, *AS_TRL)]
+        if name not in WITHOUT_TEMPLATE:
+            runs.append((*own, *IN_WINDOWS))
     for number, arguments in enumerate(runs):
         command = [sys.executable, "-m", "dlgc", "compile", str(data), "-o", str(folder / f"shards-{number}")]
         done = subprocess.run(
