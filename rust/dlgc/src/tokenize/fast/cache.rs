@@ -88,7 +88,7 @@ pub(super) struct Entry {
     key: u128,
     tokens: [u32; 3],
     count: u8,
-    /// How many bytes each of up to three tokens stands for.
+    /// How many bytes each of up to three tokens stands for; zero where a token ends inside a character.
     lengths: [u8; 3],
 }
 
@@ -158,11 +158,9 @@ const MASKS: [Key; SHORT + 1] = {
     masks
 };
 
-/// Whether the piece of a key is ASCII.
-#[inline]
-pub(super) fn is_ascii(key: Key) -> bool {
-    const HIGHS: Key = (Key::MAX >> 8) / 255 * 128;
-    key & HIGHS == 0
+/// Whether a place in the piece of a key is inside a character.
+fn is_inside(key: Key, at: u32) -> bool {
+    key.checked_shr(8 * at).is_some_and(|from| from as u8 & 0xC0 == 0x80)
 }
 
 #[inline]
@@ -276,11 +274,12 @@ impl Cache {
         Some(entry)
     }
 
-    /// Tokens of an entry that has up to three of them, each with how many bytes it stands for.
+    /// Tokens of an entry that has up to three of them, all of whole characters, each with how many bytes it stands for.
     #[inline]
     pub(super) fn few(entry: &Entry) -> Option<impl Iterator<Item = (u32, u8)>> {
         let count = usize::from(entry.count);
-        (count <= entry.tokens.len()).then(|| entry.tokens.into_iter().zip(entry.lengths).take(count))
+        (count <= entry.tokens.len() && entry.lengths[0] > 0)
+            .then(|| entry.tokens.into_iter().zip(entry.lengths).take(count))
     }
 
     /// The tokens of an entry.
@@ -303,8 +302,14 @@ impl Cache {
         let mut entry = Entry { key, count: tokens.len() as u8, ..EMPTY };
         if let Some(places) = entry.tokens.get_mut(..tokens.len()) {
             places.copy_from_slice(tokens);
+            let mut end = 0;
             for (length, &token) in entry.lengths.iter_mut().zip(tokens) {
                 *length = lengths[token as usize] as u8;
+                end += u32::from(*length);
+                if is_inside(key, end) {
+                    entry.lengths = EMPTY.lengths;
+                    break;
+                }
             }
         } else {
             entry.tokens[0] = self.arena.len() as u32;

@@ -31,7 +31,7 @@ pub(super) struct Joins {
 const BITS: u32 = 20;
 const WIDE_BITS: u32 = 20;
 const ENDING_BITS: u32 = 15;
-const PARTIAL_BITS: u32 = 17;
+const PARTIAL_BITS: u32 = 20;
 
 /// Characters of three bytes, the only ones between which pieces of bytes are cut.
 pub(super) const THREE_BYTES: RangeInclusive<u32> = 0x800..=0xFFFF;

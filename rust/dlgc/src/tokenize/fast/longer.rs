@@ -96,10 +96,12 @@ impl Longer {
         others == 0 && (last.is_empty() || after[fours.len()] == rest(last))
     }
 
-    pub(super) fn insert(&mut self, piece: &[u8], tokens: &[u32]) {
+    /// Keeps the tokens of a piece; where it stands then.
+    pub(super) fn insert(&mut self, piece: &[u8], tokens: &[u32]) -> Place {
         let hash = hash(piece);
-        if piece.len() > LONGEST || self.slots[self.slot(hash, piece)].1 != Place::NONE {
-            return;
+        let known = self.slots[self.slot(hash, piece)].1;
+        if piece.len() > LONGEST || known != Place::NONE {
+            return known;
         }
         if self.kept.len() + 1 + piece.len().div_ceil(4) + tokens.len() > MOST {
             self.slots.fill(EMPTY);
@@ -112,7 +114,8 @@ impl Longer {
         }
         let slot = self.slot(hash, piece);
         self.used += 1;
-        self.slots[slot] = (hash, Place(self.kept.len() as u32));
+        let place = Place(self.kept.len() as u32);
+        self.slots[slot] = (hash, place);
         self.kept.push((piece.len() << 16 | tokens.len()) as u32);
         let (fours, last) = piece.as_chunks::<4>();
         self.kept.extend(fours.iter().map(|four| u32::from_le_bytes(*four)));
@@ -120,6 +123,7 @@ impl Longer {
             self.kept.push(rest(last));
         }
         self.kept.extend_from_slice(tokens);
+        place
     }
 
     fn grow(&mut self) {

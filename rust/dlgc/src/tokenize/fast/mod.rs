@@ -106,7 +106,14 @@ struct Worker {
     places: Vec<Place>,
     symbols: Vec<u32>,
     learnt: Vec<(Key, Few<SOME>)>,
+    learnt_longer: Vec<(Unmet, Few<SOME>)>,
     scratch: Scratch,
+}
+
+/// A word that is too long for a key and was not met: where it stands in the text, and which of those places is its.
+struct Unmet {
+    word: Range<usize>,
+    index: usize,
 }
 
 /// Where tokens go.
@@ -505,15 +512,16 @@ impl Fast {
         let part = if self.whole.is_empty() { 0 } else { PART_KEY };
         let mut places = std::mem::take(&mut worker.places);
         let (mut from, mut is_first) = (start, first);
+        let epoch = worker.cache.longer.epoch();
         for (words, group) in words.chunks(GROUP).zip(&mut groups) {
             group.set(text, from, words, part, if is_first { FIRST_KEY } else { 0 });
             worker.cache.meet(&self.beginning, group, words.len());
-            self.find_longer(text, from, words, group, worker, &mut places);
+            self.find_longer(text, from, words, is_first, group, worker, &mut places);
             self.gather(text, from, words, is_first, group, worker);
             (from, is_first) = (words.last().map_or(from, |&end| end_of(end)), false);
         }
         self.learn(worker);
-        let epoch = worker.cache.longer.epoch();
+        self.learn_longer(text, worker, &mut places);
         let mut known = places.iter().copied();
         for (words, group) in words.chunks(GROUP).zip(&groups) {
             let mut done = 0;
@@ -547,22 +555,47 @@ impl Fast {
     }
 
     /// Looks up the words of a group that are too long for a key, one after the other, so that memory is asked for
-    /// several of them at once.
+    /// several of them at once; gathers those that were never met.
+    #[expect(clippy::too_many_arguments, reason = "all of what is known of a group")]
     fn find_longer(
         &self,
         text: &[u8],
         start: usize,
         words: &[u32],
+        first: bool,
         group: &Group,
-        worker: &Worker,
+        worker: &mut Worker,
         places: &mut Vec<Place>,
     ) {
         for index in group.unmet.iter().take(group.unmet_count).map(|&index| usize::from(index)) {
-            if group.keys[index] == 0 && words[index] & ADDED == 0 {
-                let from = index.checked_sub(1).map_or(start, |before| end_of(words[before]));
-                places.push(worker.cache.longer.find(&text[from..end_of(words[index])]));
+            if group.keys[index] != 0 || words[index] & ADDED != 0 {
+                continue;
+            }
+            let from = index.checked_sub(1).map_or(start, |before| end_of(words[before]));
+            let word = from..end_of(words[index]);
+            let said = &text[word.clone()];
+            let place = worker.cache.longer.find(said);
+            let is_first = first && index == 0;
+            if place == Place::NONE
+                && self.is_kept(words[index] & PART != 0, is_first)
+                && !self.whole.contains_key(said)
+            {
+                self.symbols(said, false, &mut worker.symbols);
+                if worker.symbols.len() <= SOME {
+                    let unmet = Unmet { word, index: places.len() };
+                    worker.learnt_longer.push((unmet, self.merges.begin(&worker.symbols)));
+                }
+            }
+            places.push(place);
+            if worker.learnt_longer.len() == TOGETHER {
+                self.learn_longer(text, worker, places);
             }
         }
+    }
+
+    /// Whether the tokens of a word that is too long for a key are kept.
+    fn is_kept(&self, is_part: bool, first: bool) -> bool {
+        !first && (!is_part || self.whole.is_empty())
     }
 
     /// Gathers the words of a group that were never met.
@@ -600,6 +633,16 @@ impl Fast {
         }
     }
 
+    /// Merges those that are too long for a key, and notes where they stand then.
+    fn learn_longer(&self, text: &[u8], worker: &mut Worker, places: &mut [Place]) {
+        self.merges.apply_to_all(&mut worker.learnt_longer);
+        for (Unmet { word, index }, piece) in worker.learnt_longer.drain(..) {
+            worker.symbols.clear();
+            piece.append_to(&mut worker.symbols);
+            places[index] = worker.cache.longer.insert(&text[word], &worker.symbols);
+        }
+    }
+
     /// Appends the tokens of a word that is not one token, or was not met lately.
     #[inline(never)]
     #[expect(clippy::too_many_arguments, reason = "all of what is known of a word")]
@@ -616,10 +659,8 @@ impl Fast {
         if let Some(entry) = worker.cache.find(key) {
             if S::HAS_OFFSETS
                 && !first
-                && cache::is_ascii(key)
                 && let Some(few) = Cache::few(&entry)
             {
-                // Of ASCII each token is whole characters.
                 let mut start = word.start;
                 few.for_each(|(token, length)| {
                     let end = start + usize::from(length);
@@ -647,7 +688,7 @@ impl Fast {
         out: &mut impl Sink,
     ) {
         let said = &text[word.clone()];
-        let is_kept = !first && (!is_part || self.whole.is_empty());
+        let is_kept = self.is_kept(is_part, first);
         if is_kept {
             let longer = &worker.cache.longer;
             let tokens = place.and_then(|place| longer.tokens(place));
