@@ -1,5 +1,6 @@
 //! Names, and what can be called: macros, the functions of the environment.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::value::{Function, Value};
@@ -200,10 +201,10 @@ impl<'a> Machine<'a> {
                 self.namespaces.push(Vec::new());
                 let number = self.namespaces.len() - 1;
                 for (key, value) in self.pairs_of(positional)? {
-                    self.set_in_namespace(number, &key, value)?;
+                    self.set_in_namespace(number, Cow::Owned(key), value)?;
                 }
                 for (name, value) in named {
-                    self.set_in_namespace(number, name, value)?;
+                    self.set_in_namespace(number, Cow::Borrowed(name), value)?;
                 }
                 Ok(Value::Namespace(number))
             }

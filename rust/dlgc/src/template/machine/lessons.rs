@@ -9,12 +9,14 @@
 //! Nothing is assumed about what templates do: a turn that asks for something that no guard can say (a number as such, how
 //! many messages there are) is not learnt, and runs as always.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::Hasher;
 use std::ops::Range;
 use std::rc::Rc;
 
+use foldhash::fast::RandomState;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 use super::trace::{Condition, Part, Print, Way, root, way};
@@ -35,10 +37,10 @@ pub(in crate::template) struct Numbered<'a> {
 }
 
 /// Turns by the loop: the program, the statement, and the variables around it.
-type Loops = HashMap<(u64, usize, u128), Rc<Turns>>;
+type Loops = HashMap<(u64, usize, u128), Rc<Turns>, RandomState>;
 
 /// Turns of a loop by the shape of their message.
-type Turns = RefCell<HashMap<u128, OfShape>>;
+type Turns = RefCell<HashMap<u128, OfShape, RandomState>>;
 
 thread_local! {
     /// What this thread has learnt.
@@ -460,7 +462,7 @@ impl<'a> Machine<'a> {
             }
             Target::Attribute(name, attribute) => {
                 let Value::Namespace(namespace) = self.lookup(*name) else { return Ok(false) };
-                self.set_in_namespace(namespace, attribute, value)?;
+                self.set_in_namespace(namespace, Cow::Borrowed(attribute), value)?;
                 self.lesson.iter_mut().for_each(|lesson| lesson.back.push((namespace, attribute.clone(), back)));
             }
             Target::Tuple(_) => return Ok(false),
@@ -790,7 +792,9 @@ impl<'a> Machine<'a> {
                 Set::Kept(kept) => kept.value(),
                 Set::Back(back) => Value::Count(back.saturating_sub(number as i128)),
             };
-            self.set_in_namespace(*namespace, attribute, value)?;
+            let known = self.namespaces[*namespace].iter().find(|(known, _)| known == attribute);
+            let name = known.map_or_else(|| Cow::Owned(attribute.clone()), |(name, _)| name.clone());
+            self.set_in_namespace(*namespace, name, value)?;
         }
         Ok(Some((known.flow, known.is_idle)))
     }

@@ -22,6 +22,7 @@ mod recording;
 mod trace;
 mod value;
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::date::Date;
@@ -31,7 +32,7 @@ use crate::json::{Member, Node};
 
 use lessons::Lesson;
 use loops::Watch;
-use recording::{Differences, Recorder, Step, Tape};
+use recording::{Differences, Namespace, Recorder, Step, Tape};
 use trace::Tracer;
 use value::{Frame, Text, Value};
 
@@ -109,7 +110,7 @@ struct Machine<'a> {
     out: String,
     frames: Vec<Frame<'a>>,
     frame: usize,
-    namespaces: Vec<Vec<(String, Value<'a>)>>,
+    namespaces: Vec<Namespace<'a>>,
     generators: Vec<Option<Rc<Vec<Value<'a>>>>>,
     /// The macro that a `call` block hands over, for each call that is running.
     callers: Vec<Option<(usize, usize)>>,
@@ -422,7 +423,7 @@ impl<'a> Machine<'a> {
                 let Value::Namespace(number) = self.lookup(*name) else {
                     return refuse("cannot assign attribute on non-namespace object");
                 };
-                self.set_in_namespace(number, attribute, value)?;
+                self.set_in_namespace(number, Cow::Borrowed(attribute), value)?;
             }
             Target::Tuple(targets) => {
                 let values = self.iterate(&value)?;
@@ -437,19 +438,19 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn set_in_namespace(&mut self, number: usize, attribute: &str, value: Value<'a>) -> Done<()> {
+    fn set_in_namespace(&mut self, number: usize, attribute: Cow<'a, str>, value: Value<'a>) -> Done<()> {
         if attribute.starts_with('_') {
             return refuse(format!("`{attribute}` cannot be stored on a namespace: it begins with an underscore"));
         }
         if let Some(watch) = &mut self.watch {
             watch.remembered = true;
         }
-        self.touches(number, attribute);
-        self.sets(number, attribute);
+        self.touches(number, &attribute);
+        self.sets(number, &attribute);
         let namespace = &mut self.namespaces[number];
-        match namespace.iter_mut().find(|(known, _)| known == attribute) {
+        match namespace.iter_mut().find(|(known, _)| *known == attribute) {
             Some((_, old)) => *old = value,
-            None => namespace.push((attribute.to_owned(), value)),
+            None => namespace.push((attribute, value)),
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Recordings: a run over all messages, and the runs over fewer that branch off from it; see [`super`].
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -45,11 +46,11 @@ pub(in crate::template) struct Branch {
 /// Where a run can be taken up again.
 #[derive(Debug)]
 pub(super) struct Point<'a> {
-    path: Vec<Step<'a>>,
-    frames: Vec<Frame<'a>>,
-    frame: usize,
-    namespaces: Vec<Vec<(String, Value<'a>)>>,
-    generators: Vec<Option<Rc<Vec<Value<'a>>>>>,
+    /// The way there, and its last step.
+    around: Rc<[Step<'a>]>,
+    step: Option<Step<'a>>,
+    /// One for all points between which nothing was set.
+    state: Rc<State<'a>>,
     /// Length of the text.
     text: usize,
     /// How many messages there must be for the run to come to the next point the same way.
@@ -60,38 +61,50 @@ pub(super) struct Point<'a> {
     touched: Vec<Touched>,
 }
 
-/// What the way to the next point depends on.
+/// What variables hold.
 #[derive(Debug, Clone)]
+pub(super) struct State<'a> {
+    frames: Vec<Frame<'a>>,
+    frame: usize,
+    namespaces: Vec<Namespace<'a>>,
+    generators: Vec<Option<Rc<Vec<Value<'a>>>>>,
+}
+
+/// Attributes by their names, in the order in which they were set first.
+pub(super) type Namespace<'a> = Vec<(Cow<'a, str>, Value<'a>)>;
+
+/// What the way to the next point depends on.
+#[derive(Debug, Clone, Copy)]
 struct Touched {
     namespace: usize,
-    attribute: String,
+    /// Its place in the namespace, or the one after the last where it is not there yet.
+    attribute: usize,
     /// The values from one to another with which it is the same way: the attribute was only compared with numbers.
     /// `None` where it was read or set.
     between: Option<(i128, i128)>,
 }
 
-impl Point<'_> {
-    /// An attribute was compared, and every value between two has the same outcome; or it was read or set.
-    fn note(&mut self, namespace: usize, attribute: &str, between: Option<(i128, i128)>) {
-        narrow(&mut self.touched, namespace, attribute, between);
+impl<'a> Point<'a> {
+    fn path(&self) -> Vec<Step<'a>> {
+        self.around.iter().chain(&self.step).cloned().collect()
     }
 }
 
 /// Adds to what a way depends on.
-fn narrow(touched: &mut Vec<Touched>, namespace: usize, attribute: &str, between: Option<(i128, i128)>) {
-    match touched.iter_mut().find(|known| known.namespace == namespace && known.attribute == attribute) {
+fn narrow(touched: &mut Vec<Touched>, more: Touched) {
+    let is_it = |known: &&mut Touched| (known.namespace, known.attribute) == (more.namespace, more.attribute);
+    match touched.iter_mut().find(is_it) {
         Some(known) => {
-            known.between = known
-                .between
-                .zip(between)
-                .map(|((low, high), (other_low, other_high))| (low.max(other_low), high.min(other_high)));
+            let both = known.between.zip(more.between);
+            known.between =
+                both.map(|((low, high), (other_low, other_high))| (low.max(other_low), high.min(other_high)));
         }
-        None => touched.push(Touched { namespace, attribute: attribute.to_owned(), between }),
+        None => touched.push(more),
     }
 }
 
-/// Attributes in which a branch differs from the recording, with the branch's values.
-pub(super) type Differences<'a> = Vec<(usize, String, Value<'a>)>;
+/// Attributes in which a branch differs from the recording, by namespace and place, with the branch's values.
+pub(super) type Differences<'a> = Vec<(usize, usize, Value<'a>)>;
 
 /// Where a branch came back to the recording, and how far it then went with it.
 #[derive(Debug, Clone, Default)]
@@ -119,7 +132,15 @@ pub(super) enum Step<'a> {
 #[derive(Default)]
 pub(super) struct Recorder<'a> {
     path: Vec<Step<'a>>,
+    /// The same, if a point was taken since it was another.
+    around: Option<Rc<[Step<'a>]>>,
     points: Vec<Point<'a>>,
+}
+
+impl<'a> Recorder<'a> {
+    fn around(&mut self) -> Rc<[Step<'a>]> {
+        Rc::clone(self.around.get_or_insert_with(|| self.path.as_slice().into()))
+    }
 }
 
 impl<'a> Recording<'a> {
@@ -174,17 +195,17 @@ impl<'a> Recording<'a> {
         let mut machine = self.take_up(index, count, add_generation_prompt);
         machine.tape = Some(Rc::clone(&self.tape));
         machine.tracer = self.trace.take().map(Tracer::new);
-        let mut ran = machine.block(&self.program.body, &self.tape.points[index].path);
+        let mut ran = machine.block(&self.program.body, &self.tape.points[index].path());
         let mut shared = self.tape.points[index].text;
         if let (Err(Failure::Rejoined), Some((index, differences))) = (&ran, machine.rejoined.take()) {
             let trace = machine.tracer.take().map(Tracer::into_trace);
             machine = self.take_up(index, count, add_generation_prompt);
             machine.tracer = trace.map(Tracer::new);
-            for (namespace, name, value) in differences {
-                machine.set_in_namespace(namespace, &name, value)?;
+            for (namespace, attribute, value) in differences {
+                machine.namespaces[namespace][attribute].1 = value;
             }
             shared = self.tape.points[index].text;
-            ran = machine.block(&self.program.body, &self.tape.points[index].path);
+            ran = machine.block(&self.program.body, &self.tape.points[index].path());
         }
         let prints = machine.printed();
         self.trace.replace(machine.tracer.take().map(Tracer::into_trace));
@@ -196,10 +217,11 @@ impl<'a> Recording<'a> {
     pub(super) fn take_up(&self, index: usize, count: usize, add_generation_prompt: bool) -> Machine<'a> {
         let point = &self.tape.points[index];
         let mut machine = Machine::new(self.program, self.stage, count, add_generation_prompt);
-        machine.frames.clone_from(&point.frames);
-        machine.frame = point.frame;
-        machine.namespaces.clone_from(&point.namespaces);
-        machine.generators.clone_from(&point.generators);
+        let State { frames, frame, namespaces, generators } = &*point.state;
+        machine.frames.clone_from(frames);
+        machine.frame = *frame;
+        machine.namespaces.clone_from(namespaces);
+        machine.generators.clone_from(generators);
         machine.begun = point.text;
         machine
     }
@@ -234,8 +256,15 @@ impl<'a> Machine<'a> {
 
     /// An attribute of a namespace was read or set.
     pub(super) fn touches(&mut self, namespace: usize, attribute: &str) {
+        self.touches_between(namespace, attribute, None);
+    }
+
+    /// An attribute was compared, and every value between two has the same outcome; or it was read or set.
+    fn touches_between(&mut self, namespace: usize, attribute: &str, between: Option<(i128, i128)>) {
         if let Some(point) = self.recorder.as_mut().and_then(|recorder| recorder.points.last_mut()) {
-            point.note(namespace, attribute, None);
+            let held = &self.namespaces[namespace];
+            let attribute = held.iter().position(|(known, _)| known == attribute).unwrap_or(held.len());
+            narrow(&mut point.touched, Touched { namespace, attribute, between });
         }
     }
 
@@ -300,9 +329,7 @@ impl<'a> Machine<'a> {
             _ if known < with => below,
             _ => above,
         };
-        if let Some(point) = self.recorder.as_mut().and_then(|recorder| recorder.points.last_mut()) {
-            point.note(namespace, name, Some(between));
-        }
+        self.touches_between(namespace, name, Some(between));
         holds
     }
 
@@ -316,20 +343,22 @@ impl<'a> Machine<'a> {
     }
 
     pub(super) fn point(&mut self, step: Option<Step<'a>>) {
+        let Some(recorder) = &self.recorder else { return };
+        let last = recorder.points.last().map(|point| &point.state);
+        let is_unchanged = |state: &&Rc<State<'a>>| self.differences(state).is_some_and(|found| found.is_empty());
+        let state = match last.filter(is_unchanged) {
+            Some(state) => Rc::clone(state),
+            None => Rc::new(State {
+                frames: self.frames.clone(),
+                frame: self.frame,
+                namespaces: self.namespaces.clone(),
+                generators: self.generators.clone(),
+            }),
+        };
+        let text = self.out.len();
         let Some(recorder) = &mut self.recorder else { return };
-        let mut path = recorder.path.clone();
-        path.extend(step);
-        recorder.points.push(Point {
-            path,
-            frames: self.frames.clone(),
-            frame: self.frame,
-            namespaces: self.namespaces.clone(),
-            generators: self.generators.clone(),
-            text: self.out.len(),
-            needs: 0,
-            asked: false,
-            touched: Vec::new(),
-        });
+        let around = recorder.around();
+        recorder.points.push(Point { around, step, state, text, needs: 0, asked: false, touched: Vec::new() });
     }
 
     /// Whether a point can be taken here.
@@ -340,12 +369,14 @@ impl<'a> Machine<'a> {
     pub(super) fn enter(&mut self, step: Step<'a>) {
         if let Some(recorder) = self.recorder.as_mut().filter(|_| self.inner == 0) {
             recorder.path.push(step);
+            recorder.around = None;
         }
     }
 
     pub(super) fn leave(&mut self) {
         if let Some(recorder) = self.recorder.as_mut().filter(|_| self.inner == 0) {
             recorder.path.pop();
+            recorder.around = None;
         }
     }
 
@@ -354,7 +385,7 @@ impl<'a> Machine<'a> {
     pub(super) fn rejoin(&mut self, course: &Rc<Course<'a>>) -> bool {
         let Some(tape) = self.tape.clone() else { return false };
         let is_start = |point: &Point<'a>| {
-            let Some(Step::Turn(recorded, 0, 0, None)) = point.path.last() else { return false };
+            let Some(Step::Turn(recorded, 0, 0, None)) = &point.step else { return false };
             std::ptr::eq(recorded.statement, course.statement)
                 && matches!((&recorded.items, &course.items), (Items::Messages(one), Items::Messages(other)) if one == other)
         };
@@ -362,12 +393,15 @@ impl<'a> Machine<'a> {
         let known = tape.points.get(hint.start).is_some_and(is_start).then_some(hint.start);
         let Some(start) = known.or_else(|| tape.points.iter().position(is_start)) else { return false };
         let point = &tape.points[start];
-        let Some(differences) = self.differences(point, &tape.text) else { return false };
+        if tape.text.get(self.begun..point.text) != Some(self.out.as_str()) {
+            return false;
+        }
+        let Some(differences) = self.differences(&point.state) else { return false };
         // A value that differs goes the same way where it was compared with the same outcome.
         let is_same_way = |touched: &[Touched]| {
             touched.iter().all(|touched| {
-                let is_it = |(namespace, name, _): &&(usize, String, Value<'a>)| {
-                    *namespace == touched.namespace && *name == touched.attribute
+                let is_it = |(namespace, attribute, _): &&(usize, usize, Value<'a>)| {
+                    (*namespace, *attribute) == (touched.namespace, touched.attribute)
                 };
                 let Some((_, _, value)) = differences.iter().find(is_it) else { return true };
                 let within = |(low, high): (i128, i128)| self.number_now(value).map(|now| (low..=high).contains(&now));
@@ -383,7 +417,7 @@ impl<'a> Machine<'a> {
         let end = from + tape.points[from..].iter().take_while(|point| goes_on(point)).count();
         let end = end.min(tape.points.len() - 1);
         for more in tape.points[from..end.max(from)].iter().flat_map(|point| &point.touched) {
-            narrow(&mut touched, more.namespace, &more.attribute, more.between);
+            narrow(&mut touched, *more);
         }
         let (count, add_generation_prompt) = (self.count, self.add_generation_prompt);
         tape.hints.borrow_mut()[usize::from(add_generation_prompt)] = Hint { start, count, touched, end };
@@ -394,9 +428,8 @@ impl<'a> Machine<'a> {
         true
     }
 
-    /// In which attributes a branch differs from a point of the recording; `None` if in anything else.
-    pub(super) fn differences(&self, point: &Point<'a>, recorded: &str) -> Option<Differences<'a>> {
-        let same_text = recorded.get(self.begun..point.text) == Some(self.out.as_str());
+    /// In which attributes the variables differ from those of a point; `None` if in anything else.
+    fn differences(&self, point: &State<'a>) -> Option<Differences<'a>> {
         let same_frame = |(one, other): (&Frame<'a>, &Frame<'a>)| {
             one.parent == other.parent
                 && one.variables.len() == other.variables.len()
@@ -406,8 +439,7 @@ impl<'a> Machine<'a> {
                     .zip(&other.variables)
                     .all(|(one, other)| one.0 == other.0 && one.1.is_same(&other.1))
         };
-        let same = same_text
-            && self.frame == point.frame
+        let same = self.frame == point.frame
             && self.frames.len() == point.frames.len()
             && self.frames.iter().zip(&point.frames).all(same_frame)
             && self.generators.is_empty()
@@ -421,12 +453,12 @@ impl<'a> Machine<'a> {
             if own.len() != recorded.len() {
                 return None;
             }
-            for ((name, value), (other, recorded)) in own.iter().zip(recorded) {
+            for (attribute, ((name, value), (other, recorded))) in own.iter().zip(recorded).enumerate() {
                 if name != other {
                     return None;
                 }
                 if !value.is_same(recorded) {
-                    differences.push((number, name.clone(), value.clone()));
+                    differences.push((number, attribute, value.clone()));
                 }
             }
         }
