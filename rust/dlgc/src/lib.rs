@@ -14,6 +14,8 @@ mod bytes;
 pub mod compile;
 pub mod diagnostic;
 pub mod dialogue;
+#[cfg(test)]
+mod draw;
 pub mod error;
 pub mod filter;
 pub mod import;

@@ -255,15 +255,12 @@ pub fn pack_lengths(packing: Packing, lengths: &[u64], max_length: u64) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::draw::Draw;
 
     /// A few thousand lengths from 1 to `max_length`, most of them short, the same for the same seed.
     fn lengths(seed: u64, count: usize, max_length: u64) -> Vec<u64> {
-        let mut state = seed;
-        let mut next = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            state >> 33
-        };
-        (0..count).map(|_| 1 + (next() % max_length).min(next() % max_length)).collect()
+        let mut draw = Draw(seed);
+        (0..count).map(|_| 1 + draw.below(max_length).min(draw.below(max_length))).collect()
     }
 
     #[test]
@@ -319,16 +316,10 @@ mod tests {
 
     #[test]
     fn looking_at_all_examples_takes_no_more_rows_than_looking_at_batches() {
-        let mut state = 4_u64;
-        let mut worse = 0;
+        let (mut draw, mut worse) = (Draw(4), 0);
         for count in 1001..1400 {
             let pool = lengths(count as u64, 5, 64);
-            let some: Vec<u64> = (0..count)
-                .map(|_| {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    pool[(state >> 33) as usize % pool.len()]
-                })
-                .collect();
+            let some: Vec<u64> = (0..count).map(|_| pool[draw.below(pool.len() as u64) as usize]).collect();
             let rows = |packing| pack_lengths(packing, &some, 64).expect("the lengths are in range").len();
             assert!(rows(Packing::BfdGlobal) <= rows(Packing::TrlBfd));
             worse += usize::from(best_fit_decreasing(&some, 64).len() > rows(Packing::TrlBfd));

@@ -115,14 +115,12 @@ impl Write for Blocks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::draw::Draw;
 
     /// Writes numbers in pieces of all lengths, and flushes now and then; what is in the file then is what was written.
     fn write(mut blocks: Blocks, path: &Path, mut written: Vec<u8>) {
-        let mut seed = 3_u64;
-        let mut random = |most: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) % most
-        };
+        let mut draw = Draw(3);
+        let mut random = |most: u64| draw.below(most);
         for turn in 0..60 {
             let length = [1, 300, UNIT as u64, 3 * SIZE as u64][turn % 4];
             let piece: Vec<u8> = (0..=random(length)).map(|_| random(256) as u8).collect();

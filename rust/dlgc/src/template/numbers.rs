@@ -270,14 +270,12 @@ mod tests {
 
     use super::super::recipe::tests::{dialogues, load, real_templates, with_dialogue};
     use super::*;
+    use crate::draw::Draw;
 
     /// Structures that hardly two records share: who speaks how often is left to chance, or two take turns.
     fn structures() -> Vec<String> {
-        let mut seed = 11_u64;
-        let mut random = |most: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) % most
-        };
+        let mut draw = Draw(11);
+        let mut random = |most: u64| draw.below(most);
         let mut structure = |number: u64| {
             let mut roles = String::from(if random(3) == 0 { "su" } else { "u" });
             for index in 0..1 + random(12) {

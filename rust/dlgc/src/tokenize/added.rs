@@ -171,6 +171,7 @@ impl<T: Copy> Finder<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::draw::Draw;
 
     #[test]
     fn few_tokens_are_found_as_many_are() {
@@ -181,7 +182,7 @@ mod tests {
             &["a", "b>", "c", "def", "é", "|", "i\n", "<a", "h<", "x", "y", "z"],
         ];
         let pieces = ["<", "a", ">", "b", "<a>", "<abcdefgh", "i", "/a>", "é", "|", "", "<abcdefg", " ", "\n", "["];
-        let mut seed = 1_u64;
+        let mut draw = Draw(1);
         for tokens in lists {
             let tokens: Vec<(&str, usize)> = tokens.iter().copied().zip(0..).collect();
             let few = Finder::of(&tokens).expect("tokens").expect("some");
@@ -191,8 +192,7 @@ mod tests {
             for _ in 0..5_000 {
                 let mut text = String::new();
                 for _ in 0..24 {
-                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    text.push_str(pieces[(seed >> 33) as usize % pieces.len()]);
+                    text.push_str(draw.of(&pieces));
                 }
                 let mut at = 0;
                 while let Some(token) = few.find(&text, at) {

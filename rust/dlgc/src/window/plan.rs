@@ -168,6 +168,7 @@ pub fn partition(range: Range<usize>, guess: usize, mut holds: impl FnMut(usize)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::draw::Draw;
 
     /// Messages of so many tokens: a head, then exchanges of a question and an answer.
     struct Additive {
@@ -235,11 +236,8 @@ mod tests {
 
     #[test]
     fn no_other_way_has_fewer_windows() {
-        let mut seed = 7_u64;
-        let mut random = |most: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) % most
-        };
+        let mut draw = Draw(7);
+        let mut random = |most: u64| draw.below(most);
         let mut cut = 0;
         for _ in 0..20_000 {
             let count = 1 + random(8) as usize;

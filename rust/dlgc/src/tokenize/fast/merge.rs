@@ -309,6 +309,7 @@ fn hash(pair: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::draw::Draw;
 
     /// `a`s merge in pairs, then pairs in pairs; `ab` comes before both of a later rank.
     fn merges() -> Merges {
@@ -330,14 +331,9 @@ mod tests {
     fn few_and_many_symbols_merge_as_the_definition_says() {
         let merges = merges();
         let mut scratch = Scratch::default();
-        let mut seed = 1_u64;
+        let mut draw = Draw(1);
         for length in (0..200).chain([1000]) {
-            let symbols: Vec<u32> = (0..length)
-                .map(|_| {
-                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    (seed >> 60) as u32 % 3
-                })
-                .collect();
+            let symbols: Vec<u32> = (0..length).map(|_| draw.below(3) as u32).collect();
             let expected = slowly(&merges, &symbols);
             let mut many = symbols.clone();
             if length > 1 {

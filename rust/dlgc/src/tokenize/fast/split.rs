@@ -545,6 +545,7 @@ impl Scan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::draw::Draw;
 
     /// The pieces of a text, each from where the one before it ends; by blocks as far as they tell, and without them.
     fn both<const DIGITS: usize, const MARKS: bool>(text: &[u8]) -> [Vec<u32>; 2] {
@@ -557,12 +558,8 @@ mod tests {
 
     /// Texts of some parts at random.
     fn texts(parts: &'static [&'static str], count: usize) -> impl Iterator<Item = String> {
-        let mut seed = 7_u64;
-        let mut random = move |below: usize| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) as usize % below
-        };
-        (0..count).map(move |_| (0..random(40)).map(|_| parts[random(parts.len())]).collect())
+        let mut draw = Draw(7);
+        (0..count).map(move |_| (0..draw.below(40)).map(|_| draw.of(parts)).collect())
     }
 
     #[test]
@@ -633,11 +630,8 @@ mod tests {
             "👍🏽",
             "/",
         ];
-        let mut seed = 7_u64;
-        let mut random = |below: usize| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) as usize % below
-        };
+        let mut draw = Draw(7);
+        let mut random = |below: usize| draw.below(below as u64) as usize;
         for round in 0..60_000 {
             // Words of up to any length, so that runs begin and end at every place of a block.
             let mut text = "x".repeat(if round % 3 == 0 { random(80) } else { 0 });
