@@ -210,10 +210,12 @@ impl Mapping {
             dialogues.iter_mut().for_each(|messages| messages.insert(0, turn.clone()));
         }
         let several = dialogues.len() > 1;
-        let draft = |(index, messages): (usize, Vec<Node<'a>>)| {
-            let mut draft = Draft::of(fields.clone());
+        let others = std::iter::repeat_n((fields, native), dialogues.len());
+        type Native<'a> = Vec<(&'static str, Option<Node<'a>>)>;
+        let draft = |((index, messages), (fields, native)): ((usize, Vec<Node<'a>>), (Fields<'a>, Native<'a>))| {
+            let mut draft = Draft::of(fields);
             draft.messages = messages;
-            for (field, node) in native.clone() {
+            for (field, node) in native {
                 // Numbers name dialogues too, and a group is text.
                 let node = node.map(|node| if field == "id" || field == "group" { plain(node) } else { node });
                 match node {
@@ -229,7 +231,7 @@ impl Mapping {
             }
             draft.node()
         };
-        Ok(dialogues.into_iter().enumerate().map(draft).collect())
+        Ok(dialogues.into_iter().enumerate().zip(others).map(draft).collect())
     }
 }
 
@@ -324,14 +326,15 @@ impl List {
                 vec![names.iter().filter_map(role).collect()]
             }
         };
-        let messages = |roles: &Vec<&'static str>| {
-            let turns = roles.iter().zip(&said).map(|(role, (range, content, native, rest))| {
-                let turn = Turn::new(range, *role).content(content.clone());
-                let turn = native.iter().fold(turn, |turn, (field, node)| turn.with(field, node.clone()));
-                turn.annotations(rest.clone()).node()
+        let said = std::iter::repeat_n(said, roles.len());
+        let dialogues = roles.into_iter().zip(said).map(|(roles, said)| {
+            let turns = roles.into_iter().zip(said).map(|(role, (range, content, native, rest))| {
+                let turn = Turn::new(&range, role).content(content);
+                let turn = native.into_iter().fold(turn, |turn, (field, node)| turn.with(field, node));
+                turn.annotations(rest).node()
             });
             turns.collect()
-        };
-        Ok(roles.iter().map(messages).collect())
+        });
+        Ok(dialogues.collect())
     }
 }
