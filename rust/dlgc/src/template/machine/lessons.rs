@@ -12,12 +12,11 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::hash::Hasher;
 use std::ops::Range;
 use std::rc::Rc;
 
 use foldhash::fast::RandomState;
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::trace::{Condition, Part, Print, Way, root, way};
 use super::value::{Course, Frame, Items, Text, Value};
@@ -266,23 +265,24 @@ fn write_shape(node: &Node<'_>, out: &mut Vec<u8>) {
 
 /// A hash of the variables around a loop; `None` where one is not the same in every record of a structure.
 fn fingerprint(frames: &[Frame<'_>], frame: usize) -> Option<u128> {
-    let mut hash = Xxh3Default::new();
-    hash.write_usize(frame);
+    let mut out = Vec::with_capacity(512);
+    out.extend(frame.to_le_bytes());
     for frame in frames {
-        hash.write_usize(frame.parent);
-        hash.write_usize(frame.variables.len());
+        out.extend(frame.parent.to_le_bytes());
+        out.extend(frame.variables.len().to_le_bytes());
         for (name, value) in &frame.variables {
-            hash.write_u32(*name);
-            hash_value(value, &mut hash)?;
+            out.extend(name.to_le_bytes());
+            write_value(value, &mut out)?;
         }
     }
-    Some(hash.digest128())
+    Some(xxh3_128(&out))
 }
 
-fn hash_value(value: &Value<'_>, hash: &mut Xxh3Default) -> Option<()> {
+/// A value, so that no two values say the same.
+fn write_value(value: &Value<'_>, out: &mut Vec<u8>) -> Option<()> {
     let mut write = |kind: u8, number: i128| {
-        hash.write_u8(kind);
-        hash.write_i128(number);
+        out.push(kind);
+        out.extend(number.to_le_bytes());
     };
     match value {
         Value::Undefined => write(0, 0),
@@ -297,12 +297,12 @@ fn hash_value(value: &Value<'_>, hash: &mut Xxh3Default) -> Option<()> {
         Value::Function(function) => write(9, *function as i128),
         Value::Text(text) if text.origin() == 0 => {
             write(10, text.unseen().len() as i128 * 2 + i128::from(text.safe));
-            hash.write(text.unseen().as_bytes());
+            out.extend(text.unseen().as_bytes());
         }
         Value::Sequence(kind, items) => {
             write(11, (items.len() * 4) as i128 + *kind as i128);
             for item in items.iter() {
-                hash_value(item, hash)?;
+                write_value(item, out)?;
             }
         }
         _ => return None,
