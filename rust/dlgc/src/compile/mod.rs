@@ -302,7 +302,7 @@ fn manifest(
     let digest = |bytes: &[u8]| crate::hex(&Sha256::digest(bytes));
     let semantic = options.semantic(compiler.max_length);
     let mut digests: BTreeMap<String, String> = [
-        ("tokenizer".to_owned(), digest(compiler.files.file("tokenizer.json").unwrap_or_default())),
+        ("tokenizer".to_owned(), compiler.tokenizer.digest().to_owned()),
         ("options".to_owned(), digest(semantic.to_string().as_bytes())),
     ]
     .into();

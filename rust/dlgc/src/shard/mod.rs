@@ -275,7 +275,7 @@ pub struct DatasetWriter {
     splits: SplitsWriter,
     dialogues: dialogues::DialoguesWriter,
     rejects: dialogues::RejectsWriter,
-    files: Vec<FileEntry>,
+    tokenizer: Vec<AtomicFile>,
 }
 
 /// What the writer knows when all rows are written.
@@ -331,10 +331,8 @@ impl DatasetWriter {
 
     fn open(plan: &WritePlan<'_>, checkpoint: Option<&Checkpoint>) -> Result<Self> {
         let root = &plan.root;
-        let mut files = Vec::new();
-        for (name, bytes) in plan.tokenizer {
-            files.push(files::write(root, &format!("tokenizer/{name}"), bytes)?);
-        }
+        let begun = plan.tokenizer.iter().map(|(name, bytes)| files::begin(root, &format!("tokenizer/{name}"), bytes));
+        let tokenizer = begun.collect::<Result<_>>()?;
         let mut splits = SplitsWriter::create(plan);
         if let Some(checkpoint) = checkpoint {
             splits.resume(&checkpoint.splits)?;
@@ -345,7 +343,7 @@ impl DatasetWriter {
             splits,
             dialogues: dialogues::DialoguesWriter::create(root, checkpoint.map(|checkpoint| checkpoint.dialogues))?,
             rejects: dialogues::RejectsWriter::create(root, checkpoint.map(|checkpoint| checkpoint.rejects))?,
-            files,
+            tokenizer,
         })
     }
 
@@ -407,12 +405,13 @@ impl DatasetWriter {
     ///
     /// # Errors
     /// [`ErrorKind::Io`] where the disk fails.
-    pub fn finish(mut self) -> Result<Written> {
+    pub fn finish(self) -> Result<Written> {
         let mut written = self.splits.finish()?;
-        self.files.append(&mut written.files);
-        self.files.push(self.dialogues.finish()?);
-        self.files.extend(self.rejects.finish()?);
-        Ok(Written { files: self.files, ..written })
+        let mut files = self.tokenizer.into_iter().map(AtomicFile::commit).collect::<Result<Vec<_>>>()?;
+        files.append(&mut written.files);
+        files.push(self.dialogues.finish()?);
+        files.extend(self.rejects.finish()?);
+        Ok(Written { files, ..written })
     }
 }
 

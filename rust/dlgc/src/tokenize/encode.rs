@@ -191,6 +191,11 @@ impl Encoder {
         self.engine.compare_always();
     }
 
+    /// The SHA-256 of its file.
+    pub(super) fn digest(&self) -> &str {
+        self.loaded.known.source.digest()
+    }
+
     /// The name of the fast path, or why there is none.
     pub(super) fn path(&self) -> std::result::Result<String, String> {
         self.engine.fast().map(Fast::name).map_err(Clone::clone)

@@ -154,6 +154,11 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// The SHA-256 of its `tokenizer.json`, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        self.encoder.digest()
+    }
+
     /// The same tokenizer with all of its work left to the reference.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use foldhash::fast::RandomState;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, ModelWrapper, PostProcessorWrapper, Tokenizer as Reference};
@@ -221,6 +222,8 @@ pub(super) struct Source {
     /// The name of the notes on it, if there are any.
     key: Option<String>,
     json: Arc<[u8]>,
+    /// The SHA-256 of that.
+    digest: OnceLock<String>,
     declared: Vec<(u32, AddedToken)>,
     /// All of it but the vocabulary, if it has been found to be that.
     outline: Option<Reference>,
@@ -247,6 +250,7 @@ impl Source {
         Self {
             key: None,
             json,
+            digest: OnceLock::new(),
             declared,
             outline,
             post_processor,
@@ -268,6 +272,7 @@ impl Source {
         Self {
             key,
             json,
+            digest: OnceLock::new(),
             declared,
             outline: Some(outline),
             post_processor,
@@ -278,12 +283,21 @@ impl Source {
         }
     }
 
-    /// Has the texts compared that wait for it. Its vocabulary is read beside the work.
+    /// The SHA-256 of its file.
+    pub(super) fn digest(&self) -> &str {
+        self.digest.get_or_init(|| crate::hex(&Sha256::digest(&self.json)))
+    }
+
+    /// Has the texts compared that wait for it. Its vocabulary is read beside the work, and what its file is told by.
     pub(super) fn begin(self: &Arc<Self>) {
         if !self.is_begun.swap(true, Ordering::Relaxed) {
             let source = Arc::clone(self);
             // Without a thread it is read when it is needed.
-            let _ = thread::Builder::new().name("dlgc-vocabulary".to_owned()).spawn(move || source.listed().is_some());
+            let read = move || {
+                source.listed();
+                source.digest();
+            };
+            let _ = thread::Builder::new().name("dlgc-vocabulary".to_owned()).spawn(read);
         }
     }
 
