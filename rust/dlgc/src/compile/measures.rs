@@ -22,7 +22,9 @@ use crate::window::{Layout, Lengths, Limits, Summaries, View, Window, plan};
 
 /// How far from a limit a length must be to be told, in tokens: ends of messages may be tokens with what is beside them.
 const DOUBT: u64 = 8;
-/// The same where there are calls: what templates write around these and their results depends on where they stand.
+/// The same once the first window was exactly as long as was told, as where all messages stand between added tokens.
+const DOUBT_LEFT: u64 = 2;
+/// How far it must be where there are calls: what templates write around these and their results depends on where they stand.
 const DOUBT_OF_CALLS: u64 = 64;
 
 /// Tells lengths from one that was measured.
@@ -68,6 +70,9 @@ impl Gauge {
         }
         let error = self.tell(expected).map_or(0, |told| told.abs_diff(tokens));
         let is_expected = error <= self.doubt;
+        if !self.is_tried && self.doubt == DOUBT && self.tell(expected) == Some(tokens) {
+            self.doubt = DOUBT_LEFT;
+        }
         self.doubt = self.doubt.max(error.saturating_mul(2));
         self.is_tried = true;
         self.measured = self.last;
@@ -265,6 +270,16 @@ impl<'r, 'a> Rows<'r, 'a> {
         tokens
     }
 
+    fn measured_prompt(&mut self, cut: usize, turn: usize) -> u64 {
+        let start = self.layout.turns[turn].start;
+        let text = self.text(cut, start + 1, true);
+        let tokens = self.measure(text).saturating_add(self.reserve(cut));
+        self.prompts.insert((cut, turn), tokens);
+        let is_unsummed = self.is_unsummed(cut);
+        self.of_prompts.take(tokens, self.expected(cut, start), is_unsummed);
+        tokens
+    }
+
     /// Takes how long a rendering is, which was not known; whether it is about what would have been told.
     fn enter_row(&mut self, cut: usize, turn: usize, tokens: u64) -> bool {
         self.rows.insert((cut, turn), tokens);
@@ -297,8 +312,13 @@ impl<'r, 'a> Rows<'r, 'a> {
         self.is_unsummed(cut).then_some(told)
     }
 
-    /// Whether a window that was encoded is as long as it was told to be; if not, what is told of others is doubted more.
+    /// Whether a window that was encoded is as long as it was told to be, and its first turn has the context that was
+    /// told; if not, what is told of others is doubted more.
     pub(super) fn is_as_told(&mut self, window: &Window, shot: &Shot) -> bool {
+        self.has_told_length(window, shot) && self.has_told_context(window, shot)
+    }
+
+    fn has_told_length(&mut self, window: &Window, shot: &Shot) -> bool {
         let (turn, tokens) = (window.turns.end - 1, shot.rendered.tokens as u64);
         if let Some(&known) = self.rows.get(&(window.cut, turn)) {
             debug_assert!(shot.examples.is_empty() || !self.is_unsummed(window.cut) || known == tokens);
@@ -310,6 +330,28 @@ impl<'r, 'a> Rows<'r, 'a> {
             return false;
         }
         self.enter_row(window.cut, turn, tokens)
+    }
+
+    fn has_told_context(&mut self, window: &Window, shot: &Shot) -> bool {
+        let (cut, turn) = (window.cut, window.turns.start);
+        let is_certain = cut == 0 || !self.may_tell || self.of_prompts.doubt == u64::MAX || !self.is_unsummed(cut);
+        if is_certain || self.is_short(window, shot).is_none_or(|is_short| is_short == window.is_short) {
+            return true;
+        }
+        if self.prompts.contains_key(&(cut, turn)) {
+            self.of_prompts.doubt = u64::MAX; // others were told wrong
+        } else {
+            self.measured_prompt(cut, turn);
+        }
+        false
+    }
+
+    /// Whether a window that was encoded has less context than is wanted, if that can be seen: the prompt of its first turn
+    /// is the least.
+    fn is_short(&self, window: &Window, shot: &Shot) -> Option<bool> {
+        let start = self.layout.turns[window.turns.start].start;
+        let first = shot.examples.iter().find(|example| example.trained_messages.first() == Some(&start))?;
+        Some((first.first_trained()? as u64) < self.limits.context)
     }
 
     /// Whether a turn that was told to be too long by itself is; if not, what is told of others is doubted more.
@@ -393,7 +435,8 @@ impl<'r, 'a> Rows<'r, 'a> {
     pub(super) fn count(&self, window: &Window, shot: &Shot, lowered: &mut Lowered) -> Result<()> {
         let counts = &mut lowered.counts;
         counts.windows += 1;
-        counts.short += u64::from(window.is_short);
+        // What the plan says of it may rest on sums that were wrong; then more fits.
+        counts.short += u64::from(window.is_short && window.cut > 0 && self.is_short(window, shot) != Some(false));
         if let Some(summary) = &shot.summary {
             counts.summaries += 1;
             counts.summary_tokens += self.compiler.tokenizer.count(summary, &[], self.memory)? as u64;
@@ -420,16 +463,7 @@ impl Lengths for Rows<'_, '_> {
         if let Some(&known) = self.prompts.get(&(cut, turn)) {
             return known;
         }
-        if let Some(told) = self.told_prompt(cut, turn) {
-            return told;
-        }
-        let start = self.layout.turns[turn].start;
-        let text = self.text(cut, start + 1, true);
-        let tokens = self.measure(text).saturating_add(self.reserve(cut));
-        self.prompts.insert((cut, turn), tokens);
-        let is_unsummed = self.is_unsummed(cut);
-        self.of_prompts.take(tokens, self.expected(cut, start), is_unsummed);
-        tokens
+        self.told_prompt(cut, turn).unwrap_or_else(|| self.measured_prompt(cut, turn))
     }
 
     fn last_cut(&self, turn: usize) -> usize {

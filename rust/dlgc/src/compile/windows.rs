@@ -609,16 +609,9 @@ mod tests {
     use crate::compile::CompileOptions;
     use crate::compile::options::MaxLength;
     use crate::dialogue::{Location, Position};
-
-    /// Numbers below a limit that look random, the same each time.
-    struct Draw(u64);
+    use crate::draw::Draw;
 
     impl Draw {
-        fn below(&mut self, most: u64) -> u64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 33) % most
-        }
-
         fn said(&mut self, most: u64) -> String {
             const WORDS: [&str; 6] = ["night", "trains", "to", "Chongqing", "重庆的夜车", "🙂?"];
             let words: Vec<&str> = (0..=self.below(most)).map(|_| WORDS[self.below(6) as usize]).collect();
@@ -661,8 +654,8 @@ mod tests {
         std::iter::once(None).chain(real.map(Some)).collect()
     }
 
-    /// Which turns windows train, and what becomes of the others; lengths told or each measured.
-    fn cut(compiler: &Compiler, dialogue: &Dialogue<'_>, tells: bool) -> Option<Vec<String>> {
+    /// A dialogue in windows; lengths told or each measured. `None` where the template refuses it.
+    fn covered(compiler: &Compiler, dialogue: &Dialogue<'_>, tells: bool) -> Option<Lowered> {
         let (memory, mut found) = (Memory::default(), Vec::new());
         let template = compiler.templates.of(dialogue);
         let whole = template.whole(dialogue);
@@ -676,12 +669,65 @@ mod tests {
         }
         let mut lowered = Lowered::to_cut(tokens);
         compiler.cover(&mut rows, &mut lowered, &mut found).expect("it is cut");
+        Some(lowered)
+    }
+
+    /// Which turns windows train, and what becomes of the others.
+    fn cut(compiler: &Compiler, dialogue: &Dialogue<'_>, tells: bool) -> Option<Vec<String>> {
+        let lowered = covered(compiler, dialogue, tells)?;
         let trained = |shot: &Shot| {
             let trained: Vec<&Vec<usize>> = shot.examples.iter().map(|example| &example.trained_messages).collect();
             format!("{:?} of {:?}", trained, shot.sources)
         };
         let left_out = lowered.left_out.iter().map(|turn| format!("{} {:?}", turn.message, turn.target));
         Some(lowered.windows.iter().map(trained).chain(left_out).collect())
+    }
+
+    /// Runs something on a record that was drawn, if it is valid.
+    fn with_dialogue(compiler: &Compiler, bytes: &[u8], run: impl FnOnce(&Dialogue<'_>)) {
+        let record = Record { location: Location::new("a.jsonl", Position::Line(1)), bytes };
+        let checked = validate(&record, &compiler.importers, &compiler.severities).dialogues.into_iter().next();
+        if let Some(dialogue) = checked.and_then(|checked| checked.dialogue) {
+            run(&dialogue);
+        }
+    }
+
+    #[test]
+    fn windows_have_the_context_that_is_wanted_though_sums_are_wrong() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("chat_template.jinja");
+        // Some questions are much longer than what they say.
+        let source = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ 'pad ' * 30 if m.role == 'user' and 'night' in m.content }}\
+                      {{ m.content }}<|im_end|>\n{% endfor %}\
+                      {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+        std::fs::write(&path, source).expect("written");
+        let (mut draw, mut wanted) = (Draw(3), 0);
+        for _ in 0..400 {
+            let options = CompileOptions {
+                chat_template: Some(path.to_string_lossy().into_owned()),
+                max_length: MaxLength::Tokens(300 + draw.below(300)),
+                min_context: [0.3, 0.5][draw.below(2) as usize],
+                ..CompileOptions::default()
+            };
+            let compiler = Compiler::load(&options).expect("a compiler");
+            let context = (options.min_context * compiler.max_length.expect("a budget") as f64).ceil() as usize;
+            with_dialogue(&compiler, &draw.record(1), |dialogue| {
+                let Some(lowered) = covered(&compiler, dialogue, true) else { return };
+                let has_less = |shot: &&Shot| {
+                    let (shown, first) = (shot.sources.iter().flatten().count(), shot.examples.first());
+                    let is_whole =
+                        shot.sources.first() == Some(&Some(0)) && shot.sources.last() == Some(&Some(shown - 1));
+                    !is_whole && first.and_then(Example::first_trained).is_some_and(|tokens| tokens < context)
+                };
+                let less = lowered.windows.iter().filter(has_less).count();
+                assert!(
+                    less as u64 <= lowered.counts.short,
+                    "{less} windows have less than {context} tokens of context"
+                );
+                wanted += lowered.windows.len().saturating_sub(less + 1);
+            });
+        }
+        assert!(wanted > 300, "{wanted}");
     }
 
     #[test]
@@ -701,16 +747,13 @@ mod tests {
                     ..CompileOptions::default()
                 };
                 let Ok(compiler) = Compiler::load(&options) else { continue };
-                let bytes = draw.record(times);
-                let location = Location::new("a.jsonl", Position::Line(1));
-                let record = Record { location, bytes: &bytes };
-                let checked = validate(&record, &compiler.importers, &compiler.severities).dialogues.into_iter().next();
-                let Some(dialogue) = checked.and_then(|checked| checked.dialogue) else { continue };
-                let (told, measured) = (cut(&compiler, &dialogue, true), cut(&compiler, &dialogue, false));
-                if told != measured {
-                    writeln!(differ, "{path:?}: {told:?}\n{measured:?}").expect("written");
-                }
-                several += usize::from(told.is_some_and(|told| told.len() > 1));
+                with_dialogue(&compiler, &draw.record(times), |dialogue| {
+                    let (told, measured) = (cut(&compiler, dialogue, true), cut(&compiler, dialogue, false));
+                    if told != measured {
+                        writeln!(differ, "{path:?}: {told:?}\n{measured:?}").expect("written");
+                    }
+                    several += usize::from(told.is_some_and(|told| told.len() > 1));
+                });
             }
             templates_cut += usize::from(several > before);
         }

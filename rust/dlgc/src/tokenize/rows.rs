@@ -532,6 +532,11 @@ impl Example {
         self.text.get(first.0..last.1)
     }
 
+    /// How many tokens it has before the first one that is trained.
+    pub(crate) fn first_trained(&self) -> Option<usize> {
+        self.labels.iter().position(|&label| label != UNTRAINED).map(|at| self.before.len() + at)
+    }
+
     /// Runs of trained tokens.
     pub(super) fn runs(&self) -> Vec<Range<usize>> {
         const BLOCK: usize = 32;
