@@ -298,7 +298,7 @@ impl Compiler {
         if !suppressed.is_empty() {
             return Ok(Some((self.tokenizer.count(&text, &suppressed, memory)? as u64, None)));
         }
-        let (tokens, expected) = self.tokenizer.learn(&text, &dialogue.messages, memory)?;
+        let (tokens, expected) = self.tokenizer.learn(text, &dialogue.messages, memory)?;
         Ok(Some((tokens as u64, expected)))
     }
 

@@ -7,11 +7,14 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use serde_json::{Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
@@ -45,23 +48,50 @@ impl PartialEq for Encoded {
     }
 }
 
-/// How many ids a text may have more than one that begins like it, without asking for more memory.
-const ROOM: usize = 64;
-
 /// Longer texts are encoded piece by piece, so that some of them are compared with the reference.
 const MOST_AT_ONCE: usize = 1 << 19;
 
 /// Pieces of text that were encoded before. Windows of one dialogue say most things several times.
 #[derive(Debug, Default)]
-pub struct Memory(RefCell<HashMap<Box<str>, Piece, RandomState>>);
+pub struct Memory {
+    pieces: RefCell<HashTable<Piece>>,
+    hasher: RandomState,
+}
 
-/// A piece of a text that was encoded.
+/// A text that was encoded.
+#[derive(Debug)]
+pub(super) struct Learnt {
+    pub(super) text: String,
+    pub(super) encoded: Encoded,
+}
+
+/// A piece of it.
 #[derive(Debug, Clone)]
 struct Piece {
-    of: Rc<Encoded>,
-    /// Where it begins there, in bytes, and its tokens.
-    start: usize,
+    of: Rc<Learnt>,
+    /// Where it is there, in bytes, and its tokens.
+    bytes: Range<usize>,
     tokens: Range<usize>,
+    /// The hash of its text.
+    hash: u64,
+}
+
+impl Memory {
+    fn hash(&self, piece: &str) -> u64 {
+        self.hasher.hash_one(piece)
+    }
+
+    fn get(&self, hash: u64, piece: &str) -> Option<Piece> {
+        self.pieces.borrow().find(hash, |known| known.text() == piece).cloned()
+    }
+
+    /// Keeps a piece, unless another one says the same.
+    fn keep(&self, piece: Piece) {
+        let (mut pieces, hash) = (self.pieces.borrow_mut(), piece.hash);
+        if let Entry::Vacant(place) = pieces.entry(hash, |known| known.text() == piece.text(), |known| known.hash) {
+            place.insert(piece);
+        }
+    }
 }
 
 /// Finds the added tokens behind which text is encoded by itself.
@@ -329,40 +359,30 @@ impl Encoder {
     /// A piece begins with an added token and ends before the next one, so it is encoded as in the whole text: see
     /// [`Encoder::is_border`].
     pub(super) fn encode_again(&self, text: &str, memory: &Memory) -> Result<Encoded> {
-        let mut out = Encoded { is_said: true, ..Encoded::default() };
-        let mut at = 0;
-        for piece in self.pieces(text) {
-            out.append_piece(&self.remembered(piece, memory)?, at);
-            at += piece.len();
-        }
-        Ok(out)
+        self.encode_from(text, 0, memory)
     }
 
-    /// The same of a text that begins as another does which was encoded: so far as both are certainly encoded the same
-    /// way, its ids are those.
-    pub(super) fn encode_like(&self, text: &str, known: (&str, &Encoded), memory: &Memory) -> Result<Encoded> {
-        let (known_text, known) = known;
+    /// Up to which token a text that begins as another does, which was encoded, certainly has the ids of that one: a
+    /// border that ends before a place.
+    pub(super) fn border_in(&self, text: &str, known: (&str, &Encoded), place: usize) -> Option<usize> {
+        let ((known_text, known), borders) = (known, self.loaded.borders.as_ref()?);
         let common = common_prefix(text.as_bytes(), known_text.as_bytes());
-        let Some(borders) = &self.loaded.borders else { return self.encode_again(text, memory) };
         // What a token is that stands in both texts is decided by so many bytes from its beginning on.
-        let inside = known.offsets.partition_point(|&(start, _)| start + borders.longest <= common);
+        let is_certain = |&(start, end): &(usize, usize)| start + borders.longest <= common && end <= place;
+        let inside = known.offsets.partition_point(is_certain);
         let is_border = |&index: &usize| {
             borders.ids.contains(&known.ids[index]) && self.added_at(known, index, known_text).is_some()
         };
-        let Some(border) = (0..inside).rev().find(is_border) else { return self.encode_again(text, memory) };
-        let mut at = known.offsets[border].0;
-        let mut out = Encoded {
-            ids: Vec::with_capacity(known.ids.len() + ROOM),
-            offsets: Vec::with_capacity(known.ids.len() + ROOM),
-            is_said: known.is_said,
-        };
-        out.ids.extend_from_slice(&known.ids[..border]);
-        out.offsets.extend_from_slice(&known.offsets[..border]);
+        (0..inside).rev().find(is_border)
+    }
+
+    /// What comes from a border on that stands at a place of a text.
+    pub(super) fn encode_from(&self, text: &str, mut at: usize, memory: &Memory) -> Result<Encoded> {
+        let mut out = Encoded { is_said: true, ..Encoded::default() };
         for piece in self.pieces(&text[at..]) {
             out.append_piece(&self.remembered(piece, memory)?, at);
             at += piece.len();
         }
-        debug_assert_eq!(out, self.encode_again(text, memory)?, "ids of a text that begins like another");
         Ok(out)
     }
 
@@ -372,36 +392,38 @@ impl Encoder {
     }
 
     fn remembered(&self, piece: &str, memory: &Memory) -> Result<Piece> {
-        if let Some(known) = memory.0.borrow().get(piece) {
-            return Ok(known.clone());
+        let hash = memory.hash(piece);
+        if let Some(known) = memory.get(hash, piece) {
+            return Ok(known);
         }
-        let of = Rc::new(self.engine.encode(piece)?);
-        let found = Piece { start: 0, tokens: 0..of.ids.len(), of };
-        memory.0.borrow_mut().insert(piece.into(), found.clone());
+        let of = Rc::new(Learnt { text: piece.to_owned(), encoded: self.engine.encode(piece)? });
+        let found = Piece { bytes: 0..piece.len(), tokens: 0..of.encoded.ids.len(), of, hash };
+        memory.keep(found.clone());
         Ok(found)
     }
 
     /// Encodes a text in which nothing is suppressed as one, which takes less than piece by piece, and remembers its pieces.
-    pub(super) fn learn(&self, text: &str, memory: &Memory) -> Result<Rc<Encoded>> {
+    pub(super) fn learn(&self, text: String, memory: &Memory) -> Result<Rc<Learnt>> {
         if self.engine.fast().is_err() || text.len() > MOST_AT_ONCE {
-            return self.encode_again(text, memory).map(Rc::new);
+            let encoded = self.encode_again(&text, memory)?;
+            return Ok(Rc::new(Learnt { text, encoded }));
         }
-        let of = Rc::new(self.engine.encode(text)?);
-        if !of.offsets.is_sorted_by_key(|&(start, _)| start) {
+        let encoded = self.engine.encode(&text)?;
+        let of = Rc::new(Learnt { text, encoded });
+        let offsets = &of.encoded.offsets;
+        if !offsets.is_sorted_by_key(|&(start, _)| start) {
             return Ok(of); // a normaliser moves characters
         }
         let (mut start, mut first) = (0, 0);
-        for piece in self.pieces(text) {
+        for piece in self.pieces(&of.text) {
             let end = start + piece.len();
-            let last = first + of.offsets[first..].partition_point(|&(token, _)| token < end);
-            let begins = |token: usize, at: usize| of.offsets.get(token).map_or(text.len(), |&(start, _)| start) == at;
+            let last = first + offsets[first..].iter().take_while(|&&(token, _)| token < end).count();
+            let begins = |token: usize, at: usize| offsets.get(token).map_or(of.text.len(), |&(start, _)| start) == at;
             if begins(first, start) && begins(last, end) {
-                let found = Piece { of: Rc::clone(&of), start, tokens: first..last };
+                let (of, hash) = (Rc::clone(&of), memory.hash(piece));
+                let found = Piece { of, bytes: start..end, tokens: first..last, hash };
                 debug_assert_eq!(found.cut(), self.engine.encode(piece)?, "a piece of a text is encoded as by itself");
-                let mut memory = memory.0.borrow_mut();
-                if !memory.contains_key(piece) {
-                    memory.insert(piece.into(), found);
-                }
+                memory.keep(found);
             }
             (start, first) = (end, last);
         }
@@ -586,6 +608,10 @@ fn is_lossless(reference: &Reference) -> bool {
 }
 
 impl Piece {
+    fn text(&self) -> &str {
+        &self.of.text[self.bytes.clone()]
+    }
+
     /// The same by itself.
     fn cut(&self) -> Encoded {
         let mut cut = Encoded { is_said: true, ..Encoded::default() };
@@ -612,10 +638,20 @@ impl Encoded {
         self.offsets.extend(other.offsets.iter().map(|&(start, end)| (start + at, end + at)));
     }
 
+    /// These tokens of it, before others.
+    pub(super) fn before(&self, count: usize, rest: &Self) -> Self {
+        Self {
+            ids: [&self.ids[..count], &rest.ids].concat(),
+            offsets: [&self.offsets[..count], &rest.offsets].concat(),
+            is_said: self.is_said && rest.is_said,
+        }
+    }
+
     /// Adds a piece that begins at a place.
-    fn append_piece(&mut self, Piece { of, start, tokens }: &Piece, at: usize) {
-        self.is_said &= of.is_said;
-        self.ids.extend_from_slice(&of.ids[tokens.clone()]);
-        self.offsets.extend(of.offsets[tokens.clone()].iter().map(|&(from, to)| (from + at - start, to + at - start)));
+    fn append_piece(&mut self, Piece { of, bytes, tokens, .. }: &Piece, at: usize) {
+        let (Self { ids, offsets, is_said }, start) = (&of.encoded, bytes.start);
+        self.is_said &= is_said;
+        self.ids.extend_from_slice(&ids[tokens.clone()]);
+        self.offsets.extend(offsets[tokens.clone()].iter().map(|&(from, to)| (from + at - start, to + at - start)));
     }
 }

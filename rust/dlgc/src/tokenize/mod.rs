@@ -357,9 +357,9 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference fails.
-    pub fn learn(&self, text: &str, messages: &[Message<'_>], memory: &Memory) -> Result<(usize, Option<Vec<u64>>)> {
-        let encoded = self.encoder.learn(text, memory)?;
-        Ok((encoded.ids.len(), expected_in(text, &encoded, messages)))
+    pub fn learn(&self, text: String, messages: &[Message<'_>], memory: &Memory) -> Result<(usize, Option<Vec<u64>>)> {
+        let learnt = self.encoder.learn(text, memory)?;
+        Ok((learnt.encoded.ids.len(), expected_in(&learnt.text, &learnt.encoded, messages)))
     }
 
     fn encode(&self, text: &str, suppressed: &[usize]) -> Result<Encoded> {
@@ -380,13 +380,20 @@ impl Tokenizer {
     /// [`ErrorKind::Tokenizer`](crate::error::ErrorKind::Tokenizer) where the reference cannot decode them.
     pub fn hash(&self, example: &mut Example) -> Result<()> {
         let said = || {
-            let whole = example.said(&(0..example.input_ids.len()))?;
+            let mut whole = example.said(&(0..example.input_ids.len()))?;
+            if !example.before.is_empty() {
+                whole = &example.text[..example.offsets.last()?.1]; // also what it shares
+            }
             let targets: Option<Vec<&str>> = example.runs().iter().map(|run| example.said(run)).collect();
             Some((xxh3_64(whole.as_bytes()), hash_of_targets(targets?.into_iter())))
         };
         (example.text_hash, example.target_hash) = match said() {
             Some(hashes) => hashes,
-            None => self.hashes(&example.input_ids, &example.labels)?,
+            None => {
+                let (mut ids, mut labels) = (example.input_ids.clone(), example.labels.clone());
+                example.before.clone().join(&mut ids, &mut labels);
+                self.hashes(&ids, &labels)?
+            }
         };
         Ok(())
     }

@@ -54,13 +54,20 @@ impl Tokenizer {
                     };
                     match placed {
                         Ok(Placed { own: None, tokens, ending }) => shared.train(turn.message, &tokens, ending),
-                        Ok(Placed { own: Some(OwnRow { text, mut encoded, .. }), tokens, ending }) => {
+                        Ok(Placed { own: Some(OwnRow { text, mut encoded, shares, .. }), tokens, ending }) => {
                             target.own_row = true;
                             let mut example = Example::bare(std::mem::take(&mut encoded.ids));
                             example.train(turn.message, &tokens, ending);
+                            let of_all = || Arc::from(shared.input_ids.as_slice());
+                            if shares > 0 {
+                                let ids = Arc::clone(begun.get_or_insert_with(of_all));
+                                example.before = Before { ids, count: shares };
+                                apart.push(self.finished(example, text, encoded)?);
+                                continue;
+                            }
                             let mut example = self.finished(example, text, encoded)?;
                             if self.is_final(&example) {
-                                example.begin_as(begun.get_or_insert_with(|| shared.input_ids.as_slice().into()));
+                                example.begin_as(begun.get_or_insert_with(of_all));
                             }
                             apart.push(example);
                         }
@@ -104,7 +111,11 @@ impl Tokenizer {
 
     /// Whether nobody will look at the text of a row, nor cut it.
     fn is_final(&self, example: &Example) -> bool {
-        self.lean.is_some_and(|longest| example.length() as u64 <= longest)
+        self.is_final_at(example.length())
+    }
+
+    fn is_final_at(&self, length: usize) -> bool {
+        self.lean.is_some_and(|longest| length as u64 <= longest)
     }
 
     /// A row with its hashes, and with its text where somebody may look at it.
@@ -128,7 +139,7 @@ impl Tokenizer {
     ) -> Run<Result<Placed, Diagnostic>> {
         let shared = match target.range() {
             Some(range) => self
-                .trained_tokens(encoded, &rendered.text, &rendered.suppressed, &range)?
+                .trained_tokens(encoded, &rendered.text, &rendered.suppressed, &range, memory)?
                 .map(|tokens| (tokens, range)),
             None => None,
         };
@@ -169,7 +180,7 @@ impl Tokenizer {
     ) -> Run<Result<Placed, Diagnostic>> {
         let text = rendered.text.as_str();
         let mut range = target.range().expect("what a rendering shows lies in it");
-        let nested = self.trained_tokens(encoded, text, &rendered.suppressed, &range)?;
+        let nested = self.trained_tokens(encoded, text, &rendered.suppressed, &range, None)?;
         let follows = nested.is_some() && !target.differs;
         let tokens = nested.unwrap_or_else(|| {
             let mut tokens = inside(encoded, &range);
@@ -249,12 +260,29 @@ impl Tokenizer {
         let range = start..text.len();
         let prompt = &text[..start];
         let is_plain = suppressed.is_empty() && rendered.suppressed.is_empty();
-        let whole = match memory.filter(|_| is_plain) {
-            Some(memory) => self.encoder.encode_like(&text, (&rendered.text, encoded), memory)?,
+        let known = (rendered.text.as_str(), encoded);
+        let like = memory.filter(|_| is_plain).map(|memory| (memory, self.encoder.border_in(&text, known, start)));
+        let whole = match like {
+            Some((memory, Some(border))) => {
+                let rest = self.encoder.encode_from(&text, encoded.offsets[border].0, memory)?;
+                let whole = || encoded.before(border, &rest);
+                debug_assert_eq!(whole(), self.encoder.encode_again(&text, memory)?, "ids of a text that begins alike");
+                let is_said =
+                    encoded.is_said && rest.is_said && encoded.offsets.first().is_some_and(|first| first.0 == 0);
+                if is_said
+                    && border >= LEAST_SHARED
+                    && self.is_final_at(border + rest.ids.len())
+                    && let Some(tokens) = self.trained_tokens(&rest, &text, &suppressed, &range, Some(memory))?
+                {
+                    return Ok(Some(OwnRow { text, target: range, encoded: rest, shares: border, tokens }));
+                }
+                whole()
+            }
+            Some((memory, None)) => self.encoder.encode_again(&text, memory)?,
             None => self.encode_with(&text, &suppressed, memory)?,
         };
-        if let Some(tokens) = self.trained_tokens(&whole, &text, &suppressed, &range)? {
-            return Ok(Some(OwnRow { text, target: range, encoded: whole, tokens }));
+        if let Some(tokens) = self.trained_tokens(&whole, &text, &suppressed, &range, memory)? {
+            return Ok(Some(OwnRow { text, target: range, encoded: whole, shares: 0, tokens }));
         }
         let prompt_ids = self.encode_with(prompt, &suppressed[..before], memory)?;
         let alone = || self.encode(&target.text, &target.suppressed);
@@ -277,7 +305,7 @@ impl Tokenizer {
                 || said == Some(&self.encoder.normalised(&encoded, &tokens, &text, &range))
                 || decoded == self.encoder.decode(&whole.ids)?;
             if says && !tokens.is_empty() {
-                return Ok(Some(OwnRow { text, target: range, encoded, tokens }));
+                return Ok(Some(OwnRow { text, target: range, encoded, shares: 0, tokens }));
             }
         }
         Ok(None)
@@ -333,6 +361,7 @@ impl Tokenizer {
         text: &str,
         suppressed: &[usize],
         target: &Range<usize>,
+        memory: Option<&Memory>,
     ) -> Run<Option<Range<usize>>> {
         let first = encoded.offsets.partition_point(|&(_, end)| end <= target.start);
         let mut last = encoded.offsets.partition_point(|&(start, end)| end <= target.end && start < target.end);
@@ -352,7 +381,7 @@ impl Tokenizer {
         let border = (0..first).rev().find(is_border);
         let (from, from_byte) = border.map_or((0, 0), |index| (index, encoded.offsets[index].0));
         let shifted: Vec<usize> = suppressed.iter().filter(|&&at| at >= from_byte).map(|at| at - from_byte).collect();
-        let prompt = self.encode(&text[from_byte..target.start], &shifted)?;
+        let prompt = self.encode_with(&text[from_byte..target.start], &shifted, memory)?;
         Ok((prompt.ids == encoded.ids[from..first]).then_some(first..last))
     }
 
@@ -404,7 +433,9 @@ fn noted(ending: Ending, found: &mut Vec<Diagnostic>) -> Ending {
 struct OwnRow {
     text: String,
     target: Range<usize>,
+    /// Its tokens, without so many with which it begins as the rendering does.
     encoded: Encoded,
+    shares: usize,
     tokens: Range<usize>,
 }
 
