@@ -697,7 +697,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("chat_template.jinja");
         // Some questions are much longer than what they say.
-        let source = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ 'pad ' * 30 if m.role == 'user' and 'night' in m.content }}\
+        let source = "{% for m in messages %}<|im_start|>{{ m.role }}\n\
+                      {{ 'pad ' * 30 if m.role == 'user' and 'night' in m.content }}\
                       {{ m.content }}<|im_end|>\n{% endfor %}\
                       {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
         std::fs::write(&path, source).expect("written");
