@@ -176,17 +176,16 @@ pub(super) fn write(root: &Path, name: &str, bytes: &[u8]) -> Result<FileEntry> 
     file.commit()
 }
 
-/// Begins a file with all that it will hold, which comes to the disk beside the work; it has its name once it is committed.
+/// Begins a file with all that it will hold, which comes to the disk beside the work; it has its name once it is
+/// committed.
 pub(super) fn begin(root: &Path, name: &str, bytes: &[u8]) -> Result<AtomicFile> {
     let mut file = AtomicFile::create(root, name)?;
-    let mut written = file.write_all(bytes);
-    if written.is_ok() {
-        written = file.flush();
-    }
-    if written.is_ok() {
-        written = file.sync_ahead();
-    }
-    written.map_err(|error| file.error(error))?;
+    let mut put = || {
+        file.write_all(bytes)?;
+        file.flush()?;
+        file.sync_ahead()
+    };
+    put().map_err(|error| file.error(error))?;
     Ok(file)
 }
 
